@@ -1,0 +1,51 @@
+/* What runs a forward pass. The scheduler sees only this; cpu/ implements it, cuda/ will.
+ *
+ * A batch is a flat list of tokens, each of some sequence at some position. The KV cache is paged: block b of a sequence
+ * holds positions [b*block_tokens, (b+1)*block_tokens), and the batch names the physical block of each. A forward pass
+ * writes the batch's keys and values into the blocks and reads everything before them.
+ *
+ * A token's logits depend on its own sequence alone: bitwise the same in any batch, with any chunking, on any number of
+ * threads.
+ */
+#ifndef ENGINE_BACKEND_H
+#define ENGINE_BACKEND_H
+
+#include "engine/error.h"
+#include "engine/model/model.h"
+
+#include <stdint.h>
+
+typedef struct backend backend;
+
+typedef struct backend_options {
+    int threads;      /* resolved, >= 1 */
+    const char *isa;  /* NULL: best */
+    int kv_blocks, block_tokens;
+    int max_tokens;   /* most tokens in a batch */
+    int max_logits;   /* most rows of logits in a batch */
+    int max_seqs, max_blocks_per_seq;
+} backend_options;
+
+/* One sequence's share of a batch: ntokens tokens at positions pos, pos+1, … */
+typedef struct batch_seq {
+    const int32_t *tokens; /* [ntokens] */
+    int ntokens;
+    int pos;
+    const int32_t *blocks; /* physical block ids covering positions 0 .. pos+ntokens-1 */
+    int nlogits;           /* logits wanted for the last nlogits tokens (0 while prefill goes on) */
+} batch_seq;
+
+/* The model is borrowed and must outlive the backend. */
+backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err);
+void backend_close(backend *b);
+
+/* Runs the batch. *logits: [sum of nlogits, vocab] f32 in the order of seqs, borrowed until the next call. */
+int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
+
+typedef struct backend_memory {
+    size_t weights, kv, workspace; /* bytes */
+} backend_memory;
+backend_memory backend_memory_now(const backend *b);
+const char *backend_isa(const backend *b);
+
+#endif

@@ -1,0 +1,66 @@
+/* A checkpoint as it lies on disk: the configuration, and every weight as a view into the mmap'ed files.
+ *
+ * HuggingFace layout: config.json, model.safetensors or model.safetensors.index.json with shards. Matrices are
+ * [out, in] row-major as stored. Every shape is checked against the configuration when the model is opened.
+ */
+#ifndef ENGINE_MODEL_MODEL_H
+#define ENGINE_MODEL_MODEL_H
+
+#include "engine/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum { DTYPE_F32, DTYPE_F16, DTYPE_BF16 } dtype;
+
+typedef struct tensor {
+    const void *data; /* borrowed from the model */
+    dtype type;
+    int64_t rows, cols; /* a vector has rows = 1 */
+} tensor;
+
+typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_kind;
+
+typedef struct model_config {
+    char architecture[64]; /* LlamaForCausalLM, Qwen2ForCausalLM */
+    int layers, hidden, heads, kv_heads, head_dim, intermediate, vocab;
+    int max_position;
+    float norm_eps;
+    double rope_theta;
+    rope_kind rope;
+    double rope_factor, rope_low_freq, rope_high_freq; /* llama3 */
+    double rope_beta_fast, rope_beta_slow, rope_attention_factor; /* yarn */
+    int rope_original_max_position;
+    bool tied_embeddings;
+    bool qkv_bias;     /* Qwen2 */
+    bool attention_bias, mlp_bias; /* Llama's options: bias also on o, and on the MLP */
+    int32_t eos[8];    /* from config.json and generation_config.json */
+    int neos;
+    int32_t bos;       /* -1: none */
+    dtype stored;      /* torch_dtype: the arithmetic the reference uses between operations */
+} model_config;
+
+typedef struct model_layer {
+    tensor attn_norm, q, k, v, o, mlp_norm, gate, up, down;
+    tensor q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias; /* data NULL where there is none */
+} model_layer;
+
+typedef struct model {
+    model_config config;
+    tensor embed, final_norm, head; /* head is embed where tied */
+    model_layer *layer;             /* [layers] */
+    int64_t parameters;
+    size_t bytes;
+    struct model_files *files;
+} model;
+
+model *model_open(const char *dir, engine_error *err);
+void model_close(model *m);
+
+/* Only config.json (and generation_config.json), for tools. */
+int model_config_read(const char *dir, model_config *out, engine_error *err);
+/* Parse text as config.json: the reader without the file, also for the fuzzer. */
+int model_config_parse(const char *json, size_t n, model_config *out, engine_error *err);
+
+#endif

@@ -1,0 +1,30 @@
+/* Chat templates: from messages to token ids.
+ *
+ * There is no general Jinja here. The checkpoint's own template is recognised by its distinguishing marks as one of the
+ * known ones; one that is not known is an error that names the known ones and the option to force one.
+ * Control tokens are added by id; what users wrote is encoded without special-token parsing.
+ */
+#ifndef ENGINE_TEXT_TEMPLATE_H
+#define ENGINE_TEXT_TEMPLATE_H
+
+#include "engine/engine.h"
+#include "engine/text/tokenizer.h"
+
+typedef struct chat_template chat_template; /* immutable */
+
+/* name: "deepseek-llm", "deepseek-r1", "llama-3", "chatml", or NULL to recognise it. Borrows the tokenizer. */
+chat_template *chat_template_new(const tokenizer *t, const char *name, engine_error *err);
+void chat_template_free(chat_template *c);
+const char *chat_template_name(const chat_template *c);
+
+/* Ids of the prompt, ending where the assistant's answer begins. Returns the count the prompt needs (> cap when it did
+ * not fit), or -1 with err. */
+int64_t chat_template_render(const chat_template *c, const engine_message *m, int n, int32_t *out, size_t cap,
+                             engine_error *err);
+
+/* Tokens that end an answer (eos, and the template's own end-of-turn). Returns the count (<= 8). */
+int chat_template_stops(const chat_template *c, int32_t out[8]);
+/* True when the prompt itself opens a <think> block, so the answer begins as reasoning. */
+bool chat_template_opens_thinking(const chat_template *c);
+
+#endif
