@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# A real single-node Apache Kafka (KRaft, no ZooKeeper) on this machine, from Maven Central's artifacts.
+#
+#   ops/kafka/kafka.sh fetch              download the jars once (about 120 MB)
+#   ops/kafka/kafka.sh run DIR PORT       format DIR/kafka on first use, run in the foreground on 127.0.0.1:PORT
+#   ops/kafka/kafka.sh start DIR PORT     the same in the background: returns once it answers; pid in DIR/broker.pid
+#   ops/kafka/kafka.sh stop DIR
+#
+# The jars are kept beside the build (build/kafka-VERSION, or $MILLRACE_KAFKA_HOME); data and logs stay in DIR.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+version=$(sed -n 's:.*<version>\([0-9.]*\)</version>.*:\1:p' "$here/pom.xml" | sed -n 2p)
+home=${MILLRACE_KAFKA_HOME:-$here/../../build/kafka-$version}
+
+die() {
+    echo "kafka.sh: $*" >&2
+    exit 1
+}
+
+fetch() {
+    [ -f "$home/.complete" ] && return
+    command -v mvn >/dev/null || die "Maven is missing: run ops/install.sh kafka"
+    mkdir -p "$home"
+    # Into a folder of this process's own, then renamed: two pipelines may start at the same moment.
+    local tmp
+    tmp=$(mktemp -d "$home/fetch.XXXXXX")
+    cp "$here/pom.xml" "$tmp/"
+    (cd "$tmp" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs -DincludeScope=runtime) >&2 ||
+        die "Maven could not fetch Apache Kafka $version (its messages are above)"
+    [ -d "$home/libs" ] || mv -T "$tmp/libs" "$home/libs" 2>/dev/null || true
+    rm -rf "$tmp"
+    touch "$home/.complete"
+}
+
+java_kafka() { java -cp "$home/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn "$@"; }
+
+# Controller and broker in one process; the controller's port is the broker's plus one or any free one above.
+free_port() {
+    local p=$1
+    while (exec 3<>"/dev/tcp/127.0.0.1/$p") 2>/dev/null; do p=$((p + 1)); done
+    echo "$p"
+}
+
+configure() { # DIR PORT
+    local dir=$1 port=$2 controller
+    mkdir -p "$dir/kafka"
+    controller=$(free_port $((port + 1)))
+    cat >"$dir/kafka/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$dir/kafka/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+auto.create.topics.enable=false
+message.max.bytes=8388608
+replica.fetch.max.bytes=8388608
+PROPERTIES
+    [ -f "$dir/kafka/data/meta.properties" ] && return
+    local id
+    id=$(java_kafka kafka.tools.StorageTool random-uuid) || die "Java could not run Kafka's StorageTool; Java 17 is needed"
+    java_kafka kafka.tools.StorageTool format -t "$id" -c "$dir/kafka/server.properties" --standalone >/dev/null ||
+        die "formatting $dir/kafka/data failed"
+}
+
+run() { # DIR PORT
+    command -v java >/dev/null || die "Java is missing: run ops/install.sh kafka"
+    fetch
+    mkdir -p "$1"
+    local dir
+    dir=$(cd "$1" && pwd)
+    configure "$dir" "$2"
+    # exec: the caller's child is Kafka itself, so signals and pids mean what they say.
+    exec java -Xms256m -Xmx512m -XX:+UseSerialGC -cp "$home/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+        kafka.Kafka "$dir/kafka/server.properties"
+}
+
+start() { # DIR PORT
+    mkdir -p "$1"
+    fetch
+    setsid "$0" run "$1" "$2" >"$1/kafka.log" 2>&1 </dev/null &
+    local pid=$!
+    echo "$pid" >"$1/broker.pid"
+    for _ in $(seq 300); do
+        kill -0 "$pid" 2>/dev/null || {
+            tail -n 20 "$1/kafka.log" >&2
+            die "Kafka ended while starting (the end of $1/kafka.log is above)"
+        }
+        (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null && return
+        sleep 0.1
+    done
+    die "Kafka did not open port $2 within 30 s; see $1/kafka.log"
+}
+
+stop() { # DIR
+    [ -f "$1/broker.pid" ] || return 0
+    local pid
+    pid=$(cat "$1/broker.pid")
+    kill "$pid" 2>/dev/null || true
+    for _ in $(seq 150); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -9 "$pid" 2>/dev/null || true
+    rm -f "$1/broker.pid"
+}
+
+case "${1:-}" in
+fetch) fetch ;;
+run | start)
+    [ $# -eq 3 ] || die "usage: kafka.sh $1 DIR PORT"
+    "$1" "$2" "$3"
+    ;;
+stop)
+    [ $# -eq 2 ] || die "usage: kafka.sh stop DIR"
+    stop "$2"
+    ;;
+*)
+    sed -n '2,10p' "$0" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Millrace's tests, all of them: install what they need, build, run every suite through ctest, print one line of counts.
+#
+#   ops/test.sh                  everything: release, ASan+UBSan, TSan, fuzzers (about 15 minutes on 2 cores)
+#   ops/test.sh --quick          the release build's suites only
+#   ops/test.sh --only REGEX     only the tests whose name matches, in the release build
+#
+# FUZZ_SECONDS (default 10) is the time of each fuzz target. Exit status 0 only when nothing failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+quick='' only=''
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --quick) quick=1 ;;
+    --only)
+        [ $# -ge 2 ] || { echo "ops/test.sh: --only needs a regular expression" >&2; exit 2; }
+        quick=1 only=$2
+        shift
+        ;;
+    --help | -h)
+        sed -n '2,8s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    *)
+        echo "ops/test.sh: unknown option '$1' (see --help)" >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+jobs=$(nproc)
+reports=build/test-reports
+passed=0 failed=0 skipped=0
+say() { printf '\n== %s (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+build() { # PRESET
+    say "build $1"
+    cmake --preset "$1" -DMILLRACE_WERROR=ON >"$reports/$1-configure.log" 2>&1 || {
+        cat "$reports/$1-configure.log" >&2
+        return 1
+    }
+    cmake --build --preset "$1" -- --quiet
+}
+
+# The counts come from ctest's own report, so that a test that never ran can't pass.
+suite() { # PRESET CTEST-ARGS…
+    local preset=$1 report=$PWD/$reports/$1-$((RANDOM)).xml
+    shift
+    say "test $preset"
+    ctest --test-dir "build/$preset" --output-on-failure --no-tests=error --output-junit "$report" "$@" || true
+    count() { sed -n "s/.*[[:space:]]$1=\"\([0-9]*\)\".*/\1/p" "$report" | head -n 1; }
+    local tests fails skips
+    tests=$(count tests) fails=$(count failures) skips=$(($(count skipped) + $(count disabled)))
+    passed=$((passed + tests - fails - skips)) failed=$((failed + fails)) skipped=$((skipped + skips))
+}
+
+say "install"
+sets=(build run test kafka)
+[ -n "$quick" ] || sets+=(fuzz)
+ops/install.sh "${sets[@]}"
+mkdir -p "$reports"
+
+build release
+if [ -n "$only" ]; then
+    suite release -R "$only"
+else
+    suite release -j "$jobs"
+fi
+if [ -z "$quick" ]; then
+    for preset in asan tsan; do
+        build "$preset"
+        suite "$preset" -L unit -j "$jobs"
+    done
+    build fuzz
+    suite fuzz -L fuzz -j "$jobs"
+fi
+
+say "done"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
