@@ -1,13 +1,16 @@
 /* Messages by field table: one table per message drives msgpack and JSON both ways, validation, and the reference
- * page. The messages themselves are in messages.h.
+ * page. The messages themselves are in messages.def; table_declare.h makes the structs.
  *
  * A C struct for a message holds `uint64_t set` first: bit i says that field i of its table was present in the input
  * (or is to be written). Strings are mr_str, lists are {T *v; uint32_t n;}. Decoding allocates from the caller's arena and
  * copies, so that the input may go away; limits of the table (length, range, count, nesting) are checked before anything
  * is allocated for them.
  *
- * Unknown fields are skipped. Every message has a field `v` (version, now 1): a newer major version is an error that
- * says so. Errors name the path: "messages[2].content: expected a string or a list of parts".
+ * Unknown fields are skipped, and null is the same as absent. Two rows of a table may share a wire name: the type that is
+ * found chooses. Every message has a field `v` (version, now 1): a newer one is an error that says so. Errors name the
+ * path: "messages[2].content: expected a string or a list of Part, found an integer".
+ *
+ * Everything here is free of I/O and state, so any thread may call it.
  */
 #ifndef MR_CODEC_H
 #define MR_CODEC_H
@@ -18,6 +21,8 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define MR_SCHEMA_VERSION 1
 
 typedef enum {
     MR_T_BOOL,
@@ -39,9 +44,10 @@ typedef struct mr_field {
     mr_type type;
     size_t offset;
     bool required;
-    double min, max;             /* value of a number; bytes of a string; count of a list */
-    const char *const *names;    /* MR_T_ENUM, ends with NULL; values are indices */
-    const mr_message_def *sub;   /* MR_T_STRUCT(S) */
+    double min, max;           /* value of a number; bytes of a string; count of a list */
+    double each;               /* MR_T_STRS: bytes of each string */
+    const char *const *names;  /* MR_T_ENUM, ends with NULL; values are indices */
+    const mr_message_def *sub; /* MR_T_STRUCT(S) */
     const char *doc;
 } mr_field;
 
@@ -56,7 +62,25 @@ struct mr_message_def {
     int (*check)(const void *msg, mr_error *err);
 };
 
+#define MR_LIST(T)                                                                                           \
+    struct {                                                                                                 \
+        T *v;                                                                                                \
+        uint32_t n;                                                                                          \
+    }
+typedef MR_LIST(int64_t) mr_i64s;
+typedef MR_LIST(mr_str) mr_strs;
+
+/* Is field number F (MR_SAMPLING_TEMPERATURE) present in *m? */
+#define MR_HAS(m, F)                (((m)->set >> (F)) & 1)
+/* Give it a value: MR_SET(&s, MR_SAMPLING_TEMPERATURE, temperature, 0.7). */
+#define MR_SET(m, F, member, value) ((m)->member = (value), (m)->set |= UINT64_C(1) << (F))
+/* Say that it is there, after its members were filled in place (structs and lists). */
+#define MR_MARK(m, F)               ((m)->set |= UINT64_C(1) << (F))
+#define MR_UNSET(m, F)              ((m)->set &= ~(UINT64_C(1) << (F)))
+
+/* `out` has def->size bytes and is overwritten, also on failure. */
 int mr_unpack(const mr_message_def *def, mr_str in, mr_arena *a, void *out, mr_error *err);
+/* Appends to `out`. Validates first, so that nothing is written that a reader would refuse. */
 int mr_pack(const mr_message_def *def, const void *msg, mr_buf *out, mr_error *err);
 
 int mr_from_json(const mr_message_def *def, const json_t *in, mr_arena *a, void *out, mr_error *err);
@@ -65,7 +89,8 @@ json_t *mr_to_json(const mr_message_def *def, const void *msg, mr_error *err);
 
 /* A record's value as it came: JSON when `content_type` starts with application/json or the first byte says so ('{'),
  * msgpack otherwise. */
-int mr_decode(const mr_message_def *def, mr_str in, mr_str content_type, mr_arena *a, void *out, mr_error *err);
+int mr_decode(const mr_message_def *def, mr_str in, mr_str content_type, mr_arena *a, void *out,
+              mr_error *err);
 
 /* Ranges, sizes, required fields and def->check of a message built in C. */
 int mr_validate(const mr_message_def *def, const void *msg, mr_error *err);

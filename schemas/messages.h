@@ -1,14 +1,52 @@
-/* The messages on Kafka. Field by field reference: schemas/README.md (generated from the tables in messages.c).
+/* The messages on Kafka. The fields are in messages.def, one row each; their reference page is schemas/README.md.
  *
- * `set` bit of a field: MR_HAS(m, MR_SAMPLING_TEMPERATURE); enum constants follow the table's order. Setting one:
- * MR_SET(m, MR_X, member, value).
+ * mr_chat_request, mr_response_delta, … are plain structs; mr_chat_request_def, … are their tables for the codec.
+ * Field numbers for MR_HAS and MR_SET are MR_<MESSAGE>_<FIELD>: MR_CHAT_REQUEST_ID, MR_SAMPLING_SEED.
  */
 #ifndef MR_MESSAGES_H
 #define MR_MESSAGES_H
 
 #include "schemas/codec.h"
 
-/* The field lists live in messages.def as X-macros; this header expands them into the structs and the field-index
- * enums, messages.c into the tables. */
+#define MR_ID_MAX        128
+#define MR_NAME_MAX      200
+#define MR_IMAGE_URL_MAX (2 * 262144) /* twice what the NextChat web app lets a picture take */
+#define MR_TEXT_MAX      4000000      /* the largest record that a broker takes here is smaller */
+#define MR_DELTA_MAX     1000000
+#define MR_BYTES_MAX     1e12
+#define MR_TIME_MAX      9e15 /* exact in a double, and in JavaScript */
+
+/* Values of the enum fields; the names on the wire are in messages.c in the same order. */
+enum mr_role { MR_ROLE_SYSTEM, MR_ROLE_USER, MR_ROLE_ASSISTANT, MR_ROLE_DEVELOPER, MR_ROLE_TOOL };
+enum mr_part_type { MR_PART_IS_TEXT, MR_PART_IS_IMAGE };
+enum mr_purpose { MR_PURPOSE_CHAT, MR_PURPOSE_TITLE, MR_PURPOSE_SUMMARY };
+enum mr_channel { MR_CHANNEL_CONTENT, MR_CHANNEL_REASONING };
+enum mr_source { MR_SOURCE_MODEL, MR_SOURCE_KB };
+enum mr_control_kind { MR_CONTROL_IS_CANCEL, MR_CONTROL_IS_WEIGHTS };
+enum mr_finish {
+    MR_FINISH_STOP,
+    MR_FINISH_LENGTH,
+    MR_FINISH_CONTENT_FILTER,
+    MR_FINISH_TOOL_CALLS,
+    MR_FINISH_CANCELLED,
+    MR_FINISH_ERROR,
+};
+
+extern const char *const mr_role_names[];
+extern const char *const mr_part_type_names[];
+extern const char *const mr_purpose_names[];
+extern const char *const mr_channel_names[];
+extern const char *const mr_source_names[];
+extern const char *const mr_control_kind_names[];
+extern const char *const mr_finish_names[];
+
+#define MR_TABLE "schemas/messages.def"
+#include "schemas/table_declare.h"
+
+/* Every message and part in table order, ends with NULL. */
+extern const mr_message_def *const mr_messages[];
+
+/* Is this a usable request id: 1 to MR_ID_MAX bytes of printable ASCII without spaces? */
+bool mr_id_ok(mr_str id);
 
 #endif

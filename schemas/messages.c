@@ -1,0 +1,95 @@
+/* The tables of the messages, and the few rules that a table cannot say. No state; any thread. */
+#include "schemas/messages.h"
+
+#include "schemas/hash.h"
+
+const char *const mr_role_names[] = {"system", "user", "assistant", "developer", "tool", NULL};
+const char *const mr_part_type_names[] = {"text", "image_url", NULL};
+const char *const mr_purpose_names[] = {"chat", "title", "summary", NULL};
+const char *const mr_channel_names[] = {"content", "reasoning", NULL};
+const char *const mr_source_names[] = {"model", "kb", NULL};
+const char *const mr_control_kind_names[] = {"cancel", "weights", NULL};
+const char *const mr_finish_names[] = {"stop",  "length", "content_filter", "tool_calls", "cancelled",
+                                       "error", NULL};
+
+bool mr_id_ok(mr_str id) {
+    if (id.n == 0 || id.n > MR_ID_MAX) return false;
+    for (size_t i = 0; i < id.n; i++) {
+        if (id.p[i] <= ' ' || id.p[i] > '~') return false;
+    }
+    return true;
+}
+
+static int mr_check_part(const void *msg, mr_error *err) {
+    const mr_part *p = msg;
+    if (p->type == MR_PART_IS_TEXT && !MR_HAS(p, MR_PART_TEXT)) {
+        return mr_fail(err, MR_EINVAL, "a part of type text needs `text`");
+    }
+    if (p->type == MR_PART_IS_IMAGE && !MR_HAS(p, MR_PART_IMAGE_URL)) {
+        return mr_fail(err, MR_EINVAL, "a part of type image_url needs `image_url`");
+    }
+    return 0;
+}
+
+static int mr_check_chat_message(const void *msg, mr_error *err) {
+    const mr_chat_message *m = msg;
+    bool content = MR_HAS(m, MR_CHAT_MESSAGE_CONTENT) || MR_HAS(m, MR_CHAT_MESSAGE_PARTS);
+    if (!content && !MR_HAS(m, MR_CHAT_MESSAGE_TOOL_CALLS)) {
+        return mr_fail(err, MR_EINVAL,
+                       "a message needs `content` (a string or a list of parts) or `tool_calls`");
+    }
+    return 0;
+}
+
+static int mr_check_chat_request(const void *msg, mr_error *err) {
+    const mr_chat_request *r = msg;
+    if (!mr_id_ok(r->id)) return mr_fail(err, MR_EINVAL, "`id` must be printable ASCII without spaces");
+    return 0;
+}
+
+static int check_hash(mr_str hash, mr_error *err) {
+    uint64_t unused;
+    if (!mr_text_hash_parse(hash, &unused)) {
+        return mr_fail(err, MR_EINVAL, "`hash` must be 16 hexadecimal digits in lower case");
+    }
+    return 0;
+}
+
+static int mr_check_response_delta(const void *msg, mr_error *err) {
+    return check_hash(((const mr_response_delta *)msg)->hash, err);
+}
+
+static int mr_check_response_end(const void *msg, mr_error *err) {
+    const mr_response_end *e = msg;
+    bool failed = e->finish_reason == MR_FINISH_ERROR;
+    if (failed != (bool)MR_HAS(e, MR_RESPONSE_END_ERROR)) {
+        return mr_fail(err, MR_EINVAL, "`error` must be there exactly when `finish_reason` is error");
+    }
+    return check_hash(e->hash, err);
+}
+
+static int mr_check_control(const void *msg, mr_error *err) {
+    const mr_control *c = msg;
+    if (c->kind == MR_CONTROL_IS_CANCEL && !MR_HAS(c, MR_CONTROL_REQUEST)) {
+        return mr_fail(err, MR_EINVAL, "a cancel needs `request`");
+    }
+    if (c->kind == MR_CONTROL_IS_WEIGHTS && (!MR_HAS(c, MR_CONTROL_POOL) || c->blue + c->green <= 0)) {
+        return mr_fail(err, MR_EINVAL, "weights need `pool`, and a `blue` or `green` over 0");
+    }
+    return 0;
+}
+
+#define MR_TABLE "schemas/messages.def"
+#include "schemas/table_define.h"
+
+/* clang-format off */
+#define MR_MESSAGE(M, ctype, name, topic, check, doc) &ctype##_def,
+#define MR_FIELD(M, F, decl, m, wire, type, req, lo, hi, each, names, sub, doc)
+#define MR_MESSAGE_END(M, ctype)
+#include "schemas/table_rows.h"
+const mr_message_def *const mr_messages[] = {
+#include "schemas/messages.def"
+    NULL,
+};
+#include "schemas/table_undef.h"
+/* clang-format on */
