@@ -44,6 +44,12 @@ typedef struct mr_conf_group {
     void *out;                /* the struct to fill; strings in it live as long as the mr_conf */
 } mr_conf_group;
 
+/* The names of all groups of all parts; ends with NULL. */
+extern const char *const mr_conf_groups[];
+
+/* MILLRACE_<GROUP>_<KEY> */
+void mr_conf_env_name(const char *group, const char *key, char *out, size_t cap);
+
 /* groups ends with name == NULL. Returns NULL and err on any problem. */
 mr_conf *mr_conf_load(const char *file, const mr_conf_group *groups, mr_error *err);
 void mr_conf_free(mr_conf *c);

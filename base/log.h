@@ -38,6 +38,9 @@ void mr_log_fields(enum mr_log_level level, const char *msg, const mr_log_field 
     mr_log_fields((level), (msg), (const mr_log_field[]){__VA_ARGS__ __VA_OPT__(,) {0}},                      \
                   (int)(sizeof((mr_log_field[]){__VA_ARGS__ __VA_OPT__(,) {0}}) / sizeof(mr_log_field)) - 1)
 
+/* The line as it would be written (what tests look at). */
+void mr_log_line(mr_buf *out, enum mr_log_level level, const char *msg, const mr_log_field *f, int n);
+
 /* W3C trace context. A new one has a random trace id; a child keeps the trace id and gets a new span id. */
 #define MR_TRACEPARENT_LEN 55
 void mr_trace_new(char out[MR_TRACEPARENT_LEN + 1]);

@@ -1,7 +1,7 @@
-/* The event loop of a process: libevent, signals, timers, and wake-ups from other threads.
+/* The event loop of a process: libevent, signals and timers.
  *
- * One thread runs the loop and every callback; nothing here is thread-safe except mr_loop_wake's handle.
- * SIGTERM and SIGINT call on_drain once: stop taking work, finish what runs, then call mr_loop_stop. A second
+ * One thread runs the loop and every callback; nothing here is thread-safe.
+ * From mr_loop_on_drain on, SIGTERM and SIGINT call on_drain once: stop taking work, finish what runs, then call mr_loop_stop. A second
  * signal, or `drain_limit_ms` passing, stops the loop at once (mr_loop_run then returns 1).
  * SIGPIPE is ignored.
  */

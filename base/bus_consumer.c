@@ -1,0 +1,667 @@
+/* The consumer (see bus.h): hand-stored offsets, a watermark per partition, back-pressure by pausing.
+ *
+ * All of it runs on the loop's thread: librdkafka wakes the loop, on_ready polls, and the callbacks of librdkafka
+ * (rebalance, errors, statistics) come from inside that poll. The consumer owns its partitions' state, and a
+ * record that the application had no room for until it takes it. */
+#include "base/bus_internal.h"
+
+#include "base/log.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define POLL_MS       100 /* the longest time between polls: librdkafka's rebalancing lives from them */
+#define POLL_BATCH    256 /* records handled before other events of the loop get their turn */
+#define CLOSE_MS      5000
+#define METADATA_MS   30000
+#define MAX_TOPICS    8
+#define MAX_PARTITION 100000
+
+/* One partition, from its first assignment on; `assigned` says whether it is ours now. */
+typedef struct partition {
+    char topic[250];
+    int32_t number;
+    bool assigned;
+    bool paused;   /* what librdkafka was last told */
+    bool eof_seen; /* read up to its end at least once */
+    bool retry;    /* `kept` may be handed over (again): it never was, or resume was called since */
+    bool slipped;  /* a record behind `kept` was dropped: read again from there */
+    int64_t next;  /* lowest offset that was not handed over yet; -1 before the first record */
+    mr_watermark done;
+    rd_kafka_message_t *kept; /* the record that there was no room for */
+    int64_t lag;
+} partition;
+
+typedef struct topic_partitions {
+    const char *name; /* the options' */
+    partition **v;    /* by number; NULL where never assigned */
+    int n;
+} topic_partitions;
+
+struct mr_consumer {
+    rd_kafka_t *rk;
+    mr_kafka_conf conf;
+    mr_consumer_options opt;
+    char topic_names[MAX_TOPICS][250];
+    char part[32];
+    mr_bus_wake wake;
+    mr_timer *timer;
+    topic_partitions topics[MAX_TOPICS];
+    int ntopics, nassigned, unfinished;
+    bool paused, closing;
+    mr_counter *records, *rebalances, *lost;
+    mr_gauge *assigned_gauge, *unfinished_gauge, *lag_gauge, *paused_gauge;
+};
+
+/* ---- partitions ---- */
+
+static partition *find_partition(const mr_consumer *c, const char *topic, int32_t number) {
+    for (int i = 0; i < c->ntopics; i++) {
+        const topic_partitions *t = &c->topics[i];
+        if (strcmp(t->name, topic) == 0) return number >= 0 && number < t->n ? t->v[number] : NULL;
+    }
+    return NULL;
+}
+
+static partition *add_partition(mr_consumer *c, const char *topic, int32_t number) {
+    partition *p = find_partition(c, topic, number);
+    if (p || number < 0 || number > MAX_PARTITION) return p;
+    for (int i = 0; i < c->ntopics; i++) {
+        topic_partitions *t = &c->topics[i];
+        if (strcmp(t->name, topic) != 0) continue;
+        if (number >= t->n) {
+            partition **v = realloc(t->v, (size_t)(number + 1) * sizeof(partition *));
+            if (!v) return NULL;
+            memset(v + t->n, 0, (size_t)(number + 1 - t->n) * sizeof(partition *));
+            t->v = v;
+            t->n = number + 1;
+        }
+        p = t->v[number] = calloc(1, sizeof(*p));
+        if (!p) return NULL;
+        snprintf(p->topic, sizeof(p->topic), "%s", topic);
+        p->number = number;
+        return p;
+    }
+    return NULL;
+}
+
+/* for (each partition p that is assigned) */
+static partition *next_assigned(const mr_consumer *c, int *topic, int *number) {
+    for (; *topic < c->ntopics; (*topic)++, *number = 0) {
+        while (*number < c->topics[*topic].n) {
+            partition *p = c->topics[*topic].v[(*number)++];
+            if (p && p->assigned) return p;
+        }
+    }
+    return NULL;
+}
+#define FOR_ASSIGNED(c, p)                                                                                   \
+    for (int topic_ = 0, number_ = 0; ((p) = next_assigned((c), &topic_, &number_)) != NULL;)
+
+static void drop_kept(partition *p) {
+    if (p->kept) rd_kafka_message_destroy(p->kept);
+    p->kept = NULL;
+    p->retry = p->slipped = false;
+}
+
+static void free_partitions(mr_consumer *c) {
+    for (int i = 0; i < c->ntopics; i++) {
+        topic_partitions *t = &c->topics[i];
+        for (int k = 0; k < t->n; k++) {
+            if (!t->v[k]) continue;
+            drop_kept(t->v[k]);
+            mr_watermark_free(&t->v[k]->done);
+            free(t->v[k]);
+        }
+        free(t->v);
+    }
+}
+
+static void show_state(mr_consumer *c) {
+    mr_gauge_set(c->assigned_gauge, c->nassigned);
+    mr_gauge_set(c->unfinished_gauge, c->unfinished);
+    mr_gauge_set(c->paused_gauge, c->paused ? 1 : 0);
+}
+
+/* ---- pausing ---- */
+
+static void tell_paused(mr_consumer *c, partition *p, bool pause) {
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(list, p->topic, p->number);
+    rd_kafka_resp_err_t e =
+        pause ? rd_kafka_pause_partitions(c->rk, list) : rd_kafka_resume_partitions(c->rk, list);
+    if (e == RD_KAFKA_RESP_ERR_NO_ERROR) e = list->elems[0].err;
+    rd_kafka_topic_partition_list_destroy(list);
+    if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        mr_log(MR_WARN, pause ? "partition cannot be paused" : "partition cannot be resumed",
+               MR_S("topic", p->topic), MR_I("partition", p->number), MR_S("error", rd_kafka_err2str(e)));
+    }
+    p->paused = pause;
+}
+
+/* A partition stands still while the application says so, while its record is kept, and while its window is full. */
+static bool should_pause(const mr_consumer *c, const partition *p) {
+    return c->paused || p->kept || mr_watermark_full(&p->done);
+}
+
+static void update_pause(mr_consumer *c, partition *p) {
+    bool pause = should_pause(c, p);
+    if (p->assigned && pause != p->paused) tell_paused(c, p, pause);
+}
+
+void mr_consumer_pause(mr_consumer *c) {
+    partition *p;
+    if (c->paused) return;
+    c->paused = true;
+    FOR_ASSIGNED(c, p) update_pause(c, p);
+    show_state(c);
+}
+
+void mr_consumer_resume(mr_consumer *c) {
+    partition *p;
+    c->paused = false;
+    FOR_ASSIGNED(c, p) {
+        p->retry = p->kept != NULL;
+        update_pause(c, p);
+    }
+    show_state(c);
+    /* kept records go out from the loop, not from inside the caller */
+    mr_bus_wake_again(&c->wake);
+}
+
+bool mr_consumer_paused(const mr_consumer *c) {
+    return c->paused;
+}
+
+/* ---- handing records over ---- */
+
+static bool has_offsets(const mr_consumer *c) {
+    return c->opt.start == MR_FROM_COMMITTED;
+}
+
+static void seek(mr_consumer *c, partition *p, int64_t offset) {
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = offset;
+    rd_kafka_error_t *e = rd_kafka_seek_partitions(c->rk, list, 0); /* 0: does not wait */
+    if (e) {
+        mr_log(MR_ERROR, "kafka seek failed", MR_S("topic", p->topic), MR_I("partition", p->number),
+               MR_S("error", rd_kafka_error_string(e)));
+        rd_kafka_error_destroy(e);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static mr_record as_record(const rd_kafka_message_t *m, const partition *p) {
+    int64_t ts = rd_kafka_message_timestamp(m, NULL);
+    return (mr_record){.topic = p->topic,
+                       .partition = m->partition,
+                       .offset = m->offset,
+                       .timestamp_ms = ts,
+                       .key = {m->key ? m->key : "", m->key_len},
+                       .value = {m->payload ? m->payload : "", m->len},
+                       .raw = m};
+}
+
+/* Offers the record to the application; false when it has no room. */
+static bool offer(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
+    mr_record r = as_record(m, p);
+    bool tracked = has_offsets(c) && mr_watermark_begin(&p->done, m->offset);
+    if (tracked) c->unfinished++;
+    if (c->opt.on_record(c->opt.arg, &r)) {
+        mr_counter_add(c->records, 1);
+        p->next = m->offset + 1;
+        return true;
+    }
+    if (tracked) {
+        int before = p->done.unfinished;
+        mr_watermark_cancel(&p->done, m->offset);
+        c->unfinished -= before - p->done.unfinished;
+    }
+    return false;
+}
+
+/* Takes ownership of m. */
+static void handle_record(mr_consumer *c, partition *p, rd_kafka_message_t *m) {
+    if (m->offset < p->next) { /* librdkafka before 2.4 may repeat records around a pause */
+        rd_kafka_message_destroy(m);
+    } else if (p->kept) { /* came in spite of the pause */
+        p->slipped = true;
+        rd_kafka_message_destroy(m);
+    } else if (should_pause(c, p)) {
+        p->kept = m;
+        p->retry = true;
+    } else if (offer(c, p, m)) {
+        rd_kafka_message_destroy(m);
+    } else {
+        p->kept = m;
+    }
+    update_pause(c, p);
+}
+
+static void retry_kept(mr_consumer *c) {
+    partition *p;
+    FOR_ASSIGNED(c, p) {
+        if (!p->kept || !p->retry || c->paused || mr_watermark_full(&p->done)) continue;
+        p->retry = false;
+        if (!offer(c, p, p->kept)) continue;
+        bool slipped = p->slipped;
+        drop_kept(p);
+        update_pause(c, p);
+        if (slipped) seek(c, p, p->next);
+    }
+}
+
+/* ---- finishing ---- */
+
+static void store_offset(mr_consumer *c, partition *p, int64_t next) {
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = next;
+    rd_kafka_resp_err_t e = rd_kafka_offsets_store(c->rk, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    /* a partition that is just being taken away refuses: its records are done again elsewhere, which is allowed */
+    if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        mr_log(MR_DEBUG, "offset not stored", MR_S("topic", p->topic), MR_I("partition", p->number),
+               MR_S("error", rd_kafka_err2str(e)));
+    }
+}
+
+void mr_bus_done(mr_consumer *c, const char *topic, int32_t number, int64_t offset) {
+    partition *p = find_partition(c, topic, number);
+    if (!p || !p->assigned || !has_offsets(c)) return;
+    int before = p->done.unfinished;
+    int64_t next = mr_watermark_finish(&p->done, offset);
+    c->unfinished -= before - p->done.unfinished;
+    if (next >= 0) store_offset(c, p, next);
+    if (p->paused && !should_pause(c, p)) update_pause(c, p);
+    if (p->kept && p->retry) mr_bus_wake_again(&c->wake);
+}
+
+/* ---- assignment ---- */
+
+static void assigned(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
+    for (int i = 0; i < list->cnt; i++) {
+        partition *p = add_partition(c, list->elems[i].topic, list->elems[i].partition);
+        if (!p) {
+            mr_log(MR_ERROR, "out of memory: a partition is not served", MR_S("topic", list->elems[i].topic),
+                   MR_I("partition", list->elems[i].partition));
+            continue;
+        }
+        if (!p->assigned) c->nassigned++;
+        p->assigned = true;
+        p->next = -1;
+        mr_watermark_reset(&p->done);
+        /* librdkafka keeps a pause from the partition's last stay here, so it is told either way */
+        tell_paused(c, p, should_pause(c, p));
+    }
+}
+
+static void revoked(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
+    for (int i = 0; i < list->cnt; i++) {
+        partition *p = find_partition(c, list->elems[i].topic, list->elems[i].partition);
+        if (!p || !p->assigned) continue;
+        p->assigned = false;
+        c->nassigned--;
+        c->unfinished -= p->done.unfinished;
+        mr_watermark_reset(&p->done);
+        drop_kept(p);
+        if (c->opt.on_revoked) c->opt.on_revoked(c->opt.arg, p->topic, p->number);
+    }
+}
+
+static void log_rebalance(const char *what, const rd_kafka_topic_partition_list_t *list, rd_kafka_t *rk) {
+    mr_log(MR_INFO, what, MR_I("partitions", list->cnt),
+           MR_S("lost", rd_kafka_assignment_lost(rk) ? "yes" : "no"));
+}
+
+static void check_rebalance(rd_kafka_t *rk, rd_kafka_error_t *incremental, rd_kafka_resp_err_t eager) {
+    const char *why = incremental ? rd_kafka_error_string(incremental) : rd_kafka_err2str(eager);
+    bool failed = incremental != NULL || eager != RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (failed)
+        mr_log(MR_ERROR, "kafka assignment failed", MR_S("client", rd_kafka_name(rk)), MR_S("error", why));
+    if (incremental) rd_kafka_error_destroy(incremental);
+}
+
+/* What is stored is committed by librdkafka as part of the unassignment; nothing here waits for a request. */
+static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_partition_list_t *list,
+                         void *opaque) {
+    mr_consumer *c = opaque;
+    bool incremental = strcmp(rd_kafka_rebalance_protocol(rk), "COOPERATIVE") == 0;
+    mr_counter_add(c->rebalances, 1);
+    if (e == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        log_rebalance("partitions assigned", list, rk);
+        if (incremental) {
+            check_rebalance(rk, rd_kafka_incremental_assign(rk, list), RD_KAFKA_RESP_ERR_NO_ERROR);
+        } else {
+            check_rebalance(rk, NULL, rd_kafka_assign(rk, list));
+        }
+        assigned(c, list);
+    } else {
+        if (e != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) {
+            mr_log(MR_ERROR, "kafka rebalance failed", MR_S("error", rd_kafka_err2str(e)));
+        }
+        log_rebalance("partitions revoked", list, rk);
+        revoked(c, list);
+        if (incremental) {
+            check_rebalance(rk, rd_kafka_incremental_unassign(rk, list), RD_KAFKA_RESP_ERR_NO_ERROR);
+        } else {
+            check_rebalance(rk, NULL, rd_kafka_assign(rk, NULL));
+        }
+    }
+    show_state(c);
+}
+
+/* ---- errors and statistics ---- */
+
+/* auto.offset.reset=error makes these two cases visible: a group's first start, and records that the broker
+ * has dropped before they were read. */
+static void on_offset_reset(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
+    if (m->offset >= 0) {
+        mr_counter_add(c->lost, 1);
+        mr_log(MR_ERROR,
+               "records were lost: the broker dropped them before they were read; going on with the oldest",
+               MR_S("topic", p->topic), MR_I("partition", p->number), MR_I("offset", m->offset));
+    }
+    p->next = -1;
+    mr_watermark_reset(&p->done);
+    seek(c, p, RD_KAFKA_OFFSET_BEGINNING);
+}
+
+static void on_error_event(mr_consumer *c, const rd_kafka_message_t *m) {
+    partition *p = m->rkt ? find_partition(c, rd_kafka_topic_name(m->rkt), m->partition) : NULL;
+    if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+        if (p) p->eof_seen = true;
+    } else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && p && p->assigned) {
+        on_offset_reset(c, p, m);
+    } else {
+        mr_log(MR_WARN, "kafka consumer", MR_S("error", rd_kafka_message_errstr(m)),
+               MR_S("code", rd_kafka_err2name(m->err)), MR_S("topic", p ? p->topic : ""));
+    }
+}
+
+static int on_stats(rd_kafka_t *rk, char *text, size_t n, void *opaque) {
+    mr_consumer *c = opaque;
+    partition *p;
+    double lag = 0;
+    (void)rk;
+    json_t *stats = json_loadb(text, n, 0, NULL), *topics = json_object_get(stats, "topics");
+    FOR_ASSIGNED(c, p) {
+        char number[16];
+        snprintf(number, sizeof(number), "%d", p->number);
+        json_t *t = json_object_get(json_object_get(json_object_get(topics, p->topic), "partitions"), number);
+        json_int_t behind = json_integer_value(json_object_get(t, "consumer_lag"));
+        if (behind > 0) lag += (double)behind;
+    }
+    json_decref(stats);
+    mr_gauge_set(c->lag_gauge, lag);
+    show_state(c);
+    return 0;
+}
+
+static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque) {
+    char why[300];
+    (void)opaque;
+    if (code != RD_KAFKA_RESP_ERR__FATAL) return; /* the client's log has it, and it recovers by itself */
+    rd_kafka_resp_err_t real = rd_kafka_fatal_error(rk, why, sizeof(why));
+    mr_log(MR_ERROR, "kafka consumer failed for good", MR_S("code", rd_kafka_err2name(real)),
+           MR_S("error", why), MR_S("reason", reason));
+}
+
+/* ---- polling ---- */
+
+static void on_ready(void *arg) {
+    mr_consumer *c = arg;
+    retry_kept(c);
+    for (int i = 0; i < POLL_BATCH; i++) {
+        rd_kafka_message_t *m = rd_kafka_consumer_poll(c->rk, 0);
+        if (!m) return;
+        partition *p = m->rkt ? find_partition(c, rd_kafka_topic_name(m->rkt), m->partition) : NULL;
+        if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            on_error_event(c, m);
+            rd_kafka_message_destroy(m);
+        } else if (p && p->assigned) {
+            handle_record(c, p, m);
+        } else {
+            rd_kafka_message_destroy(m);
+        }
+    }
+    mr_bus_wake_again(&c->wake); /* more may be waiting, and librdkafka will not say so again */
+}
+
+/* ---- opening ---- */
+
+/* range below 2.3: cooperative-sticky aborts the process there (librdkafka #4312, #4381). */
+static const char *assignor(void) {
+    return rd_kafka_version() < 0x020300ff ? "range" : "cooperative-sticky";
+}
+
+static int configure_group(const mr_consumer *c, rd_kafka_conf_t *k, mr_error *err) {
+    if (mr_bus_set(k, "group.id", c->opt.group, err) != 0 ||
+        mr_bus_set(k, "partition.assignment.strategy", assignor(), err) != 0 ||
+        mr_bus_set_int(k, "session.timeout.ms", c->conf.session_timeout_ms, err) != 0 ||
+        mr_bus_set(k, "heartbeat.interval.ms", "500", err) != 0 ||
+        /* stored offsets go out often, so that a crash repeats little */
+        mr_bus_set(k, "auto.commit.interval.ms", "200", err) != 0 ||
+        mr_bus_set(k, "auto.offset.reset", "error", err) != 0) {
+        return -1;
+    }
+    rd_kafka_conf_set_rebalance_cb(k, on_rebalance);
+    return c->opt.instance ? mr_bus_set(k, "group.instance.id", c->opt.instance, err) : 0;
+}
+
+static int configure_by_hand(rd_kafka_conf_t *k, mr_error *err) {
+    /* librdkafka wants a group.id even where no group is joined */
+    if (mr_bus_set(k, "group.id", "millrace-unused", err) != 0) return -1;
+    if (mr_bus_set(k, "enable.auto.commit", "false", err) != 0) return -1;
+    if (mr_bus_set(k, "auto.offset.reset", "earliest", err) != 0) return -1;
+    return mr_bus_set(k, "enable.partition.eof", "true", err);
+}
+
+static int configure(mr_consumer *c, rd_kafka_conf_t *k, mr_error *err) {
+    if (mr_bus_set(k, "enable.auto.offset.store", "false", err) != 0) return -1;
+    if (mr_bus_set_int(k, "fetch.wait.max.ms", c->conf.fetch_wait_ms, err) != 0) return -1;
+    if ((has_offsets(c) ? configure_group(c, k, err) : configure_by_hand(k, err)) != 0) return -1;
+    rd_kafka_conf_set_error_cb(k, on_error);
+    rd_kafka_conf_set_stats_cb(k, on_stats);
+    rd_kafka_conf_set_opaque(k, c);
+    return mr_bus_conf_extra(k, &c->conf, err);
+}
+
+static int open_client(mr_consumer *c, mr_error *err) {
+    char why[300];
+    rd_kafka_conf_t *k = mr_bus_conf(&c->conf, c->part, err);
+    if (!k) return -1;
+    if (configure(c, k, err) != 0) {
+        rd_kafka_conf_destroy(k);
+        return -1;
+    }
+    c->rk = rd_kafka_new(RD_KAFKA_CONSUMER, k, why, sizeof(why));
+    if (!c->rk) {
+        rd_kafka_conf_destroy(k);
+        return mr_fail(err, MR_EKAFKA, "kafka consumer: %s", why);
+    }
+    rd_kafka_poll_set_consumer(c->rk);
+    return 0;
+}
+
+static int subscribe(mr_consumer *c, mr_error *err) {
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->ntopics);
+    for (int i = 0; i < c->ntopics; i++) {
+        rd_kafka_topic_partition_list_add(list, c->topics[i].name, RD_KAFKA_PARTITION_UA);
+    }
+    rd_kafka_resp_err_t e = rd_kafka_subscribe(c->rk, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    if (e == RD_KAFKA_RESP_ERR_NO_ERROR) return 0;
+    return mr_fail(err, MR_EKAFKA, "cannot subscribe to %s: %s", c->topics[0].name, rd_kafka_err2str(e));
+}
+
+static int partition_count(const rd_kafka_metadata_t *md, const char *topic) {
+    for (int i = 0; i < md->topic_cnt; i++) {
+        if (strcmp(md->topics[i].topic, topic) == 0) return md->topics[i].partition_cnt;
+    }
+    return 0;
+}
+
+/* Adds the wanted partitions of topic i; fails when they do not exist. */
+static int add_wanted(mr_consumer *c, int i, const rd_kafka_metadata_t *md,
+                      rd_kafka_topic_partition_list_t *list, mr_error *err) {
+    const char *topic = c->topics[i].name;
+    int count = partition_count(md, topic), from = 0, to = count;
+    if (count == 0) {
+        return mr_fail(err, MR_ENOTFOUND,
+                       "topic %s does not exist at %s; create the topics with: millrace topics", topic,
+                       c->conf.brokers);
+    }
+    if (c->opt.partition >= 0) {
+        from = c->opt.partition;
+        to = from + 1;
+    }
+    if (from >= count) {
+        return mr_fail(err, MR_EINVAL, "topic %s has partitions 0 to %d, there is no partition %d", topic,
+                       count - 1, from);
+    }
+    for (int k = from; k < to; k++) {
+        rd_kafka_topic_partition_list_add(list, topic, k)->offset =
+            c->opt.start == MR_FROM_END ? RD_KAFKA_OFFSET_END : RD_KAFKA_OFFSET_BEGINNING;
+    }
+    return 0;
+}
+
+static int list_wanted(mr_consumer *c, int timeout_ms, rd_kafka_topic_partition_list_t *list, mr_error *err) {
+    const rd_kafka_metadata_t *md;
+    int rc = 0;
+    /* all topics, since asking by name creates a topic on some brokers */
+    rd_kafka_resp_err_t e = rd_kafka_metadata(c->rk, 1, NULL, &md, timeout_ms);
+    if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return mr_fail(err, MR_EKAFKA,
+                       "Kafka at %s cannot be reached: %s; is it running there (kafka.brokers)?",
+                       c->conf.brokers, rd_kafka_err2str(e));
+    }
+    for (int i = 0; i < c->ntopics && rc == 0; i++) rc = add_wanted(c, i, md, list, err);
+    rd_kafka_metadata_destroy(md);
+    return rc;
+}
+
+static int assign_by_hand(mr_consumer *c, mr_error *err) {
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->ntopics);
+    int64_t deadline = mr_mono_us() + METADATA_MS * 1000LL;
+    int rc = list_wanted(c, METADATA_MS, list, err);
+    /* at the start of a cluster the topics may be a moment behind */
+    while (rc != 0 && err->code == MR_ENOTFOUND && mr_mono_us() < deadline) {
+        usleep(POLL_MS * 1000);
+        rd_kafka_topic_partition_list_destroy(list);
+        list = rd_kafka_topic_partition_list_new(c->ntopics);
+        rc = list_wanted(c, METADATA_MS, list, err);
+    }
+    if (rc == 0) {
+        rd_kafka_resp_err_t e = rd_kafka_assign(c->rk, list);
+        if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            rc = mr_fail(err, MR_EKAFKA, "cannot read %s: %s", c->topics[0].name, rd_kafka_err2str(e));
+        } else {
+            assigned(c, list);
+        }
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    return rc;
+}
+
+static int copy_topics(mr_consumer *c, mr_error *err) {
+    for (; c->ntopics < MAX_TOPICS && c->opt.topics[c->ntopics]; c->ntopics++) {
+        snprintf(c->topic_names[c->ntopics], sizeof(c->topic_names[0]), "%s", c->opt.topics[c->ntopics]);
+        c->topics[c->ntopics].name = c->topic_names[c->ntopics];
+    }
+    return c->ntopics > 0 ? 0 : mr_fail(err, MR_EINVAL, "a consumer needs at least one topic");
+}
+
+static void register_metrics(mr_consumer *c, mr_metrics *m) {
+    c->records = mr_bus_counter(m, c->part, "kafka_consumed_total", "Records that were taken from Kafka.");
+    c->rebalances =
+        mr_bus_counter(m, c->part, "kafka_rebalances_total", "Assignments and revocations of partitions.");
+    c->lost = mr_bus_counter(m, c->part, "kafka_lost_ranges_total",
+                             "Times that the broker had dropped records before they were read.");
+    c->assigned_gauge =
+        mr_bus_gauge(m, c->part, "kafka_assigned_partitions", "Partitions that this process reads.");
+    c->unfinished_gauge =
+        mr_bus_gauge(m, c->part, "kafka_unfinished_records", "Records taken and not yet finished.");
+    c->lag_gauge =
+        mr_bus_gauge(m, c->part, "kafka_lag_records", "Records behind the end of the assigned partitions.");
+    c->paused_gauge = mr_bus_gauge(m, c->part, "kafka_paused", "1 while no more records are taken.");
+}
+
+mr_consumer *mr_consumer_new(const mr_kafka_conf *conf, const mr_consumer_options *opt, mr_loop *l,
+                             mr_metrics *m, const char *part, mr_error *err) {
+    mr_consumer *c = calloc(1, sizeof(*c));
+    if (!c) {
+        mr_fail(err, MR_ENOMEM, "out of memory while starting the kafka consumer");
+        return NULL;
+    }
+    c->conf = *conf;
+    c->opt = *opt;
+    snprintf(c->part, sizeof(c->part), "%s", part);
+    register_metrics(c, m);
+    if (copy_topics(c, err) != 0 || mr_bus_wake_init(&c->wake, l, on_ready, c, err) != 0) goto fail;
+    c->timer = mr_timer_new(l, POLL_MS, on_ready, c, err);
+    if (!c->timer || open_client(c, err) != 0) goto fail;
+    if ((has_offsets(c) ? subscribe(c, err) : assign_by_hand(c, err)) != 0) goto fail;
+    rd_kafka_queue_t *q = rd_kafka_queue_get_consumer(c->rk);
+    mr_bus_wake_on(&c->wake, q);
+    rd_kafka_queue_destroy(q);
+    return c;
+fail:
+    mr_consumer_free(c);
+    return NULL;
+}
+
+/* ---- closing ---- */
+
+/* Leaves the group and commits, but for CLOSE_MS at most: a broker that is away must not hold up a shutdown. */
+static void close_client(mr_consumer *c) {
+    int64_t deadline = mr_mono_us() + CLOSE_MS * 1000LL;
+    rd_kafka_queue_t *q = rd_kafka_queue_new(c->rk);
+    rd_kafka_error_t *e = rd_kafka_consumer_close_queue(c->rk, q);
+    if (e) {
+        mr_log(MR_WARN, "kafka consumer did not close", MR_S("error", rd_kafka_error_string(e)));
+        rd_kafka_error_destroy(e);
+    }
+    while (!e && !rd_kafka_consumer_closed(c->rk) && mr_mono_us() < deadline) {
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(q, POLL_MS);
+        if (!ev) continue;
+        if (rd_kafka_event_type(ev) == RD_KAFKA_EVENT_REBALANCE) {
+            on_rebalance(c->rk, rd_kafka_event_error(ev), rd_kafka_event_topic_partition_list(ev), c);
+        }
+        rd_kafka_event_destroy(ev);
+    }
+    rd_kafka_queue_destroy(q);
+    rd_kafka_destroy_flags(c->rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+}
+
+void mr_consumer_free(mr_consumer *c) {
+    partition *p;
+    if (!c) return;
+    FOR_ASSIGNED(c, p) drop_kept(p); /* they belong to the client and must go before it */
+    if (c->rk) close_client(c);
+    free_partitions(c);
+    mr_timer_free(c->timer);
+    mr_bus_wake_done(&c->wake);
+    free(c);
+}
+
+/* ---- questions ---- */
+
+int mr_consumer_assigned(const mr_consumer *c) {
+    return c->nassigned;
+}
+
+int mr_consumer_unfinished(const mr_consumer *c) {
+    return c->unfinished;
+}
+
+bool mr_consumer_caught_up(const mr_consumer *c) {
+    partition *p;
+    FOR_ASSIGNED(c, p) {
+        if (!p->eof_seen || p->kept) return false;
+    }
+    return c->nassigned > 0;
+}

@@ -1,0 +1,59 @@
+/* What the files of the bus share, and no one else includes (tests of the bus excepted). */
+#ifndef MR_BUS_INTERNAL_H
+#define MR_BUS_INTERNAL_H
+
+#include "base/bus.h"
+
+#include <librdkafka/rdkafka.h>
+
+/* A client configuration with what all our clients share. NULL and err on a bad kafka.extra. */
+rd_kafka_conf_t *mr_bus_conf(const mr_kafka_conf *k, const char *part, mr_error *err);
+/* kafka.extra last, so that it can change anything that was set before. */
+int mr_bus_conf_extra(rd_kafka_conf_t *c, const mr_kafka_conf *k, mr_error *err);
+int mr_bus_set(rd_kafka_conf_t *c, const char *name, const char *value, mr_error *err);
+int mr_bus_set_int(rd_kafka_conf_t *c, const char *name, int64_t value, mr_error *err);
+
+/* Batches carry some bytes around the records: clients and topics allow for them beyond kafka.message_max. */
+#define MR_BUS_OVERHEAD 65536
+
+/* Wakes the loop when a librdkafka queue gets its first event. librdkafka writes only on the change from
+ * empty to not empty, so whoever leaves events in the queue must call mr_bus_wake_again. */
+typedef struct mr_bus_wake {
+    int fd;
+    struct event *ev;
+    mr_loop_cb *cb;
+    void *arg;
+} mr_bus_wake;
+
+int mr_bus_wake_init(mr_bus_wake *w, mr_loop *l, mr_loop_cb *cb, void *arg, mr_error *err);
+void mr_bus_wake_done(mr_bus_wake *w);
+void mr_bus_wake_on(mr_bus_wake *w, rd_kafka_queue_t *q);
+void mr_bus_wake_again(mr_bus_wake *w);
+
+/* The metric millrace_<part>_<what>. */
+mr_counter *mr_bus_counter(mr_metrics *m, const char *part, const char *what, const char *help);
+mr_gauge *mr_bus_gauge(mr_metrics *m, const char *part, const char *what, const char *help);
+
+/* ---- the watermark of one partition: what is handed out, and up to where everything is finished ---- */
+
+#define MR_WATERMARK_WINDOW 8192 /* records from the lowest unfinished one on; past it the partition is paused */
+
+typedef struct mr_watermark {
+    struct mr_watermark_slot *slots; /* a ring, ascending by offset */
+    int cap, head, n;
+    int unfinished;
+} mr_watermark;
+
+void mr_watermark_reset(mr_watermark *w); /* forget everything, keep the memory */
+void mr_watermark_free(mr_watermark *w);
+/* false: out of memory, or not above the last offset that was begun */
+bool mr_watermark_begin(mr_watermark *w, int64_t offset);
+void mr_watermark_cancel(mr_watermark *w, int64_t offset); /* undo the last begin */
+/* The offset to commit (one past the finished prefix), or -1 when it has not moved. */
+int64_t mr_watermark_finish(mr_watermark *w, int64_t offset);
+static inline bool mr_watermark_full(const mr_watermark *w) { return w->n >= MR_WATERMARK_WINDOW; }
+
+/* Tests provoke fatal errors through it. */
+rd_kafka_t *mr_producer_client(mr_producer *p);
+
+#endif
