@@ -25,12 +25,13 @@ typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_kind;
 typedef struct model_config {
     char architecture[64]; /* LlamaForCausalLM, Qwen2ForCausalLM */
     int layers, hidden, heads, kv_heads, head_dim, intermediate, vocab;
-    int max_position;
+    int max_position;          /* a sliding window shorter than the context lowers this: up to it, attention is full */
     float norm_eps;
     double rope_theta;
     rope_kind rope;
     double rope_factor, rope_low_freq, rope_high_freq; /* llama3 */
     double rope_beta_fast, rope_beta_slow, rope_attention_factor; /* yarn */
+    bool rope_truncate; /* yarn: the ramp's borders are rounded outwards */
     int rope_original_max_position;
     bool tied_embeddings;
     bool qkv_bias;     /* Qwen2 */
@@ -60,6 +61,8 @@ void model_close(model *m);
 
 /* Only config.json (and generation_config.json), for tools. */
 int model_config_read(const char *dir, model_config *out, engine_error *err);
+/* Adds the end-of-sequence ids of generation_config.json's text to those of config.json. */
+int model_config_parse_generation(const char *json, size_t n, model_config *out, engine_error *err);
 /* Parse text as config.json: the reader without the file, also for the fuzzer. */
 int model_config_parse(const char *json, size_t n, model_config *out, engine_error *err);
 

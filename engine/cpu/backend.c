@@ -1,0 +1,219 @@
+/* The CPU backend: takes all of its memory, checks each batch, and sets the threads to run it.
+ *
+ * Matrices are read where they lie in the checkpoint's mapping; norms and biases, which are small, are widened to f32. One
+ * caller at a time; its thread is thread 0 of the pass.
+ */
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/rope.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const float *widened(backend *b, const tensor *t) {
+    if (!t->data) return NULL;
+    float *out = arena_get(&b->weights, (size_t)t->cols, sizeof *out);
+    if (out) b->k->widen(out, t->data, t->type, (int)t->cols);
+    return out;
+}
+
+static matrix matrix_open(backend *b, const tensor *t, const tensor *bias) {
+    static const matrix_format formats[] = {
+        [DTYPE_F32] = MATRIX_F32, [DTYPE_F16] = MATRIX_F16, [DTYPE_BF16] = MATRIX_BF16};
+    return (matrix){.format = formats[t->type],
+                    .rows = (int)t->rows,
+                    .cols = (int)t->cols,
+                    .data = t->data,
+                    .bias = bias ? widened(b, bias) : NULL};
+}
+
+static void place_layer(backend *b, cpu_layer *out, const model_layer *l) {
+    *out = (cpu_layer){
+        .attn_norm = widened(b, &l->attn_norm),
+        .mlp_norm = widened(b, &l->mlp_norm),
+        .q = matrix_open(b, &l->q, &l->q_bias),
+        .k = matrix_open(b, &l->k, &l->k_bias),
+        .v = matrix_open(b, &l->v, &l->v_bias),
+        .o = matrix_open(b, &l->o, &l->o_bias),
+        .gate = matrix_open(b, &l->gate, &l->gate_bias),
+        .up = matrix_open(b, &l->up, &l->up_bias),
+        .down = matrix_open(b, &l->down, &l->down_bias),
+    };
+}
+
+static void place_weights(backend *b) {
+    const model *m = b->model;
+    for (int i = 0; i < m->config.layers; i++) place_layer(b, &b->layer[i], &m->layer[i]);
+    b->final_norm = widened(b, &m->final_norm);
+    b->head = matrix_open(b, &m->head, NULL);
+    float *frequency = arena_get(&b->weights, (size_t)m->config.head_dim / 2, sizeof *frequency);
+    if (frequency) rope_frequencies(&m->config, frequency);
+    b->rope_frequency = frequency;
+}
+
+static void place_workspace(backend *b) {
+    const model_config *c = &b->model->config;
+    arena *w = &b->workspace;
+    const size_t t = (size_t)b->opt.max_tokens, f = sizeof(float);
+    const size_t d = (size_t)c->head_dim, hidden = (size_t)c->hidden, wide = (size_t)c->intermediate;
+    const size_t logits = (size_t)b->opt.max_logits;
+    /* h holds a row per token, and later one per row of logits */
+    const size_t h_rows = t > logits ? t : logits;
+    b->token = arena_get(w, t, sizeof *b->token);
+    b->logit_token = arena_get(w, logits, sizeof *b->logit_token);
+    b->cos = arena_get(w, t, d / 2 * f);
+    b->sin = arena_get(w, t, d / 2 * f);
+    b->x = arena_get(w, t, hidden * f);
+    b->h = arena_get(w, h_rows, hidden * f);
+    b->q = arena_get(w, t, (size_t)c->heads * d * f);
+    b->att = arena_get(w, t, (size_t)c->heads * d * f);
+    b->key = arena_get(w, t, (size_t)c->kv_heads * d * f);
+    b->value = arena_get(w, t, (size_t)c->kv_heads * d * f);
+    b->y = arena_get(w, t, hidden * f);
+    b->gate = arena_get(w, t, wide * f);
+    b->up = arena_get(w, t, wide * f);
+    b->scores_stride = (size_t)b->opt.max_blocks_per_seq * (size_t)b->opt.block_tokens;
+    b->scores = arena_get(w, (size_t)b->opt.threads * ATTEND_ROWS, b->scores_stride * f);
+    b->logits = arena_get(w, logits, (size_t)c->vocab * f);
+}
+
+/* bf16 checkpoints keep a bf16 cache, as the reference does; the others an f32 one. */
+static void place_cache(backend *b) {
+    const model_config *c = &b->model->config;
+    kv_layout *kv = &b->kv;
+    kv->type = c->stored == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
+    const size_t element = kv->type == DTYPE_F32 ? 4 : 2;
+    kv->block_tokens = b->opt.block_tokens;
+    kv->head_dim = c->head_dim;
+    kv->value_stride = (c->head_dim + KERNEL_LANES - 1) / KERNEL_LANES * KERNEL_LANES;
+    kv->value_offset = (size_t)kv->head_dim * (size_t)kv->block_tokens * element;
+    kv->head_bytes = kv->value_offset + (size_t)kv->block_tokens * (size_t)kv->value_stride * element;
+    kv->block_bytes = kv->head_bytes * (size_t)c->kv_heads;
+    b->kv_layer_bytes = kv->block_bytes * (size_t)b->opt.kv_blocks;
+    b->kv_data = arena_get(&b->cache, b->kv_layer_bytes, (size_t)c->layers);
+}
+
+/* Measures with an empty arena, takes it, and places for real. */
+static int place(backend *b, void (*layout)(backend *), arena *a, const char *what, engine_error *err) {
+    layout(b);
+    if (arena_take(a, what, err)) return -1;
+    layout(b);
+    return 0;
+}
+
+static int check_options(const backend_options *o, engine_error *err) {
+    if (o->threads < 1 || o->threads > 1024) {
+        return engine_fail(err, ENGINE_EINVAL, "threads must be from 1 to 1024, not %d", o->threads);
+    }
+    if (o->block_tokens < KERNEL_LANES || o->block_tokens % KERNEL_LANES || o->block_tokens > 4096) {
+        return engine_fail(err, ENGINE_EINVAL,
+                           "KV blocks must be a multiple of %d tokens, up to 4096, not %d", KERNEL_LANES,
+                           o->block_tokens);
+    }
+    if (o->kv_blocks < 1 || o->max_tokens < 1 || o->max_logits < 1 || o->max_seqs < 1 ||
+        o->max_blocks_per_seq < 1) {
+        return engine_fail(err, ENGINE_EINVAL, "the backend's sizes must be above zero");
+    }
+    if (o->max_blocks_per_seq > INT32_MAX / o->block_tokens) {
+        return engine_fail(err, ENGINE_EINVAL, "%d blocks for one sequence are too many",
+                           o->max_blocks_per_seq);
+    }
+    return 0;
+}
+
+static int open_backend(backend *b, engine_error *err) {
+    if (check_options(&b->opt, err)) return -1;
+    b->k = kernels_select(b->opt.isa, err);
+    if (!b->k) return -1;
+    b->layer = calloc((size_t)b->model->config.layers, sizeof *b->layer);
+    if (!b->layer) return engine_fail(err, ENGINE_ENOMEM, "out of memory");
+    if (place(b, place_weights, &b->weights, "weights", err) ||
+        place(b, place_workspace, &b->workspace, "workspace (lower step_tokens)", err) ||
+        place(b, place_cache, &b->cache, "KV cache (lower kv_tokens)", err)) {
+        return -1;
+    }
+    b->pool = pool_new(b->opt.threads, err);
+    return b->pool ? 0 : -1;
+}
+
+backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err) {
+    backend *b = calloc(1, sizeof *b);
+    if (!b) {
+        engine_fail(err, ENGINE_ENOMEM, "out of memory");
+        return NULL;
+    }
+    b->model = m;
+    b->opt = *opt;
+    if (!open_backend(b, err)) return b;
+    backend_close(b);
+    return NULL;
+}
+
+void backend_close(backend *b) {
+    if (!b) return;
+    pool_free(b->pool);
+    arena_done(&b->weights);
+    arena_done(&b->workspace);
+    arena_done(&b->cache);
+    free(b->layer);
+    free(b);
+}
+
+/* Every index that the pass will use is checked here. */
+static int check_seq(const backend *b, const batch_seq *s, engine_error *err) {
+    const backend_options *o = &b->opt;
+    const int64_t capacity = (int64_t)o->max_blocks_per_seq * o->block_tokens;
+    if (s->ntokens < 1 || s->pos < 0 || s->nlogits < 0 || s->nlogits > s->ntokens) {
+        return engine_fail(err, ENGINE_EINTERNAL, "a sequence of the batch is ill-formed");
+    }
+    if ((int64_t)s->pos + s->ntokens > capacity) {
+        return engine_fail(err, ENGINE_EINTERNAL, "positions %d to %lld are beyond the %lld of a sequence",
+                           s->pos, (long long)s->pos + s->ntokens - 1, (long long)capacity);
+    }
+    for (int i = 0; i <= (s->pos + s->ntokens - 1) / o->block_tokens; i++) {
+        if (s->blocks[i] < 0 || s->blocks[i] >= o->kv_blocks) {
+            return engine_fail(err, ENGINE_EINTERNAL, "KV block %d is out of range", s->blocks[i]);
+        }
+    }
+    for (int i = 0; i < s->ntokens; i++) {
+        if (s->tokens[i] < 0 || s->tokens[i] >= b->model->config.vocab) {
+            return engine_fail(err, ENGINE_EINVAL, "token id %d is outside the model's vocabulary of %d",
+                               s->tokens[i], b->model->config.vocab);
+        }
+    }
+    return 0;
+}
+
+static int set_batch(backend *b, const batch_seq *seqs, int nseqs, engine_error *err) {
+    b->seqs = seqs;
+    b->nseqs = nseqs;
+    b->ntokens = b->nlogits = 0;
+    for (int i = 0; i < nseqs; i++) {
+        const batch_seq *s = &seqs[i];
+        if (check_seq(b, s, err)) return -1;
+        if (s->ntokens > b->opt.max_tokens - b->ntokens || s->nlogits > b->opt.max_logits - b->nlogits) {
+            return engine_fail(err, ENGINE_EINTERNAL, "the batch is over %d tokens or %d logits",
+                               b->opt.max_tokens, b->opt.max_logits);
+        }
+        for (int t = 0; t < s->ntokens; t++) {
+            if (t >= s->ntokens - s->nlogits) b->logit_token[b->nlogits++] = b->ntokens;
+            b->token[b->ntokens++] = (cpu_token){.id = s->tokens[t], .pos = s->pos + t, .seq = s};
+        }
+    }
+    return 0;
+}
+
+int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
+    if (set_batch(b, seqs, nseqs, err)) return -1;
+    *logits = b->logits;
+    if (b->ntokens) pool_run(b->pool, forward_thread, b);
+    return 0;
+}
+
+backend_memory backend_memory_now(const backend *b) {
+    return (backend_memory){
+        .weights = b->model->bytes + b->weights.size, .kv = b->cache.size, .workspace = b->workspace.size};
+}
+
+const char *backend_isa(const backend *b) {
+    return b->k->isa;
+}

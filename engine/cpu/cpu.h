@@ -1,0 +1,59 @@
+/* The CPU backend's own state, shared by backend.c (open, check, close) and forward.c (the pass). */
+#ifndef ENGINE_CPU_CPU_H
+#define ENGINE_CPU_CPU_H
+
+#include "engine/backend.h"
+#include "engine/cpu/arena.h"
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/pool.h"
+
+typedef struct cpu_layer {
+    const float *attn_norm, *mlp_norm; /* [hidden] */
+    matrix q, k, v, o, gate, up, down;
+} cpu_layer;
+
+/* One token of the running batch. */
+typedef struct cpu_token {
+    int32_t id;
+    int pos;
+    const batch_seq *seq;
+} cpu_token;
+
+struct backend {
+    const model *model;
+    backend_options opt;
+    const kernels *k;
+    pool *pool;
+
+    cpu_layer *layer;        /* [layers] */
+    const float *final_norm; /* [hidden] */
+    matrix head;
+    const float *rope_frequency; /* [head_dim / 2] */
+
+    kv_layout kv;
+    size_t kv_layer_bytes;
+    unsigned char *kv_data; /* [layers][kv_blocks][kv_heads] of kv_layout */
+
+    /* the batch: T = its tokens */
+    const batch_seq *seqs;
+    int nseqs, ntokens, nlogits;
+    cpu_token *token;   /* [T] */
+    int *logit_token;   /* [nlogits]: which tokens want logits */
+    float *cos, *sin;   /* [T, head_dim / 2] */
+    float *x;           /* [T, hidden]: the residual stream */
+    float *h;           /* [T, hidden]: normalised input of a matmul; later the rows that want logits */
+    float *q, *att;     /* [T, heads * head_dim] */
+    float *key, *value; /* [T, kv_heads * head_dim] */
+    float *y;           /* [T, hidden]: what a block adds to x */
+    float *gate, *up;   /* [T, intermediate] */
+    float *scores;      /* [threads][ATTEND_ROWS][scores_stride] */
+    size_t scores_stride;
+    float *logits; /* [max_logits, vocab] */
+
+    arena weights, workspace, cache;
+};
+
+/* The pass over the batch described above, run by every thread of the pool. */
+void forward_thread(void *backend, int thread);
+
+#endif

@@ -1,0 +1,182 @@
+/* The forward pass, top to bottom as a token flows through it.
+ *
+ * Every compute thread runs forward_thread() and takes its share of each stage; barriers stand where a stage reads what
+ * others wrote. Matmuls are split by rows of weights, so each weight is read by one thread; norms, rope and the cache by
+ * tokens; attention by tiles of query rows. No share changes the arithmetic of a token: see kernels.h.
+ *
+ * Nothing is allocated and nothing can fail here: the batch was checked by backend_forward.
+ */
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/rope.h"
+
+#include <math.h>
+
+typedef struct range {
+    int begin, end;
+} range;
+
+/* Thread t's share of n things, in whole multiples of `unit`. */
+static range share(const backend *b, int thread, int n, int unit) {
+    int64_t units = (n + unit - 1) / unit, threads = pool_threads(b->pool);
+    int begin = (int)(units * thread / threads) * unit, end = (int)(units * (thread + 1) / threads) * unit;
+    return (range){begin, end < n ? end : n};
+}
+
+/* y [n, w->rows] = x [n, w->cols] . w^T: this thread's rows. A share is whole cache lines of y. */
+static void matmul(const backend *b, int thread, const matrix *w, const float *x, int n, float *y) {
+    range rows = share(b, thread, w->rows, KERNEL_LANES);
+    if (rows.begin == rows.end) return;
+    b->k->matmul[w->format](w, rows.begin, rows.end, x, (size_t)w->cols, n, y, (size_t)w->rows);
+}
+
+/* x = embedding of each token; and the angles of its position */
+static void embed(const backend *b, int thread) {
+    const model_config *c = &b->model->config;
+    const tensor *e = &b->model->embed;
+    const size_t hidden = (size_t)c->hidden, half = (size_t)c->head_dim / 2;
+    const size_t row_bytes = hidden * (e->type == DTYPE_F32 ? 4 : 2);
+    range r = share(b, thread, b->ntokens, 1);
+    for (int t = r.begin; t < r.end; t++) {
+        const unsigned char *row = (const unsigned char *)e->data + (size_t)b->token[t].id * row_bytes;
+        b->k->widen(b->x + (size_t)t * hidden, row, e->type, c->hidden);
+        rope_angles(c, b->rope_frequency, b->token[t].pos, b->cos + (size_t)t * half,
+                    b->sin + (size_t)t * half);
+    }
+}
+
+/* x += add (NULL in the first layer); h = norm(x) */
+static void norm(const backend *b, int thread, const float *add, const float *weight) {
+    const model_config *c = &b->model->config;
+    range r = share(b, thread, b->ntokens, 1);
+    for (int t = r.begin; t < r.end; t++) {
+        const size_t at = (size_t)t * (size_t)c->hidden;
+        b->k->add_rmsnorm(b->h + at, b->x + at, add ? add + at : NULL, weight, c->hidden, c->norm_eps);
+    }
+}
+
+/* Rotates q and k, and puts k and v into the cache; keys lie there rotated. */
+static void rope_and_store(const backend *b, int thread, int layer) {
+    const model_config *c = &b->model->config;
+    const kv_layout *kv = &b->kv;
+    const size_t d = (size_t)c->head_dim, half = d / 2, heads = (size_t)c->heads,
+                 kv_heads = (size_t)c->kv_heads;
+    range r = share(b, thread, b->ntokens, 1);
+    for (int t = r.begin; t < r.end; t++) {
+        const cpu_token *token = &b->token[t];
+        const float *cos = b->cos + (size_t)t * half, *sin = b->sin + (size_t)t * half;
+        const int block = token->seq->blocks[token->pos / kv->block_tokens],
+                  slot = token->pos % kv->block_tokens;
+        unsigned char *data =
+            b->kv_data + (size_t)layer * b->kv_layer_bytes + (size_t)block * kv->block_bytes;
+        for (size_t h = 0; h < heads; h++)
+            b->k->rope(b->q + ((size_t)t * heads + h) * d, cos, sin, c->head_dim / 2);
+        for (size_t h = 0; h < kv_heads; h++) {
+            const size_t at = ((size_t)t * kv_heads + h) * d;
+            b->k->rope(b->key + at, cos, sin, c->head_dim / 2);
+            b->k->kv_put(kv, data + h * kv->head_bytes, slot, b->key + at, b->value + at);
+        }
+    }
+}
+
+/* One tile: query rows [row, row + rows) of a sequence for one KV head, where row = token * group + head in the group. */
+static void attend_tile(const backend *b, int thread, int layer, const batch_seq *s, int first_token,
+                        int kv_head, int row, int rows) {
+    const model_config *c = &b->model->config;
+    const int group = c->heads / c->kv_heads;
+    attend_args a = {
+        .kv = &b->kv,
+        .head = b->kv_data + (size_t)layer * b->kv_layer_bytes + (size_t)kv_head * b->kv.head_bytes,
+        .blocks = s->blocks,
+        .rows = rows,
+        .scale = 1.0f / sqrtf((float)c->head_dim),
+        .scores = b->scores + (size_t)thread * ATTEND_ROWS * b->scores_stride,
+        .scores_stride = b->scores_stride,
+    };
+    for (int i = 0; i < rows; i++) {
+        const int token = (row + i) / group, head = kv_head * group + (row + i) % group;
+        const size_t at =
+            ((size_t)(first_token + token) * (size_t)c->heads + (size_t)head) * (size_t)c->head_dim;
+        a.q[i] = b->q + at;
+        a.out[i] = b->att + at;
+        a.limit[i] = s->pos + token + 1;
+    }
+    b->k->attend(&a);
+}
+
+/* Tiles are dealt to the threads in turn: later tokens see more, so neighbours cost about the same. */
+static void attention(const backend *b, int thread, int layer) {
+    const model_config *c = &b->model->config;
+    const int group = c->heads / c->kv_heads, threads = pool_threads(b->pool);
+    int first_token = 0, turn = 0;
+    for (int i = 0; i < b->nseqs; i++) {
+        const batch_seq *s = &b->seqs[i];
+        const int rows = s->ntokens * group;
+        for (int h = 0; h < c->kv_heads; h++) {
+            for (int row = 0; row < rows; row += ATTEND_ROWS) {
+                if (turn++ % threads != thread) continue;
+                int n = rows - row < ATTEND_ROWS ? rows - row : ATTEND_ROWS;
+                attend_tile(b, thread, layer, s, first_token, h, row, n);
+            }
+        }
+        first_token += s->ntokens;
+    }
+}
+
+/* gate = silu(gate) * up, over the columns that this thread's matmuls just wrote */
+static void activate(const backend *b, int thread) {
+    const int width = b->model->config.intermediate;
+    range r = share(b, thread, width, KERNEL_LANES);
+    for (int t = 0; t < b->ntokens; t++) {
+        const size_t at = (size_t)t * (size_t)width + (size_t)r.begin;
+        b->k->swiglu(b->gate + at, b->up + at, r.end - r.begin);
+    }
+}
+
+/* The last block's sum and the final norm, of the tokens that want logits only. */
+static void final_norm(const backend *b, int thread) {
+    const model_config *c = &b->model->config;
+    const size_t hidden = (size_t)c->hidden;
+    range r = share(b, thread, b->nlogits, 1);
+    for (int i = r.begin; i < r.end; i++) {
+        const size_t at = (size_t)b->logit_token[i] * hidden;
+        b->k->add_rmsnorm(b->h + (size_t)i * hidden, b->x + at, b->y + at, b->final_norm, c->hidden,
+                          c->norm_eps);
+    }
+}
+
+static void layer_forward(const backend *b, int thread, int i) {
+    const cpu_layer *l = &b->layer[i];
+    const int n = b->ntokens;
+
+    norm(b, thread, i ? b->y : NULL, l->attn_norm);
+    pool_barrier(b->pool);
+    matmul(b, thread, &l->q, b->h, n, b->q);
+    matmul(b, thread, &l->k, b->h, n, b->key);
+    matmul(b, thread, &l->v, b->h, n, b->value);
+    pool_barrier(b->pool);
+    rope_and_store(b, thread, i);
+    pool_barrier(b->pool);
+    attention(b, thread, i);
+    pool_barrier(b->pool);
+    matmul(b, thread, &l->o, b->att, n, b->y);
+    pool_barrier(b->pool);
+
+    norm(b, thread, b->y, l->mlp_norm);
+    pool_barrier(b->pool);
+    matmul(b, thread, &l->gate, b->h, n, b->gate);
+    matmul(b, thread, &l->up, b->h, n, b->up);
+    activate(b, thread);
+    pool_barrier(b->pool);
+    matmul(b, thread, &l->down, b->gate, n, b->y);
+    pool_barrier(b->pool);
+}
+
+void forward_thread(void *backend_arg, int thread) {
+    const backend *b = backend_arg;
+    embed(b, thread);
+    for (int i = 0; i < b->model->config.layers; i++) layer_forward(b, thread, i);
+    if (!b->nlogits) return;
+    final_norm(b, thread);
+    pool_barrier(b->pool);
+    matmul(b, thread, &b->head, b->h, b->nlogits, b->logits);
+}

@@ -1,0 +1,45 @@
+/* Chooses the kernel table at run time. Stateless; any thread. */
+#include "engine/cpu/kernels.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static bool always(void) {
+    return true;
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+static const struct {
+    const kernels *table;
+    bool (*supported)(void);
+} tables[] = {
+#if defined(__x86_64__)
+    {&kernels_avx512, has_avx512},
+    {&kernels_avx2, has_avx2},
+#endif
+    {&kernels_generic, always},
+};
+
+const kernels *kernels_select(const char *isa, engine_error *err) {
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        const kernels *k = tables[i].table;
+        if (isa && strcmp(isa, k->isa)) continue;
+        if (tables[i].supported()) return k;
+        if (isa) {
+            engine_fail(err, ENGINE_EINVAL, "this CPU does not have %s", isa);
+            return NULL;
+        }
+    }
+    engine_fail(err, ENGINE_EINVAL, "unknown instruction set \"%s\": use avx512, avx2 or generic", isa);
+    return NULL;
+}

@@ -1,0 +1,70 @@
+/* The arithmetic of a forward pass, one table per instruction set.
+ *
+ * Every kernel's result for a token is bitwise the same whatever else is in the call: sums run over the inner dimension in
+ * 16 lanes that are folded in one fixed tree, whatever the tile. The tables differ in rounding only (fused or not).
+ */
+#ifndef ENGINE_CPU_KERNELS_H
+#define ENGINE_CPU_KERNELS_H
+
+#include "engine/cpu/matrix.h"
+#include "engine/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    KERNEL_LANES = 16, /* sizes in the KV cache are multiples of it */
+    ATTEND_ROWS = 8,   /* most query rows in one call of attend */
+};
+
+/* One KV head of one block: keys transposed [head_dim][block_tokens], so that the scores of 16 positions are one vector;
+ * then values [block_tokens][value_stride]. */
+typedef struct kv_layout {
+    dtype type; /* F32 or BF16 */
+    int block_tokens, head_dim, value_stride;
+    size_t value_offset, head_bytes, block_bytes;
+} kv_layout;
+
+/* Attention of a few query rows (heads of a group, and neighbouring tokens) that share one KV head of one sequence. */
+typedef struct attend_args {
+    const kv_layout *kv;
+    const unsigned char *head; /* this head in physical block 0 */
+    const int32_t *blocks;
+    int rows;
+    const float *q[ATTEND_ROWS]; /* [head_dim] each */
+    float *out[ATTEND_ROWS];
+    int limit[ATTEND_ROWS]; /* positions it sees, >= 1, not decreasing */
+    float scale;
+    float *scores; /* [ATTEND_ROWS][scores_stride] of scratch */
+    size_t scores_stride;
+} attend_args;
+
+typedef void matmul_kernel(const matrix *w, int row0, int row1, const float *x, size_t x_stride, int ntokens,
+                           float *y, size_t y_stride);
+
+typedef struct kernels {
+    const char *isa;
+    /* y[t][r] = x[t] . w[r] + bias[r] for rows row0 <= r < row1 */
+    matmul_kernel *matmul[MATRIX_FORMATS];
+    /* out[0..n) = a row of weights in f32 */
+    void (*widen)(float *out, const void *row, dtype type, int n);
+    /* x += add (where not NULL); out = x / rms(x) * w */
+    void (*add_rmsnorm)(float *out, float *x, const float *add, const float *w, int n, float eps);
+    /* rotates the pairs (i, i + half) */
+    void (*rope)(float *x, const float *cos, const float *sin, int half);
+    /* gate = silu(gate) * up */
+    void (*swiglu)(float *gate, const float *up, int n);
+    /* k and v of one token into a slot of its block */
+    void (*kv_put)(const kv_layout *kv, unsigned char *head, int slot, const float *k, const float *v);
+    void (*attend)(const attend_args *a);
+} kernels;
+
+/* The best table for this CPU, or the one named. NULL with err when it is unknown or the CPU lacks it. */
+const kernels *kernels_select(const char *isa, engine_error *err);
+
+extern const kernels kernels_generic;
+#if defined(__x86_64__)
+extern const kernels kernels_avx2, kernels_avx512;
+#endif
+
+#endif

@@ -1,0 +1,132 @@
+/* Kernels for AVX2 with FMA and F16C; compiled with those flags, reached only through kernels_select. A vector of 16 is a
+ * pair of registers, so its sums are those of AVX-512 bit for bit.
+ */
+#include "engine/cpu/kernels.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+typedef struct vf {
+    __m256 lo, hi;
+} vf;
+
+#define TILE_ROWS   2
+#define TILE_TOKENS 2
+
+static inline vf vf_set1(float a) {
+    return (vf){_mm256_set1_ps(a), _mm256_set1_ps(a)};
+}
+static inline vf vf_load(const float *p) {
+    return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+
+static inline void vf_store(float *p, vf v) {
+    _mm256_storeu_ps(p, v.lo);
+    _mm256_storeu_ps(p + 8, v.hi);
+}
+
+static inline vf vf_load_n(const float *p, int n) {
+    float a[16] = {0};
+    memcpy(a, p, (size_t)n * sizeof *p);
+    return vf_load(a);
+}
+
+static inline void vf_store_n(float *p, vf v, int n) {
+    float a[16];
+    vf_store(a, v);
+    memcpy(p, a, (size_t)n * sizeof *p);
+}
+
+static inline __m256 widen_bf16(__m128i h) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+static inline vf vf_load_bf16(const uint16_t *p) {
+    const __m128i *h = (const __m128i *)p;
+    return (vf){widen_bf16(_mm_loadu_si128(h)), widen_bf16(_mm_loadu_si128(h + 1))};
+}
+
+static inline vf vf_load_f16(const uint16_t *p) {
+    const __m128i *h = (const __m128i *)p;
+    return (vf){_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
+}
+
+static inline vf vf_load_bf16_n(const uint16_t *p, int n) {
+    uint16_t a[16] = {0};
+    memcpy(a, p, (size_t)n * sizeof *p);
+    return vf_load_bf16(a);
+}
+
+static inline vf vf_load_f16_n(const uint16_t *p, int n) {
+    uint16_t a[16] = {0};
+    memcpy(a, p, (size_t)n * sizeof *p);
+    return vf_load_f16(a);
+}
+
+/* To nearest, ties to even */
+static inline __m256i round_bf16(__m256 v) {
+    __m256i u = _mm256_castps_si256(v);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+}
+
+static inline void vf_store_bf16_n(uint16_t *p, vf v, int n) {
+    /* packus works within 128-bit halves, so the quarters are put back in order */
+    __m256i h = _mm256_permute4x64_epi64(_mm256_packus_epi32(round_bf16(v.lo), round_bf16(v.hi)), 0xd8);
+    uint16_t a[16];
+    _mm256_storeu_si256((__m256i *)a, h);
+    memcpy(p, a, (size_t)n * sizeof *p);
+}
+
+static inline vf vf_add(vf a, vf b) {
+    return (vf){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+static inline vf vf_sub(vf a, vf b) {
+    return (vf){_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+static inline vf vf_mul(vf a, vf b) {
+    return (vf){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+static inline vf vf_div(vf a, vf b) {
+    return (vf){_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+static inline vf vf_max(vf a, vf b) {
+    return (vf){_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+static inline vf vf_min(vf a, vf b) {
+    return (vf){_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
+
+static inline vf vf_fma(vf a, vf b, vf c) {
+    return (vf){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+
+/* a * 2^n, n whole and in the range of normal numbers */
+static inline __m256 scale2(__m256 a, __m256 n) {
+    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+}
+
+static inline vf vf_scale2(vf a, vf n) {
+    return (vf){scale2(a.lo, n.lo), scale2(a.hi, n.hi)};
+}
+
+static inline float vf_sum(vf v) {
+    __m256 a = _mm256_add_ps(v.lo, v.hi);
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+
+static inline float vf_top(vf v) {
+    __m256 a = _mm256_max_ps(v.lo, v.hi);
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+
+#define KERNELS_TABLE kernels_avx2
+#define KERNELS_ISA   "avx2"
+#include "engine/cpu/kernels_body.h"
