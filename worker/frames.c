@@ -76,6 +76,11 @@ void mr_frame_reader_free(mr_frame_reader *r) {
     free(r);
 }
 
+void mr_frame_reader_reset(mr_frame_reader *r) {
+    mr_buf_clear(&r->in);
+    r->at = 0;
+}
+
 int mr_frame_feed(mr_frame_reader *r, const void *p, size_t n, mr_error *err) {
     /* Move the rest to the front only here, so that a burst of small frames is not moved once for each. */
     if (r->at) {

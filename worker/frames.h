@@ -73,6 +73,7 @@ typedef struct mr_frame_reader mr_frame_reader;
 
 mr_frame_reader *mr_frame_reader_new(mr_error *err);
 void mr_frame_reader_free(mr_frame_reader *r);
+void mr_frame_reader_reset(mr_frame_reader *r); /* for a new peer: forgets what was fed */
 
 /* Adds bytes as they came from the socket. Take out what is there by mr_frame_next before feeding more. */
 int mr_frame_feed(mr_frame_reader *r, const void *p, size_t n, mr_error *err);

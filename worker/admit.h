@@ -1,0 +1,50 @@
+/* The waiting line: who is admitted next.
+ *
+ * Tenants are served in turn, weighted by tokens: each tenant has a clock that advances by the cost of what is admitted for
+ * it, and the tenant whose clock is furthest behind goes next (start-time fair queueing). So one who asks for much
+ * waits behind one who asks for little, and nobody saves up turns while idle. Within a tenant the earliest
+ * deadline goes first, then the order of arrival.
+ *
+ * What was admitted before and comes back (its engine died) has paid already: it goes before all others.
+ *
+ * Tickets are part of their owner's memory; a ticket is in at most one line. Not thread-safe.
+ */
+#ifndef MR_ADMIT_H
+#define MR_ADMIT_H
+
+#include "base/error.h"
+#include "base/str.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct mr_admit mr_admit;
+struct mr_tenant;
+
+typedef struct mr_ticket {
+    struct mr_ticket *prev, *next;
+    struct mr_tenant *tenant; /* NULL when not in line, or among those that come back */
+    bool waiting;
+    int64_t cost;        /* tokens, as estimated */
+    int64_t deadline_ms; /* 0: none */
+} mr_ticket;
+
+mr_admit *mr_admit_new(mr_error *err);
+void mr_admit_free(mr_admit *q); /* tickets still in line are forgotten */
+
+/* Set cost and deadline before. Fails only without memory. */
+int mr_admit_push(mr_admit *q, mr_ticket *t, mr_str tenant, mr_error *err);
+/* Before all others, in the order of these calls. */
+void mr_admit_return(mr_admit *q, mr_ticket *t);
+
+mr_ticket *mr_admit_pop(mr_admit *q); /* NULL when empty */
+/* Only one that comes back, or NULL: for a worker that takes nothing new. */
+mr_ticket *mr_admit_pop_returned(mr_admit *q);
+void mr_admit_remove(mr_admit *q, mr_ticket *t); /* nothing when it is not in line */
+
+/* The tenant took `tokens` more (or less, when negative) than its ticket's cost said. */
+void mr_admit_settle(mr_admit *q, mr_str tenant, int64_t tokens);
+
+int mr_admit_waiting(const mr_admit *q);
+
+#endif

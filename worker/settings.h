@@ -1,0 +1,20 @@
+/* The worker's configuration group. */
+#ifndef MR_WORKER_SETTINGS_H
+#define MR_WORKER_SETTINGS_H
+
+#include "base/conf.h"
+
+typedef struct mr_worker_conf {
+    const char *id, *pool, *color;
+    const char *model, *model_name, *chat_template, *engine_host, *engine_pid_file;
+    int64_t threads, max_seqs, max_context;
+    int64_t queue, queue_mb;
+    int64_t start_timeout_s, drain_s;
+    double step_timeout_s;
+    const char *metrics_host;
+    int64_t metrics_port;
+} mr_worker_conf;
+
+extern const mr_conf_key mr_worker_keys[];
+
+#endif
