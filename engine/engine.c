@@ -1,0 +1,427 @@
+/* The step loop: requests become slots, the scheduler plans their tokens, the backend computes logits, the sampler draws,
+ * and the answer's text comes out as events.
+ *
+ * Runs on the caller's thread. Slots (running, waiting, or ended and not yet reported) are all taken at open, with their
+ * token and text buffers; a step allocates nothing.
+ */
+#include "engine/engine_internal.h"
+
+#include "engine/answer.h"
+#include "engine/sample.h"
+#include "engine/sched/scheduler.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A request from submit to its END event. */
+typedef struct slot {
+    seq seq;           /* first: the scheduler hands it back */
+    struct slot *next; /* in the list of free or of ended slots */
+    bool used;
+    uint64_t id;
+    engine_sampling how; /* without the stop strings: those are the answer's */
+    answer answer;
+    sample_output drawn;
+    int nprompt, reasoning;
+    engine_finish finish; /* once ended */
+    answer_text last;
+    engine_error error;
+} slot;
+
+typedef struct slot_list {
+    slot *first, *last;
+} slot_list;
+
+struct engine {
+    engine_parts parts;
+    engine_limits limits;
+    scheduler *sched;
+    sampler *sampler;
+    slot *slots;
+    int nslots;
+    int32_t *ids; /* [nslots][max_context]: tokens of the sequences */
+    int32_t *tables;
+    slot_list free, ended;
+    uint64_t steps, prompt_tokens, generated_tokens;
+};
+
+typedef struct event_list {
+    engine_event *v;
+    int n, max;
+} event_list;
+
+static void list_push(slot_list *l, slot *s) {
+    s->next = NULL;
+    *(l->last ? &l->last->next : &l->first) = s;
+    l->last = s;
+}
+
+static slot *list_pop(slot_list *l) {
+    slot *s = l->first;
+    l->first = s->next;
+    if (!l->first) l->last = NULL;
+    return s;
+}
+
+/* ---- open and close ---- */
+
+static size_t longest_piece(const engine_parts *p) {
+    size_t longest = 0;
+    for (int32_t id = 0; id < p->known_vocab; id++) {
+        size_t n = 0;
+        bool special;
+        if (p->piece(p->owner, id, &n, &special) && n > longest) longest = n;
+    }
+    return longest;
+}
+
+static int make_slots(engine *e, engine_error *err) {
+    const engine_limits *l = &e->limits;
+    size_t context = (size_t)l->max_context;
+    size_t blocks = (context + (size_t)l->block_tokens - 1) / (size_t)l->block_tokens;
+    size_t n = (size_t)l->max_seqs + (size_t)l->max_waiting;
+    e->slots = calloc(n, sizeof *e->slots);
+    e->ids = calloc(n, context * sizeof *e->ids);
+    e->tables = calloc(n, blocks * sizeof *e->tables);
+    if (!e->slots || !e->ids || !e->tables) {
+        return engine_fail(err, ENGINE_ENOMEM,
+                           "no memory for %zu sequences of %zu tokens: lower max_seqs or max_context", n,
+                           context);
+    }
+    size_t longest = longest_piece(&e->parts);
+    for (size_t i = 0; i < n; i++) {
+        slot *s = &e->slots[i];
+        if (answer_init(&s->answer, longest, err)) return -1;
+        e->nslots++;
+        s->seq.tokens = e->ids + i * context;
+        s->seq.table.block = e->tables + i * blocks;
+        list_push(&e->free, s);
+    }
+    return 0;
+}
+
+engine *engine_open_with(const engine_limits *limits, const engine_parts *parts, engine_error *err) {
+    engine *e = calloc(1, sizeof *e);
+    if (!e) {
+        parts->close(parts->owner);
+        engine_fail(err, ENGINE_ENOMEM, "no memory for an engine");
+        return NULL;
+    }
+    e->parts = *parts;
+    e->limits = *limits;
+    e->sched = scheduler_new(&(scheduler_limits){limits->max_seqs, limits->max_waiting, limits->step_tokens,
+                                                 limits->kv_blocks, limits->block_tokens},
+                             err);
+    e->sampler = e->sched ? sampler_new(parts->known_vocab, err) : NULL;
+    if (!e->sampler || make_slots(e, err)) {
+        engine_close(e);
+        return NULL;
+    }
+    return e;
+}
+
+void engine_close(engine *e) {
+    if (!e) return;
+    for (int i = 0; i < e->nslots; i++) answer_done(&e->slots[i].answer);
+    free(e->slots);
+    free(e->ids);
+    free(e->tables);
+    sampler_free(e->sampler);
+    scheduler_free(e->sched);
+    e->parts.close(e->parts.owner);
+    free(e);
+}
+
+const engine_info *engine_describe(const engine *e) {
+    return &e->parts.info;
+}
+const struct tokenizer *engine_tokenizer(const engine *e) {
+    return e->parts.tokenizer;
+}
+const struct scheduler *engine_scheduler(const engine *e) {
+    return e->sched;
+}
+
+/* ---- tokens of an answer ---- */
+
+static int answered(const slot *s) {
+    return s->seq.ntokens - s->nprompt;
+}
+
+static bool ends_answer(const engine *e, const slot *s, int32_t token) {
+    if (s->how.ignore_eos) return false;
+    for (int i = 0; i < e->parts.nstop_ids; i++) {
+        if (e->parts.stop_ids[i] == token) return true;
+    }
+    return false;
+}
+
+/* Special tokens have no text for the reader, but the tags of reasoning may be special tokens. */
+static const char *visible_piece(const engine *e, int32_t token, size_t *n) {
+    bool special = false;
+    *n = 0;
+    const char *p = e->parts.piece(e->parts.owner, token, n, &special);
+    bool tag = p && ((*n == 7 && !memcmp(p, "<think>", 7)) || (*n == 8 && !memcmp(p, "</think>", 8)));
+    if (!p || (special && !tag)) *n = 0;
+    return p ? p : "";
+}
+
+/* One more token of the answer, drawn or forced. */
+static answer_text append(engine *e, slot *s, int32_t token) {
+    s->seq.tokens[s->seq.ntokens++] = token;
+    bool thought = s->answer.phase == ANSWER_THINKING;
+    size_t n;
+    const char *piece = visible_piece(e, token, &n);
+    answer_text text = answer_push(&s->answer, piece, n, answered(s) >= s->how.min_tokens);
+    s->reasoning += thought || s->answer.phase == ANSWER_THINKING;
+    return text;
+}
+
+/* Does the answer end with the token appended last? */
+static bool is_complete(const engine *e, const slot *s, engine_finish *why) {
+    *why = s->answer.stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
+    return s->answer.stopped || answered(s) == s->how.max_tokens || s->seq.ntokens == e->limits.max_context;
+}
+
+static void end(engine *e, slot *s, engine_finish why) {
+    scheduler_remove(e->sched, &s->seq);
+    s->finish = why;
+    bool whole = why == ENGINE_FINISH_STOP || why == ENGINE_FINISH_LENGTH;
+    s->last = whole ? answer_finish(&s->answer) : (answer_text){ENGINE_CONTENT, "", 0};
+    list_push(&e->ended, s);
+}
+
+/* ---- submit ---- */
+
+void engine_sampling_default(engine_sampling *s) {
+    *s = (engine_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .logprobs = -1};
+}
+
+static int check_sampling(const engine_sampling *h, engine_error *err) {
+    const struct {
+        const char *name;
+        float value, min, max;
+    } ranges[] = {
+        {"temperature", h->temperature, 0, 100},
+        {"top_p", h->top_p, 0, 1},
+        {"min_p", h->min_p, 0, 1},
+        {"presence_penalty", h->presence_penalty, -100, 100},
+        {"frequency_penalty", h->frequency_penalty, -100, 100},
+        {"repetition_penalty", h->repetition_penalty, 0.01f, 100},
+        {"max_tokens", (float)h->max_tokens, 0, INFINITY},
+        {"min_tokens", (float)h->min_tokens, 0, INFINITY},
+        {"logprobs", (float)h->logprobs, -1, SAMPLE_TOP_MAX},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        if (ranges[i].value >= ranges[i].min && ranges[i].value <= ranges[i].max) continue;
+        return engine_fail(err, ENGINE_EINVAL, "%s is %g: expected %g to %g", ranges[i].name,
+                           (double)ranges[i].value, (double)ranges[i].min, (double)ranges[i].max);
+    }
+    return 0;
+}
+
+static int check_ids(const engine *e, const int32_t *ids, int n, const char *what, engine_error *err) {
+    for (int i = 0; i < n; i++) {
+        if (ids[i] >= 0 && ids[i] < e->parts.known_vocab) continue;
+        return engine_fail(err, ENGINE_EINVAL, "%s: %d is no token id: the vocabulary has %d", what, ids[i],
+                           e->parts.known_vocab);
+    }
+    return 0;
+}
+
+static int set_prompt(engine *e, slot *s, const engine_request *r, engine_error *err) {
+    int64_t n = r->nprompt;
+    size_t cap = (size_t)e->limits.max_context;
+    if (r->nmessages > 0) {
+        n = e->parts.render(e->parts.owner, r->messages, r->nmessages, s->seq.tokens, cap, err);
+        if (n < 0) return -1;
+    } else if (n > 0 && (size_t)n < cap) {
+        memcpy(s->seq.tokens, r->prompt, (size_t)n * sizeof *r->prompt);
+    }
+    if (n <= 0) return engine_fail(err, ENGINE_EINVAL, "the request has neither messages nor a prompt");
+    if ((size_t)n >= cap) {
+        return engine_fail(
+            err, ENGINE_ETOOLONG,
+            "the prompt has %lld tokens, and the model's context holds %zu with the answer: shorten it",
+            (long long)n, cap);
+    }
+    s->nprompt = s->seq.ntokens = (int)n;
+    return check_ids(e, s->seq.tokens, s->nprompt, "prompt", err);
+}
+
+/* Replays the tokens of an earlier run. *ended: the answer was complete with them. */
+static int replay(engine *e, slot *s, const engine_request *r, bool *ended, engine_error *err) {
+    *ended = false;
+    for (int i = 0; i < r->nforced; i++) {
+        if (*ended) return engine_fail(err, ENGINE_EINVAL, "forced tokens go on after the end of the answer");
+        if (ends_answer(e, s, r->forced[i])) {
+            s->finish = ENGINE_FINISH_STOP;
+            *ended = true;
+            continue;
+        }
+        append(e, s, r->forced[i]);
+        *ended = is_complete(e, s, &s->finish);
+    }
+    return 0;
+}
+
+static slot *find_slot(engine *e, uint64_t id) {
+    for (int i = 0; i < e->nslots; i++) {
+        if (e->slots[i].used && e->slots[i].id == id) return &e->slots[i];
+    }
+    return NULL;
+}
+
+static int fill_slot(engine *e, slot *s, const engine_request *r, bool *ended, engine_error *err) {
+    s->id = r->id;
+    s->how = r->sampling;
+    s->how.stop = NULL;
+    s->reasoning = 0;
+    bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
+    if (check_sampling(&r->sampling, err)) return -1;
+    if (answer_start(&s->answer, thinking, r->sampling.stop, r->sampling.nstop, err)) return -1;
+    if (set_prompt(e, s, r, err)) return -1;
+    if (check_ids(e, r->forced, r->nforced, "forced tokens", err)) return -1;
+    return replay(e, s, r, ended, err);
+}
+
+int engine_submit(engine *e, const engine_request *r, engine_error *err) {
+    bool ended;
+    slot *s = e->free.first;
+    if (find_slot(e, r->id)) {
+        return engine_fail(err, ENGINE_EINVAL, "request id %llu is already in use",
+                           (unsigned long long)r->id);
+    }
+    if (!s || scheduler_waiting(e->sched) >= e->limits.max_waiting) {
+        return engine_fail(err, ENGINE_EBUSY,
+                           "%d requests run and %d wait, which is all that can: try again later",
+                           scheduler_running(e->sched), scheduler_waiting(e->sched));
+    }
+    if (fill_slot(e, s, r, &ended, err)) return -1;
+    list_pop(&e->free);
+    s->used = true;
+    if (ended)
+        end(e, s, s->finish);
+    else
+        scheduler_add(e->sched, &s->seq);
+    return 0;
+}
+
+bool engine_cancel(engine *e, uint64_t id) {
+    slot *s = find_slot(e, id);
+    if (!s) return false;
+    if (s->seq.state != SEQ_IDLE) end(e, s, ENGINE_FINISH_CANCELLED);
+    return true;
+}
+
+/* ---- step ---- */
+
+static void report_token(event_list *out, slot *s, answer_text text) {
+    engine_channel quiet = s->answer.phase == ANSWER_THINKING ? ENGINE_REASONING : ENGINE_CONTENT;
+    out->v[out->n++] = (engine_event){
+        .kind = ENGINE_TOKENS,
+        .id = s->id,
+        .token = s->drawn.token,
+        .index = answered(s) - 1,
+        .channel = text.n ? text.channel : quiet,
+        .text = text.p,
+        .text_len = text.n,
+        .logprob = s->drawn.logprob,
+        .top = s->drawn.top,
+        .ntop = s->drawn.ntop,
+    };
+}
+
+/* The slots are free for new requests, but what the events borrow stays until the next call. */
+static void report_ended(engine *e, event_list *out) {
+    while (e->ended.first && out->n < out->max) {
+        slot *s = list_pop(&e->ended);
+        out->v[out->n++] = (engine_event){
+            .kind = ENGINE_END,
+            .id = s->id,
+            .channel = s->last.channel,
+            .text = s->last.p,
+            .text_len = s->last.n,
+            .finish = s->finish,
+            .prompt_tokens = s->nprompt,
+            .completion_tokens = answered(s),
+            .reasoning_tokens = s->reasoning,
+            .error = s->finish == ENGINE_FINISH_ERROR ? s->error.msg : NULL,
+        };
+        s->used = false;
+        list_push(&e->free, s);
+    }
+}
+
+static void next_token(engine *e, slot *s, const float *logits, event_list *out) {
+    bool early = !s->how.ignore_eos && answered(s) < s->how.min_tokens;
+    sample_input in = {logits,
+                       &s->how,
+                       s->seq.tokens,
+                       s->seq.ntokens,
+                       s->nprompt,
+                       e->parts.stop_ids,
+                       early ? e->parts.nstop_ids : 0};
+    if (sampler_draw(e->sampler, &in, &s->drawn, &s->error)) {
+        end(e, s, ENGINE_FINISH_ERROR);
+        return;
+    }
+    e->generated_tokens++;
+    if (ends_answer(e, s, s->drawn.token)) {
+        end(e, s, ENGINE_FINISH_STOP);
+        return;
+    }
+    report_token(out, s, append(e, s, s->drawn.token));
+    engine_finish why;
+    if (is_complete(e, s, &why)) end(e, s, why);
+}
+
+/* How many of its tokens in this step belong to the prompt. */
+static uint64_t prompt_share(const slot *s, const batch_seq *b) {
+    int end = b->pos + b->ntokens < s->nprompt ? b->pos + b->ntokens : s->nprompt;
+    return end > b->pos ? (uint64_t)(end - b->pos) : 0;
+}
+
+static int compute(engine *e, const step_plan *plan, event_list *out, engine_error *err) {
+    float *logits = NULL;
+    if (e->parts.forward(e->parts.owner, plan->batch, plan->n, &logits, err)) return -1;
+    scheduler_commit(e->sched);
+    e->steps++;
+    for (int i = 0; i < plan->n; i++) {
+        slot *s = (slot *)plan->seqs[i];
+        e->prompt_tokens += prompt_share(s, &plan->batch[i]);
+        if (!plan->batch[i].nlogits) continue;
+        next_token(e, s, logits, out);
+        logits += e->parts.vocab;
+    }
+    return 0;
+}
+
+int engine_step(engine *e, engine_event *events, int max, engine_error *err) {
+    event_list out = {events, 0, max};
+    report_ended(e, &out);
+    if (max - out.n < 2 * e->limits.max_seqs) return out.n;
+    step_plan plan = scheduler_plan(e->sched);
+    if (plan.n && compute(e, &plan, &out, err)) return -1;
+    report_ended(e, &out);
+    return out.n;
+}
+
+bool engine_busy(const engine *e) {
+    return e->ended.first || scheduler_running(e->sched) || scheduler_waiting(e->sched);
+}
+
+engine_load engine_load_now(const engine *e) {
+    const kv_pool *pool = scheduler_pool(e->sched);
+    return (engine_load){
+        .running = scheduler_running(e->sched),
+        .waiting = scheduler_waiting(e->sched),
+        .kv_blocks_used = kv_pool_blocks(pool) - kv_pool_free_blocks(pool),
+        .kv_blocks = kv_pool_blocks(pool),
+        .steps = e->steps,
+        .prompt_tokens = e->prompt_tokens,
+        .generated_tokens = e->generated_tokens,
+        .preemptions = scheduler_preemptions(e->sched),
+    };
+}

@@ -1,0 +1,44 @@
+/* The engine's inside, for engine/ and its tests: what a step loop needs from a model and a tokenizer, as plain functions,
+ * so that a test can put its own in their place. engine_open (open.c) fills it from a checkpoint.
+ */
+#ifndef ENGINE_ENGINE_INTERNAL_H
+#define ENGINE_ENGINE_INTERNAL_H
+
+#include "engine/backend.h"
+#include "engine/engine.h"
+
+enum { ENGINE_STOP_IDS_MAX = 16 };
+
+/* Sizes, all resolved: nothing is 0 for "default" any more. */
+typedef struct engine_limits {
+    int max_seqs, max_waiting;
+    int max_context; /* of one sequence; fits into kv_blocks */
+    int step_tokens; /* >= max_seqs */
+    int kv_blocks, block_tokens;
+} engine_limits;
+
+typedef struct engine_parts {
+    void *owner; /* first argument of the functions */
+    /* As backend_forward and chat_template_render and tokenizer_piece; rows of logits have `vocab` floats. */
+    int (*forward)(void *owner, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
+    int64_t (*render)(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
+                      engine_error *err);
+    const char *(*piece)(void *owner, int32_t id, size_t *n, bool *special);
+    void (*close)(void *owner);
+
+    int vocab;       /* floats in a row of logits */
+    int known_vocab; /* ids that have a text: others are padding and are never drawn. <= vocab */
+    int32_t stop_ids[ENGINE_STOP_IDS_MAX]; /* tokens that end an answer */
+    int nstop_ids;
+    bool opens_thinking;               /* the rendered prompt ends inside of <think> */
+    const struct tokenizer *tokenizer; /* for engine_tokenizer */
+    engine_info info;                  /* for engine_describe; its strings live as long as the owner */
+} engine_parts;
+
+/* Takes over the parts: they are closed by engine_close, and at once on failure. */
+engine *engine_open_with(const engine_limits *limits, const engine_parts *parts, engine_error *err);
+
+struct scheduler;
+const struct scheduler *engine_scheduler(const engine *e);
+
+#endif

@@ -1,0 +1,263 @@
+/* engine_open: from a checkpoint folder and options to an engine. Resolves every default, sizes the KV cache by the memory
+ * that is there, and joins model, backend, tokenizer and template into the parts of the step loop.
+ */
+#include "engine/engine_internal.h"
+
+#include "engine/text/template.h"
+#include "engine/text/tokenizer.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BLOCK_TOKENS = 16,
+    DEFAULT_SEQS = 16,
+    DEFAULT_CONTEXT = 8192,
+    DEFAULT_STEP_TOKENS = 256,
+    LEAST_CONTEXT = 128, /* a context lowered to fit memory below this is of no use */
+    SEQS_MAX = 4096,
+    WAITING_MAX = 65536,
+};
+
+typedef struct checkpoint {
+    model *model;
+    backend *backend;
+    tokenizer *tokenizer;
+    chat_template *template;
+    char name[256];
+} checkpoint;
+
+static void checkpoint_close(void *owner) {
+    checkpoint *c = owner;
+    if (!c) return;
+    backend_close(c->backend);
+    chat_template_free(c->template);
+    tokenizer_free(c->tokenizer);
+    model_close(c->model);
+    free(c);
+}
+
+static int checkpoint_forward(void *owner, const batch_seq *seqs, int nseqs, float **logits,
+                              engine_error *err) {
+    return backend_forward(((checkpoint *)owner)->backend, seqs, nseqs, logits, err);
+}
+
+static int64_t checkpoint_render(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
+                                 engine_error *err) {
+    return chat_template_render(((checkpoint *)owner)->template, m, n, out, cap, err);
+}
+
+static const char *checkpoint_piece(void *owner, int32_t id, size_t *n, bool *special) {
+    return tokenizer_piece(((checkpoint *)owner)->tokenizer, id, n, special);
+}
+
+/* The folder's own name: the last component of its path. */
+static void name_of(const char *dir, char *out, size_t cap) {
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') n--;
+    size_t start = n;
+    while (start && dir[start - 1] != '/') start--;
+    snprintf(out, cap, "%.*s", (int)(n - start), dir + start);
+}
+
+static checkpoint *checkpoint_open(const engine_options *o, engine_error *err) {
+    checkpoint *c = calloc(1, sizeof *c);
+    if (!c) {
+        engine_fail(err, ENGINE_ENOMEM, "no memory to open %s", o->model_dir);
+        return NULL;
+    }
+    name_of(o->model_dir, c->name, sizeof c->name);
+    c->model = model_open(o->model_dir, err);
+    if (c->model) c->tokenizer = tokenizer_load(o->model_dir, err);
+    if (c->tokenizer) c->template = chat_template_new(c->tokenizer, o->chat_template, err);
+    if (!c->template) {
+        checkpoint_close(c);
+        return NULL;
+    }
+    return c;
+}
+
+/* ---- sizes ---- */
+
+static int usable_cpus(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set)) return 1;
+    int n = CPU_COUNT(&set);
+    return n > 0 ? n : 1;
+}
+
+/* The number that follows `key` in a file, in bytes times `unit`; SIZE_MAX when there is none. */
+static size_t read_limit(const char *path, const char *key, size_t unit) {
+    FILE *f = fopen(path, "r");
+    if (!f) return SIZE_MAX;
+    char line[256];
+    unsigned long long v;
+    size_t found = SIZE_MAX, k = strlen(key);
+    while (found == SIZE_MAX && fgets(line, sizeof line, f)) {
+        if (!strncmp(line, key, k) && sscanf(line + k, "%llu", &v) == 1) found = (size_t)v * unit;
+    }
+    fclose(f);
+    return found;
+}
+
+static size_t available_memory(void) {
+    size_t system = read_limit("/proc/meminfo", "MemAvailable:", 1024);
+    size_t group = read_limit("/sys/fs/cgroup/memory.max", "", 1);
+    return system < group ? system : group;
+}
+
+/* As cpu/backend.c lays them out: values padded to whole vectors, bf16 only for bf16 checkpoints. */
+static size_t kv_bytes_per_token(const model_config *c) {
+    size_t padded = ((size_t)c->head_dim + 15) / 16 * 16, element = c->stored == DTYPE_BF16 ? 2 : 4;
+    return (size_t)c->layers * (size_t)c->kv_heads * ((size_t)c->head_dim + padded) * element;
+}
+
+/* Tokens of KV cache that fit beside the weights, with a quarter of the rest left alone. */
+static size_t affordable_tokens(const model *m) {
+    size_t memory = available_memory();
+    size_t room = memory > m->bytes ? memory - m->bytes : 0;
+    return room / 4 * 3 / kv_bytes_per_token(&m->config);
+}
+
+static int check_option(const char *name, int value, int min, int max, engine_error *err) {
+    if (value == 0 || (value >= min && value <= max)) return 0;
+    return engine_fail(err, ENGINE_EINVAL, "%s is %d: expected %d to %d, or 0 for the default", name, value,
+                       min, max);
+}
+
+static int check_options(const engine_options *o, const model_config *c, engine_error *err) {
+    if (o->max_context > c->max_position) {
+        return engine_fail(err, ENGINE_EINVAL, "max_context is %d, but the model was made for %d positions",
+                           o->max_context, c->max_position);
+    }
+    if (check_option("threads", o->threads, 1, 1024, err)) return -1;
+    if (check_option("max_seqs", o->max_seqs, 1, SEQS_MAX, err)) return -1;
+    if (check_option("max_waiting", o->max_waiting, 1, WAITING_MAX, err)) return -1;
+    if (check_option("max_context", o->max_context, 2, c->max_position, err)) return -1;
+    if (check_option("kv_tokens", o->kv_tokens, 2, INT32_MAX / 2, err)) return -1;
+    return check_option("step_tokens", o->step_tokens, 1, 1 << 20, err);
+}
+
+static int blocks_for(size_t tokens) {
+    return (int)((tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS);
+}
+
+/* The cache must hold at least one sequence of max_context; a default context gives way to it, a chosen one does not. */
+static int size_cache(engine_limits *l, const engine_options *o, const model *m, engine_error *err) {
+    size_t affordable = affordable_tokens(m), wanted = (size_t)o->kv_tokens;
+    if (!wanted) wanted = (size_t)l->max_seqs * (size_t)l->max_context;
+    if (wanted > INT32_MAX / 2) wanted = INT32_MAX / 2;
+    size_t tokens = o->kv_tokens || wanted <= affordable ? wanted : affordable;
+    if (tokens < (size_t)l->max_context) {
+        if (o->max_context || tokens < LEAST_CONTEXT) {
+            return engine_fail(
+                err, o->kv_tokens ? ENGINE_EINVAL : ENGINE_ENOMEM,
+                "the KV cache holds %zu tokens, fewer than a context of %d (%.1f MB a thousand tokens): "
+                "lower max_context, or give it more memory",
+                tokens, l->max_context, (double)kv_bytes_per_token(&m->config) / 1000);
+        }
+        l->max_context = (int)tokens;
+    }
+    l->kv_blocks = blocks_for(tokens);
+    return 0;
+}
+
+static int resolve(engine_limits *l, const engine_options *o, const model *m, engine_error *err) {
+    const model_config *c = &m->config;
+    if (check_options(o, c, err)) return -1;
+    l->block_tokens = BLOCK_TOKENS;
+    l->max_seqs = o->max_seqs ? o->max_seqs : DEFAULT_SEQS;
+    l->max_waiting = o->max_waiting ? o->max_waiting : 4 * l->max_seqs;
+    l->max_context = c->max_position < DEFAULT_CONTEXT ? c->max_position : DEFAULT_CONTEXT;
+    if (o->max_context) l->max_context = o->max_context;
+    l->step_tokens = o->step_tokens ? o->step_tokens : DEFAULT_STEP_TOKENS;
+    if (l->step_tokens < l->max_seqs) l->step_tokens = l->max_seqs;
+    return size_cache(l, o, m, err);
+}
+
+/* ---- parts ---- */
+
+static backend *open_backend(const checkpoint *c, const engine_options *o, const engine_limits *l,
+                             int threads, engine_error *err) {
+    backend_options b = {
+        .threads = threads,
+        .isa = o->isa,
+        .kv_blocks = l->kv_blocks,
+        .block_tokens = l->block_tokens,
+        .max_tokens = l->step_tokens,
+        .max_logits = l->max_seqs,
+        .max_seqs = l->max_seqs,
+        .max_blocks_per_seq = blocks_for((size_t)l->max_context),
+    };
+    return backend_open_cpu(c->model, &b, err);
+}
+
+static void add_stop(engine_parts *p, int32_t id) {
+    for (int i = 0; i < p->nstop_ids; i++) {
+        if (p->stop_ids[i] == id) return;
+    }
+    if (id >= 0 && id < p->known_vocab && p->nstop_ids < ENGINE_STOP_IDS_MAX)
+        p->stop_ids[p->nstop_ids++] = id;
+}
+
+static void collect_stops(engine_parts *p, const checkpoint *c) {
+    int32_t ids[8];
+    int n = chat_template_stops(c->template, ids);
+    for (int i = 0; i < n; i++) add_stop(p, ids[i]);
+    for (int i = 0; i < c->model->config.neos; i++) add_stop(p, c->model->config.eos[i]);
+}
+
+static engine_info describe(const checkpoint *c, const engine_limits *l, int threads) {
+    const model_config *m = &c->model->config;
+    backend_memory memory = backend_memory_now(c->backend);
+    return (engine_info){
+        .name = c->name,
+        .architecture = m->architecture,
+        .isa = backend_isa(c->backend),
+        .chat_template = chat_template_name(c->template),
+        .parameters = c->model->parameters,
+        .layers = m->layers,
+        .hidden = m->hidden,
+        .heads = m->heads,
+        .kv_heads = m->kv_heads,
+        .head_dim = m->head_dim,
+        .vocab = m->vocab,
+        .max_context = l->max_context,
+        .max_seqs = l->max_seqs,
+        .kv_block_tokens = l->block_tokens,
+        .kv_blocks = l->kv_blocks,
+        .threads = threads,
+        .weight_bytes = memory.weights,
+        .kv_bytes = memory.kv,
+        .workspace_bytes = memory.workspace,
+    };
+}
+
+engine *engine_open(const engine_options *o, engine_error *err) {
+    engine_limits limits;
+    int threads = o->threads ? o->threads : usable_cpus();
+    checkpoint *c = checkpoint_open(o, err);
+    if (!c) return NULL;
+    if (!resolve(&limits, o, c->model, err)) c->backend = open_backend(c, o, &limits, threads, err);
+    if (!c->backend) {
+        checkpoint_close(c);
+        return NULL;
+    }
+    int known = tokenizer_vocab(c->tokenizer), vocab = c->model->config.vocab;
+    engine_parts parts = {
+        .owner = c,
+        .forward = checkpoint_forward,
+        .render = checkpoint_render,
+        .piece = checkpoint_piece,
+        .close = checkpoint_close,
+        .vocab = vocab,
+        .known_vocab = known < vocab ? known : vocab,
+        .opens_thinking = chat_template_opens_thinking(c->template),
+        .tokenizer = c->tokenizer,
+        .info = describe(c, &limits, threads),
+    };
+    collect_stops(&parts, c);
+    return engine_open_with(&limits, &parts, err);
+}
