@@ -20,7 +20,7 @@ typedef struct backend backend;
 typedef struct backend_options {
     int threads;      /* resolved, >= 1 */
     const char *isa;  /* NULL: best */
-    int kv_blocks, block_tokens;
+    int kv_blocks, block_tokens; /* a block is a multiple of 16 tokens */
     int max_tokens;   /* most tokens in a batch */
     int max_logits;   /* most rows of logits in a batch */
     int max_seqs, max_blocks_per_seq;
