@@ -1,0 +1,43 @@
+/* The table of the gateway's settings. */
+#include "gateway/conf.h"
+
+#define AT(member) offsetof(mr_gateway_conf, member)
+
+const mr_conf_key mr_gateway_keys[] = {
+    {"host", MR_CONF_STR, AT(host), "127.0.0.1", 0, 0, NULL,
+     "Address to listen on. Anything but loopback needs `keys`."},
+    {"port", MR_CONF_INT, AT(port), "8080", 0, 65535, NULL,
+     "TCP port of the OpenAI-compatible API; 0 takes a free one."},
+    {"partition", MR_CONF_INT, AT(partition), "0", 0, 100000, NULL,
+     "This gateway's own partition of chat.responses. Every running gateway needs another one."},
+    {"keys", MR_CONF_STRLIST, AT(keys), "", 0, 0, NULL,
+     "API keys, each `key` or `tenant=key`. Empty: open to everybody, which is allowed on loopback only."},
+    {"models", MR_CONF_STRLIST, AT(models), "millrace-demo", 0, 0, NULL,
+     "Names of the models that are served."},
+    {"aliases", MR_CONF_STRLIST, AT(aliases), "", 0, 0, NULL,
+     "Other names for them, each `name=model`; `*=model` takes every name that is not known."},
+    {"vision_models", MR_CONF_STRLIST, AT(vision_models), "", 0, 0, NULL,
+     "Models (or aliases) whose messages may hold images; `*` is all."},
+    {"max_tokens", MR_CONF_INT, AT(max_tokens), "1024", 1, 10000000, NULL,
+     "Longest answer, in tokens, for requests that name no limit."},
+    {"body_max", MR_CONF_INT, AT(body_max), "3700000", 1024, 100000000, NULL,
+     "Largest request body, in bytes. Images travel in it; kafka.message_max must hold it."},
+    {"output_max", MR_CONF_INT, AT(output_max), "1000000", 1024, 100000000, NULL,
+     "Bytes that may wait for a slow client before its answer is cancelled."},
+    {"max_in_flight", MR_CONF_INT, AT(max_in_flight), "1024", 1, 1000000, NULL,
+     "Requests being answered at once; more get 429."},
+    {"request_timeout_s", MR_CONF_INT, AT(request_timeout_s), "600", 1, 86400, NULL,
+     "Seconds that an answer may take in all."},
+    {"accept_timeout_s", MR_CONF_INT, AT(accept_timeout_s), "20", 1, 55, NULL,
+     "Seconds that Kafka may take to accept a request before it gets 503."},
+    {"idle_timeout_s", MR_CONF_INT, AT(idle_timeout_s), "75", 6, 86400, NULL,
+     "Seconds that an idle keep-alive connection stays open."},
+    {"keep_alive_s", MR_CONF_INT, AT(keep_alive_s), "5", 1, 50, NULL,
+     "Seconds of silence after which a stream gets a comment."},
+    {"drain_s", MR_CONF_INT, AT(drain_s), "30", 0, 86400, NULL,
+     "Seconds that running answers get to finish after SIGTERM."},
+    {"metrics_host", MR_CONF_STR, AT(metrics_host), "127.0.0.1", 0, 0, NULL,
+     "Address of /metrics, /livez and /readyz."},
+    {"metrics_port", MR_CONF_INT, AT(metrics_port), "8081", 0, 65535, NULL, "Their port; 0 is none."},
+    {NULL},
+};

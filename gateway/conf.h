@@ -1,0 +1,23 @@
+/* The gateway's own settings, group `gateway` of the configuration (base/conf.h). Plain values; the strings belong to
+ * the loaded mr_conf. */
+#ifndef MR_GATEWAY_CONF_H
+#define MR_GATEWAY_CONF_H
+
+#include "base/conf.h"
+
+typedef struct mr_gateway_conf {
+    const char *host;
+    int64_t port;
+    int64_t partition;
+    mr_strlist keys, models, aliases, vision_models;
+    int64_t max_tokens;
+    int64_t body_max, output_max;
+    int64_t max_in_flight;
+    int64_t request_timeout_s, accept_timeout_s, idle_timeout_s, keep_alive_s, drain_s;
+    const char *metrics_host;
+    int64_t metrics_port;
+} mr_gateway_conf;
+
+extern const mr_conf_key mr_gateway_keys[];
+
+#endif

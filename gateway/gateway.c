@@ -1,0 +1,423 @@
+/* Routes, admission, the records that come back, readiness and draining (see gateway.h). */
+#include "gateway/gateway.h"
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "gateway/auth.h"
+#include "gateway/catalog.h"
+#include "gateway/http.h"
+#include "gateway/openai.h"
+#include "gateway/outbox.h"
+#include "gateway/stream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TICK_MS        250
+#define FLUSH_MS       3000
+#define DRAIN_GRACE_MS 5000 /* after drain_s, for error texts to reach their clients */
+#define RECORD_ARENA   (8u << 20)
+#define STATUS_KINDS   64
+
+/* One line of millrace_gateway_requests_total. */
+typedef struct status_count {
+    const char *route;
+    int status;
+    mr_counter *count;
+} status_count;
+
+struct mr_gateway {
+    const mr_gateway_conf *conf;
+    const mr_kafka_conf *kafka;
+    mr_loop *loop;
+    mr_metrics *metrics;
+    mr_auth *auth;
+    mr_outbox *outbox;
+    mr_consumer *responses;
+    mr_streams *streams;
+    mr_http *http;
+    mr_timer *timer;
+    mr_arena *request_arena, *record_arena;
+    int64_t started_ms, drain_until_us; /* 0 while not draining */
+    status_count statuses[STATUS_KINDS];
+    int nstatuses;
+};
+
+/* ---- readiness ---- */
+
+bool mr_gateway_ready(const mr_gateway *g, char *why, size_t why_size) {
+    const char *missing = NULL;
+    if (g->drain_until_us) {
+        missing = "shutting down";
+    } else if (!mr_outbox_connected(g->outbox)) {
+        missing = "Kafka is not connected";
+    } else if (!mr_consumer_caught_up(g->responses)) {
+        missing = "the partition of answers is not being read yet";
+    }
+    snprintf(why, why_size, "%s", missing ? missing : "");
+    return !missing;
+}
+
+static bool on_ready(void *arg, char *why, size_t why_size) {
+    return mr_gateway_ready(arg, why, why_size);
+}
+
+static int check_ready(const mr_gateway *g, mr_api_error *e) {
+    char why[100];
+    if (mr_gateway_ready(g, why, sizeof(why))) return 0;
+    return mr_refuse(e, 503, "unavailable", NULL, "The service is not available (%s); please try again.",
+                     why);
+}
+
+/* ---- small pages ---- */
+
+static int authorize(const mr_gateway *g, const mr_call *call, mr_str *tenant, mr_api_error *e) {
+    const char *given = mr_call_header(call, "Authorization");
+    *tenant = mr_auth_tenant(g->auth, given);
+    if (tenant->n > 0) return 0;
+    return mr_refuse(e, 401, "invalid_api_key", NULL,
+                     given ? "The API key is not valid."
+                           : "An API key is needed: Authorization: Bearer KEY.");
+}
+
+static void reply_authorized(mr_gateway *g, mr_call *call, json_t *page) {
+    mr_str tenant;
+    mr_api_error e;
+    if (authorize(g, call, &tenant, &e) == 0) {
+        mr_call_json(call, 200, page);
+        return;
+    }
+    json_decref(page);
+    mr_call_error(call, &e);
+}
+
+static json_t *model_json(const mr_gateway *g, const char *name, size_t n) {
+    return json_pack("{s:s%, s:s, s:I, s:s}", "id", name, n, "object", "model", "created",
+                     (json_int_t)(g->started_ms / 1000), "owned_by", "millrace");
+}
+
+static void on_models(void *arg, mr_call *call) {
+    mr_gateway *g = arg;
+    json_t *list = json_array();
+    for (int i = 0; list && i < g->conf->models.n; i++) {
+        const char *name = g->conf->models.v[i];
+        json_array_append_new(list, model_json(g, name, strlen(name)));
+    }
+    for (int i = 0; list && i < g->conf->aliases.n; i++) {
+        const char *name = g->conf->aliases.v[i];
+        size_t n = (size_t)(strrchr(name, '=') - name);
+        if (n > 1 || *name != '*') json_array_append_new(list, model_json(g, name, n));
+    }
+    reply_authorized(g, call, json_pack("{s:s, s:o}", "object", "list", "data", list));
+}
+
+static void on_model(void *arg, mr_call *call) {
+    mr_gateway *g = arg;
+    const char *name = strstr(mr_call_path(call), "models/") + strlen("models/");
+    mr_str tenant;
+    mr_api_error e;
+    if (authorize(g, call, &tenant, &e) == 0) {
+        if (mr_catalog_find(g->conf, mr_str_of(name))) {
+            mr_call_json(call, 200, model_json(g, name, strlen(name)));
+            return;
+        }
+        mr_refuse(&e, 404, "model_not_found", "model", "The model `%.100s` does not exist.", name);
+    }
+    mr_call_error(call, &e);
+}
+
+/* NextChat's settings page shows these two. Nothing is billed here, so nothing is used up. */
+static void on_usage(void *arg, mr_call *call) {
+    reply_authorized(arg, call,
+                     json_pack("{s:s, s:[], s:i}", "object", "list", "daily_costs", "total_usage", 0));
+}
+
+static void on_subscription(void *arg, mr_call *call) {
+    reply_authorized(arg, call,
+                     json_pack("{s:s, s:b, s:i, s:i, s:i}", "object", "billing_subscription",
+                               "has_payment_method", 1, "soft_limit_usd", 1000000, "hard_limit_usd", 1000000,
+                               "system_hard_limit_usd", 1000000));
+}
+
+static void on_livez(void *arg, mr_call *call) {
+    (void)arg;
+    mr_call_json(call, 200, json_pack("{s:s}", "status", "ok"));
+}
+
+static void on_readyz(void *arg, mr_call *call) {
+    char why[100];
+    if (mr_gateway_ready(arg, why, sizeof(why))) {
+        mr_call_json(call, 200, json_pack("{s:s}", "status", "ready"));
+    } else {
+        mr_call_json(call, 503, json_pack("{s:s, s:s}", "status", "not ready", "reason", why));
+    }
+}
+
+/* ---- chat ---- */
+
+static void origin(const mr_call *call, mr_stream_origin *from) {
+    const char *own = mr_call_header(call, "x-request-id");
+    mr_trace_child(mr_str_of(mr_call_header(call, "traceparent")), from->trace);
+    from->client_request[0] = '\0';
+    if (own && strlen(own) < sizeof(from->client_request) && mr_id_ok(mr_str_of(own))) {
+        snprintf(from->client_request, sizeof(from->client_request), "%s", own);
+    }
+}
+
+/* Everything that can refuse a request, before any header of its answer is out. */
+static int admit(mr_gateway *g, mr_call *call, const char *id, mr_api_error *e) {
+    mr_openai_request req;
+    mr_openai_caller caller = {.id = mr_str_of(id), .session = mr_call_header(call, "x-millrace-session")};
+    mr_stream_origin from;
+    if (authorize(g, call, &caller.tenant, e) < 0) return -1;
+    if (mr_openai_parse(g->conf, &caller, mr_call_body(call), g->request_arena, &req, e) < 0) return -1;
+    if (check_ready(g, e) < 0) return -1;
+    origin(call, &from);
+    return mr_streams_start(g->streams, call, &req, &from, e);
+}
+
+static void on_chat(void *arg, mr_call *call) {
+    mr_gateway *g = arg;
+    char id[MR_REQUEST_ID_LEN + 1];
+    mr_api_error e;
+    mr_arena_reset(g->request_arena);
+    if (mr_request_id(id) < 0) {
+        mr_refuse(&e, 500, "no_randomness", NULL, "The system has no randomness.");
+    } else {
+        mr_call_set_header(call, "x-request-id", id);
+        if (admit(g, call, id, &e) == 0) return;
+    }
+    mr_call_error(call, &e);
+}
+
+/* ---- feedback ---- */
+
+static void on_feedback_acked(void *arg, const mr_error *err) {
+    mr_call *call = arg;
+    mr_api_error e;
+    mr_call_on_close(call, NULL, NULL);
+    if (!err) {
+        mr_call_json(call, 200, json_pack("{s:s}", "object", "feedback"));
+        return;
+    }
+    mr_refuse(&e, 503, "not_accepted", NULL, "The feedback could not be stored; please try again.");
+    mr_call_error(call, &e);
+}
+
+static void on_feedback_closed(void *arg) {
+    mr_ticket_forget(arg);
+}
+
+static int take_feedback(mr_gateway *g, mr_call *call, mr_api_error *e) {
+    mr_feedback f;
+    mr_str tenant;
+    mr_error err;
+    mr_ticket *ticket;
+    mr_stream_origin from;
+    if (authorize(g, call, &tenant, e) < 0) return -1;
+    if (mr_openai_feedback(mr_call_body(call), g->request_arena, &f, e) < 0) return -1;
+    if (check_ready(g, e) < 0) return -1;
+    origin(call, &from);
+    MR_SET(&f, MR_FEEDBACK_CREATED_MS, created_ms, mr_now_ms());
+    mr_outbox_record rec = {MR_TOPIC_FEEDBACK, f.request, &mr_feedback_def, &f, from.trace};
+    if (mr_outbox_send(g->outbox, &rec, on_feedback_acked, call, &ticket, &err) < 0) {
+        return mr_refuse(e, 503, "not_accepted", NULL, "The feedback could not be stored; please try again.");
+    }
+    mr_call_on_close(call, on_feedback_closed, ticket);
+    return 0;
+}
+
+static void on_feedback(void *arg, mr_call *call) {
+    mr_gateway *g = arg;
+    mr_api_error e;
+    mr_arena_reset(g->request_arena);
+    if (take_feedback(g, call, &e) < 0) mr_call_error(call, &e);
+}
+
+static const mr_route routes[] = {
+    {"POST", "/v1/chat/completions", "chat", on_chat},
+    {"POST", "/chat/completions", "chat", on_chat}, /* DeepSeek's form of the path */
+    {"POST", "/v1/feedback", "feedback", on_feedback},
+    {"GET", "/v1/models", "models", on_models},
+    {"GET", "/models", "models", on_models},
+    {"GET", "/v1/models/*", "models", on_model},
+    {"GET", "/models/*", "models", on_model},
+    {"GET", "/dashboard/billing/usage", "billing", on_usage},
+    {"GET", "/dashboard/billing/subscription", "billing", on_subscription},
+    {"GET", "/v1/dashboard/billing/usage", "billing", on_usage},
+    {"GET", "/v1/dashboard/billing/subscription", "billing", on_subscription},
+    {"GET", "/livez", "health", on_livez},
+    {"GET", "/readyz", "health", on_readyz},
+    {NULL},
+};
+
+/* ---- requests that are over ---- */
+
+static void count_status(mr_gateway *g, const mr_call_done *done) {
+    char labels[64];
+    int i = 0;
+    while (i < g->nstatuses && (g->statuses[i].status != done->status || g->statuses[i].route != done->route))
+        i++;
+    if (i == STATUS_KINDS) return;
+    if (i == g->nstatuses) {
+        snprintf(labels, sizeof(labels), "route=\"%s\",status=\"%d\"", done->route, done->status);
+        g->statuses[g->nstatuses++] = (status_count){
+            done->route, done->status,
+            mr_counter_new(g->metrics, "millrace_gateway_requests_total", labels,
+                           "HTTP requests by route and status; 499 is a client that went away.")};
+    }
+    mr_counter_add(g->statuses[i].count, 1);
+}
+
+static void on_done(void *arg, const mr_call_done *done) {
+    count_status(arg, done);
+    if (done->logged) return;
+    mr_log(strcmp(done->route, "health") == 0 ? MR_DEBUG : MR_INFO, "request answered",
+           MR_S("route", done->route), MR_I("status", done->status), MR_F("seconds", done->seconds));
+}
+
+/* ---- records ---- */
+
+static void take_record(mr_gateway *g, const mr_record *r) {
+    mr_str type = mr_record_header(r, "type"), content = mr_record_header(r, "content-type");
+    mr_error err;
+    union {
+        mr_response_delta delta;
+        mr_response_end end;
+    } msg;
+    bool end = mr_str_eqz(type, mr_response_end_def.name);
+    const mr_message_def *def = end ? &mr_response_end_def : &mr_response_delta_def;
+    mr_arena_reset(g->record_arena);
+    if (mr_decode(def, r->value, content, g->record_arena, &msg, &err) < 0) {
+        mr_log(MR_WARN, "a record of chat.responses cannot be read", MR_I("offset", r->offset),
+               MR_S("reason", err.msg));
+    } else if (end) {
+        mr_streams_end(g->streams, &msg.end);
+    } else {
+        mr_streams_delta(g->streams, &msg.delta);
+    }
+}
+
+static bool on_record(void *arg, const mr_record *r) {
+    take_record(arg, r);
+    return true;
+}
+
+/* ---- time and end ---- */
+
+static void drain_step(mr_gateway *g) {
+    mr_api_error e;
+    if (mr_streams_count(g->streams) > 0 && mr_mono_us() > g->drain_until_us) {
+        mr_refuse(&e, 503, "shutting_down", NULL, "The server is being restarted; please ask again.");
+        mr_streams_fail_all(g->streams, &e);
+    }
+    if (mr_streams_count(g->streams) == 0 && mr_http_calls(g->http) == 0) mr_loop_stop(g->loop);
+}
+
+static void on_tick(void *arg) {
+    mr_gateway *g = arg;
+    mr_streams_tick(g->streams);
+    if (g->drain_until_us) drain_step(g);
+}
+
+static void on_drain(void *arg) {
+    mr_gateway *g = arg;
+    mr_http_stop_accepting(g->http);
+    g->drain_until_us = mr_mono_us() + g->conf->drain_s * 1000000;
+    drain_step(g);
+}
+
+/* ---- the whole ---- */
+
+static int open_bus(mr_gateway *g, mr_error *err) {
+    char topic[250];
+    mr_bus_topic(g->kafka, MR_TOPIC_RESPONSES, topic);
+    mr_consumer_options opt = {.topics = {topic},
+                               .partition = (int32_t)g->conf->partition,
+                               .start = MR_FROM_END,
+                               .on_record = on_record,
+                               .arg = g};
+    g->outbox = mr_outbox_new(g->kafka, g->loop, g->metrics, err);
+    if (!g->outbox) return -1;
+    g->streams = mr_streams_new(g->conf, g->outbox, g->metrics, err);
+    if (!g->streams) return -1;
+    g->responses = mr_consumer_new(g->kafka, &opt, g->loop, g->metrics, "gateway", err);
+    return g->responses ? 0 : -1;
+}
+
+static int open_http(mr_gateway *g, mr_error *err) {
+    mr_http_options o = {.host = g->conf->host,
+                         .port = (int)g->conf->port,
+                         .body_max = (size_t)g->conf->body_max,
+                         .idle_timeout_s = (int)g->conf->idle_timeout_s,
+                         .routes = routes,
+                         .on_done = on_done,
+                         .arg = g};
+    g->http = mr_http_new(g->loop, &o, err);
+    if (!g->http) return -1;
+    return mr_metrics_serve(g->metrics, g->loop, g->conf->metrics_host, (int)g->conf->metrics_port, on_ready,
+                            g, err);
+}
+
+static int check_conf(const mr_gateway_conf *conf, const mr_kafka_conf *kafka, mr_error *err) {
+    if (conf->body_max > kafka->message_max) {
+        return mr_fail(err, MR_EINVAL, "gateway.body_max (%lld) is over kafka.message_max (%lld)",
+                       (long long)conf->body_max, (long long)kafka->message_max);
+    }
+    return mr_catalog_check(conf, err);
+}
+
+static int start(mr_gateway *g, mr_error *err) {
+    if (check_conf(g->conf, g->kafka, err) < 0) return -1;
+    g->started_ms = mr_now_ms();
+    g->auth = mr_auth_new(g->conf, err);
+    if (!g->auth) return -1;
+    g->request_arena = mr_arena_new(4 * (size_t)g->conf->body_max + (1u << 20));
+    g->record_arena = mr_arena_new(RECORD_ARENA);
+    if (!g->request_arena || !g->record_arena) return mr_fail(err, MR_ENOMEM, "out of memory");
+    g->metrics = mr_metrics_new(err);
+    if (!g->metrics || open_bus(g, err) < 0 || open_http(g, err) < 0) return -1;
+    g->timer = mr_timer_new(g->loop, TICK_MS, on_tick, g, err);
+    if (!g->timer) return -1;
+    mr_loop_on_drain(g->loop, (int)g->conf->drain_s * 1000 + DRAIN_GRACE_MS, on_drain, g);
+    return 0;
+}
+
+mr_gateway *mr_gateway_new(const mr_gateway_conf *conf, const mr_kafka_conf *kafka, mr_loop *l,
+                           mr_error *err) {
+    mr_gateway *g = calloc(1, sizeof(*g));
+    if (!g) {
+        mr_fail(err, MR_ENOMEM, "out of memory");
+        return NULL;
+    }
+    g->conf = conf;
+    g->kafka = kafka;
+    g->loop = l;
+    if (start(g, err) == 0) return g;
+    mr_gateway_free(g);
+    return NULL;
+}
+
+void mr_gateway_free(mr_gateway *g) {
+    if (!g) return;
+    mr_timer_free(g->timer);
+    mr_streams_free(
+        g->streams); /* before the calls that its entries point to, and before the outbox' last reports */
+    mr_http_free(g->http);
+    mr_consumer_free(g->responses);
+    mr_outbox_free(g->outbox, FLUSH_MS);
+    mr_metrics_free(g->metrics);
+    mr_arena_free(g->request_arena);
+    mr_arena_free(g->record_arena);
+    mr_auth_free(g->auth);
+    free(g);
+}
+
+int mr_gateway_port(const mr_gateway *g) {
+    return mr_http_port(g->http);
+}
+
+void mr_gateway_metrics(mr_gateway *g, mr_buf *out) {
+    mr_metrics_text(g->metrics, out);
+}

@@ -1,0 +1,146 @@
+/* Answers in OpenAI's JSON, with DeepSeek's reasoning_content and prompt_cache_hit_tokens. */
+#include "gateway/render.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static int put(const char *p, size_t n, void *out) {
+    mr_buf_put(out, p, n);
+    return ((mr_buf *)out)->failed ? -1 : 0;
+}
+
+void mr_render_json(json_t *j, mr_buf *out) {
+    if (!j || json_dump_callback(j, put, out, JSON_COMPACT) != 0) out->failed = true;
+    json_decref(j);
+}
+
+static void event(json_t *j, uint64_t offset, mr_buf *out) {
+    mr_buf_printf(out, "id: %" PRIu64 "\ndata: ", offset);
+    mr_render_json(j, out);
+    mr_buf_puts(out, "\n\n");
+}
+
+/* ---- parts ---- */
+
+static json_t *bytes_json(mr_str s) {
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < s.n; i++) {
+        if (json_array_append_new(list, json_integer((unsigned char)s.p[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static json_t *token_json(mr_str token, double logprob, mr_str bytes) {
+    return json_pack("{s:s%, s:f, s:o}", "token", token.p, token.n, "logprob", logprob, "bytes",
+                     bytes_json(bytes));
+}
+
+static json_t *logprob_json(const mr_logprob *p) {
+    json_t *top = json_array(), *out = NULL;
+    int failed = !top;
+    for (uint32_t i = 0; !failed && i < p->top.n; i++) {
+        const mr_top_logprob *t = &p->top.v[i];
+        mr_str bytes = MR_HAS(t, MR_TOP_LOGPROB_BYTES) ? t->bytes : t->token;
+        failed = json_array_append_new(top, token_json(t->token, t->logprob, bytes));
+    }
+    if (!failed) {
+        out = token_json(p->token, p->logprob, MR_HAS(p, MR_LOGPROB_BYTES) ? p->bytes : p->token);
+        if (out && json_object_set(out, "top_logprobs", top) != 0) {
+            json_decref(out);
+            out = NULL;
+        }
+    }
+    json_decref(top);
+    return out;
+}
+
+int mr_render_logprobs(const mr_logprob *v, uint32_t n, json_t *list) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (json_array_append_new(list, logprob_json(&v[i])) != 0) return -1;
+    }
+    return 0;
+}
+
+static json_t *choice_logprobs(const json_t *list) {
+    return list ? json_pack("{s:O}", "content", list) : json_null();
+}
+
+static json_t *usage_json(const mr_response_end *end) {
+    const mr_usage *u = &end->usage;
+    json_int_t hit =
+        u->prompt_cache_hit_tokens < u->prompt_tokens ? u->prompt_cache_hit_tokens : u->prompt_tokens;
+    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:I}, s:I, s:I}", "prompt_tokens",
+                     (json_int_t)u->prompt_tokens, "completion_tokens", (json_int_t)u->completion_tokens,
+                     "total_tokens", (json_int_t)(u->prompt_tokens + u->completion_tokens),
+                     "prompt_tokens_details", "cached_tokens", hit, "completion_tokens_details",
+                     "reasoning_tokens", (json_int_t)u->reasoning_tokens, "prompt_cache_hit_tokens", hit,
+                     "prompt_cache_miss_tokens", (json_int_t)u->prompt_tokens - hit);
+}
+
+/* What OpenAI's API has no word for. */
+static json_t *extra_json(const mr_response_end *end) {
+    int source = MR_HAS(end, MR_RESPONSE_END_SOURCE) ? end->source : MR_SOURCE_MODEL;
+    return json_pack("{s:s}", "source", mr_source_names[source]);
+}
+
+/* A chunk with these choices (stolen). OpenAI says `usage: null` in all chunks but the last when it was asked for. */
+static json_t *chunk_json(const mr_render *r, json_t *choices) {
+    json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:o}", "id", r->id, "object", "chat.completion.chunk",
+                          "created", (json_int_t)r->created, "model", r->model, "choices", choices);
+    if (j && r->usage) json_object_set_new(j, "usage", json_null());
+    return j;
+}
+
+/* ---- streams ---- */
+
+void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out) {
+    const char *field = p->channel == MR_CHANNEL_REASONING ? "reasoning_content" : "content";
+    json_t *delta =
+        json_pack("{s:s*, s:s%}", "role", p->first ? "assistant" : NULL, field, p->text.p, p->text.n);
+    json_t *choices = json_pack("[{s:i, s:o, s:o, s:n}]", "index", 0, "delta", delta, "logprobs",
+                                choice_logprobs(p->logprobs), "finish_reason");
+    event(chunk_json(r, choices), p->offset, out);
+}
+
+void mr_render_end(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out) {
+    json_t *choices = json_pack("[{s:i, s:{}, s:n, s:s}]", "index", 0, "delta", "logprobs", "finish_reason",
+                                mr_finish_names[end->finish_reason]);
+    json_t *last = chunk_json(r, choices);
+    if (last) json_object_set_new(last, "millrace", extra_json(end));
+    event(last, offset, out);
+    if (!r->usage) return;
+    json_t *usage = chunk_json(r, json_array());
+    if (usage) {
+        json_object_set_new(usage, "usage", usage_json(end));
+        json_object_set_new(usage, "millrace", extra_json(end));
+    }
+    event(usage, offset, out);
+}
+
+void mr_render_error(const mr_api_error *e, uint64_t offset, mr_buf *out) {
+    event(mr_api_error_json(e), offset, out);
+}
+
+void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out) {
+    mr_buf_printf(out, "%s[Error: the answer could not be finished: %s]", first ? "" : "\n\n", e->message);
+}
+
+/* ---- whole answers ---- */
+
+void mr_render_completion(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
+                          const mr_response_end *end, mr_buf *out) {
+    json_t *message = json_pack("{s:s, s:s%}", "role", "assistant", "content", content.p, content.n);
+    if (message && reasoning.n > 0) {
+        json_object_set_new(message, "reasoning_content", json_stringn(reasoning.p, reasoning.n));
+    }
+    json_t *choices =
+        json_pack("[{s:i, s:o, s:o, s:s}]", "index", 0, "message", message, "logprobs",
+                  choice_logprobs(logprobs), "finish_reason", mr_finish_names[end->finish_reason]);
+    mr_render_json(json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o}", "id", r->id, "object", "chat.completion",
+                             "created", (json_int_t)r->created, "model", r->model, "choices", choices,
+                             "usage", usage_json(end), "millrace", extra_json(end)),
+                   out);
+}

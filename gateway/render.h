@@ -1,0 +1,56 @@
+/* What clients get: records of an answer to server-sent events, or to the one JSON of a completion.
+ *
+ * Every event carries `id:`, the bytes of the answer up to its end, from which a later connection can go on. Functions
+ * append to `out`; out of memory shows as out->failed. No state.
+ */
+#ifndef MR_RENDER_H
+#define MR_RENDER_H
+
+#include "gateway/api_error.h"
+#include "schemas/messages.h"
+
+#include <jansson.h>
+
+/* A comment after an event ends with one newline, not two: openai-python, once it has seen an `id:`, takes the empty
+ * line for an event without data and fails to parse it. */
+#define MR_SSE_ACCEPTED   ": accepted\n\n"
+#define MR_SSE_KEEP_ALIVE ": keep-alive\n"
+#define MR_SSE_DONE       "data: [DONE]\n\n"
+
+/* What all pieces of one answer have in common. */
+typedef struct mr_render {
+    const char *id, *model;
+    int64_t created; /* unix seconds */
+    bool usage;      /* the client asked for the usage chunk */
+} mr_render;
+
+typedef struct mr_piece {
+    int channel; /* enum mr_channel: exactly one field of the delta is filled */
+    mr_str text;
+    bool first;             /* says the role too */
+    const json_t *logprobs; /* what mr_render_logprobs made, or NULL */
+    uint64_t offset;        /* after the text */
+} mr_piece;
+
+void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out);
+
+/* The last chunks of a good end: finish_reason, then the usage when it was asked for. */
+void mr_render_end(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out);
+
+/* The error event; official clients raise it. */
+void mr_render_error(const mr_api_error *e, uint64_t offset, mr_buf *out);
+
+/* The sentence for people whose client shows only text. */
+void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out);
+
+/* Appends OpenAI's form of them to the JSON array `list`; -1 when out of memory. */
+int mr_render_logprobs(const mr_logprob *v, uint32_t n, json_t *list);
+
+/* The whole answer of a request that was not streamed. logprobs may be NULL. */
+void mr_render_completion(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
+                          const mr_response_end *end, mr_buf *out);
+
+/* Appends compact JSON and drops the reference to j (NULL counts as out of memory). */
+void mr_render_json(json_t *j, mr_buf *out);
+
+#endif

@@ -1,0 +1,509 @@
+/* The table of requests in flight (see stream.h). */
+#include "gateway/stream.h"
+
+#include "base/log.h"
+#include "gateway/answer.h"
+#include "gateway/render.h"
+#include "schemas/hash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/random.h>
+
+#define ANSWER_MAX     (16u << 20) /* bytes of an answer that is collected to be sent at once */
+#define EVENT_MAX      (16u << 20)
+#define DEADLINE_GRACE 2 /* seconds for the worker to end the answer itself, with its usage */
+
+typedef enum { STREAM_PRODUCING, STREAM_ACCEPTED } stream_state;
+
+typedef struct mr_stream {
+    LIST_ENTRY(mr_stream) in_bucket;
+    LIST_ENTRY(mr_stream) in_table;
+    mr_streams *table;
+    mr_call *call;
+    mr_ticket *ticket; /* while PRODUCING */
+    stream_state state;
+    bool streamed;
+    char id[MR_REQUEST_ID_LEN + 1];
+    mr_stream_origin from;
+    mr_render render;
+    mr_answer answer;
+    mr_buf content, reasoning; /* when not streamed */
+    json_t *logprobs;          /* likewise */
+    int64_t started_us, first_us, said_us;
+    int64_t attempt;
+    int source;
+} mr_stream;
+
+typedef LIST_HEAD(bucket, mr_stream) bucket;
+
+struct mr_streams {
+    const mr_gateway_conf *conf;
+    mr_outbox *out;
+    bucket *buckets;
+    size_t nbuckets; /* a power of two */
+    LIST_HEAD(, mr_stream) all;
+    int count;
+    mr_buf event; /* scratch */
+    mr_gauge *in_flight;
+    mr_histogram *first_token, *duration;
+    mr_counter *duplicates, *gaps, *mismatches, *strays, *prompt_tokens, *completion_tokens;
+    mr_counter *cancelled_closed, *cancelled_slow, *cancelled_late, *cancelled_broken;
+};
+
+/* ---- table ---- */
+
+int mr_request_id(char out[MR_REQUEST_ID_LEN + 1]) {
+    unsigned char r[16];
+    if (getrandom(r, sizeof(r), 0) != (ssize_t)sizeof(r)) return -1;
+    memcpy(out, "chatcmpl-", 10);
+    for (size_t i = 0; i < sizeof(r); i++) snprintf(out + 9 + 2 * i, 3, "%02x", r[i]);
+    return 0;
+}
+
+static void register_metrics(mr_streams *s, mr_metrics *m) {
+    static const char cancels[] = "millrace_gateway_cancels_total";
+    static const char why[] = "Answers that were cancelled, by reason.";
+    static const char broken[] = "millrace_gateway_broken_answers_total";
+    static const char what[] =
+        "Answers ended because their records contradicted each other, or one was missing.";
+    static const char tokens[] = "millrace_gateway_tokens_total";
+    s->in_flight = mr_gauge_new(m, "millrace_gateway_in_flight", NULL, "Requests being answered.");
+    s->first_token = mr_histogram_new(m, "millrace_gateway_first_token_seconds", NULL,
+                                      "From the request to the first text of its answer.");
+    s->duration = mr_histogram_new(m, "millrace_gateway_answer_seconds", NULL,
+                                   "From the request to the end of its answer.");
+    s->duplicates = mr_counter_new(m, "millrace_gateway_duplicate_bytes_total", NULL,
+                                   "Bytes of answers that came again and were dropped.");
+    s->strays = mr_counter_new(m, "millrace_gateway_stray_records_total", NULL,
+                               "Records for requests that are not in flight here.");
+    s->gaps = mr_counter_new(m, broken, "kind=\"gap\"", what);
+    s->mismatches = mr_counter_new(m, broken, "kind=\"mismatch\"", what);
+    s->prompt_tokens = mr_counter_new(m, tokens, "kind=\"prompt\"", "Tokens of finished requests.");
+    s->completion_tokens = mr_counter_new(m, tokens, "kind=\"completion\"", "Tokens of finished requests.");
+    s->cancelled_closed = mr_counter_new(m, cancels, "reason=\"closed\"", why);
+    s->cancelled_slow = mr_counter_new(m, cancels, "reason=\"slow_client\"", why);
+    s->cancelled_late = mr_counter_new(m, cancels, "reason=\"timeout\"", why);
+    s->cancelled_broken = mr_counter_new(m, cancels, "reason=\"broken\"", why);
+}
+
+mr_streams *mr_streams_new(const mr_gateway_conf *conf, mr_outbox *out, mr_metrics *m, mr_error *err) {
+    mr_streams *s = calloc(1, sizeof(*s));
+    size_t n = 16;
+    while (n < (size_t)conf->max_in_flight) n *= 2;
+    if (s) s->buckets = calloc(n, sizeof(bucket));
+    if (!s || !s->buckets) {
+        free(s);
+        mr_fail(err, MR_ENOMEM, "out of memory");
+        return NULL;
+    }
+    s->conf = conf;
+    s->out = out;
+    s->nbuckets = n;
+    mr_buf_init(&s->event, EVENT_MAX);
+    register_metrics(s, m);
+    return s;
+}
+
+static bucket *bucket_of(mr_streams *s, mr_str id) {
+    return &s->buckets[mr_text_hash_feed(mr_text_hash_init(), id) & (s->nbuckets - 1)];
+}
+
+static mr_stream *find(mr_streams *s, mr_str id) {
+    mr_stream *st;
+    LIST_FOREACH(st, bucket_of(s, id), in_bucket) {
+        if (mr_str_eqz(id, st->id)) return st;
+    }
+    return NULL;
+}
+
+static void stream_free(mr_stream *st) {
+    mr_streams *s = st->table;
+    if (st->ticket) mr_ticket_forget(st->ticket);
+    LIST_REMOVE(st, in_bucket);
+    LIST_REMOVE(st, in_table);
+    mr_gauge_set(s->in_flight, --s->count);
+    mr_buf_done(&st->content);
+    mr_buf_done(&st->reasoning);
+    json_decref(st->logprobs);
+    free(st);
+}
+
+void mr_streams_free(mr_streams *s) {
+    if (!s) return;
+    for (mr_stream *st; (st = LIST_FIRST(&s->all));) stream_free(st);
+    mr_buf_done(&s->event);
+    free(s->buckets);
+    free(s);
+}
+
+int mr_streams_count(const mr_streams *s) {
+    return s->count;
+}
+
+/* ---- ends ---- */
+
+static double seconds_since(int64_t us) {
+    return (double)(mr_mono_us() - us) / 1e6;
+}
+
+/* The one log line of a request, and its place in the metrics. usage may be NULL. */
+static void record(mr_stream *st, int status, const char *finish, const mr_usage *usage) {
+    mr_streams *s = st->table;
+    double total = seconds_since(st->started_us);
+    double first = st->first_us ? (double)(st->first_us - st->started_us) / 1e6 : 0;
+    mr_histogram_observe(s->duration, total);
+    mr_counter_add(s->duplicates, st->answer.duplicate_bytes);
+    if (usage) {
+        mr_counter_add(s->prompt_tokens, (uint64_t)usage->prompt_tokens);
+        mr_counter_add(s->completion_tokens, (uint64_t)usage->completion_tokens);
+    }
+    mr_log(MR_INFO, "answer ended", MR_S("request", st->id), MR_S("trace", st->from.trace),
+           MR_S("client_request", st->from.client_request), MR_S("model", st->render.model),
+           MR_I("status", status), MR_S("finish", finish), MR_S("source", mr_source_names[st->source]),
+           MR_I("streamed", st->streamed), MR_I("attempt", st->attempt), MR_I("bytes", st->answer.bytes),
+           MR_I("prompt_tokens", usage ? usage->prompt_tokens : 0),
+           MR_I("completion_tokens", usage ? usage->completion_tokens : 0),
+           MR_F("first_token_seconds", first), MR_F("seconds", total));
+}
+
+/* Free the worker's slot: nobody waits for the rest. */
+static void send_cancel(mr_stream *st, mr_counter *reason) {
+    char key[MR_REQUEST_ID_LEN + 8];
+    mr_control c = {0};
+    mr_error err;
+    snprintf(key, sizeof(key), "cancel/%s", st->id);
+    MR_SET(&c, MR_CONTROL_V, v, MR_SCHEMA_VERSION);
+    MR_SET(&c, MR_CONTROL_KIND, kind, MR_CONTROL_IS_CANCEL);
+    MR_SET(&c, MR_CONTROL_REQUEST, request, mr_str_of(st->id));
+    MR_SET(&c, MR_CONTROL_CREATED_MS, created_ms, mr_now_ms());
+    mr_outbox_record rec = {MR_TOPIC_CONTROL, mr_str_of(key), &mr_control_def, &c, st->from.trace};
+    mr_counter_add(reason, 1);
+    if (mr_outbox_send(st->table->out, &rec, NULL, NULL, NULL, &err) < 0) {
+        mr_log(MR_WARN, "cannot cancel", MR_S("request", st->id), MR_S("reason", err.msg));
+    }
+}
+
+/* After the headers an error is said twice: as text, for people whose client ignores error events, and as the event that
+ * official clients raise. Then the connection closes without the end of its chunks. */
+static void fail_stream(mr_stream *st, const mr_api_error *e) {
+    mr_buf *out = &st->table->event, sentence;
+    mr_buf_init(&sentence, 4096);
+    mr_render_sentence(e, st->answer.bytes == 0, &sentence);
+    mr_piece p = {MR_CHANNEL_CONTENT, mr_buf_str(&sentence), st->first_us == 0, NULL, st->answer.bytes};
+    mr_buf_clear(out);
+    mr_render_piece(&st->render, &p, out);
+    mr_render_error(e, st->answer.bytes, out);
+    mr_buf_done(&sentence);
+    mr_call_abort(st->call, out->failed ? MR_STR("") : mr_buf_str(out));
+}
+
+/* End with an error, in the form that the client can still take. */
+static void fail(mr_stream *st, const mr_api_error *e) {
+    record(st, e->status, "error", NULL);
+    if (st->streamed && st->state == STREAM_ACCEPTED) {
+        fail_stream(st, e);
+    } else {
+        mr_call_error(st->call, e);
+    }
+    stream_free(st);
+}
+
+static void fail_and_cancel(mr_stream *st, mr_counter *reason, const mr_api_error *e) {
+    send_cancel(st, reason);
+    fail(st, e);
+}
+
+/* The peer is gone: nothing can be said, and the call is not ours any more. */
+static void on_peer_closed(void *arg) {
+    mr_stream *st = arg;
+    send_cancel(st, st->table->cancelled_closed);
+    record(st, 499, "closed", NULL);
+    stream_free(st);
+}
+
+/* ---- to the client ---- */
+
+static void say(mr_stream *st, mr_str bytes) {
+    mr_call_send(st->call, bytes);
+    st->said_us = mr_mono_us();
+}
+
+/* False when the entry is gone, because its client does not read. */
+static bool say_event(mr_stream *st) {
+    mr_streams *s = st->table;
+    if (s->event.failed || mr_call_unsent(st->call) > (size_t)s->conf->output_max) {
+        send_cancel(st, s->cancelled_slow);
+        record(st, 499, "slow_client", NULL);
+        mr_call_abort(st->call, MR_STR(""));
+        stream_free(st);
+        return false;
+    }
+    say(st, mr_buf_str(&s->event));
+    return true;
+}
+
+static void accept_stream(mr_stream *st) {
+    if (st->ticket) mr_ticket_forget(st->ticket);
+    st->ticket = NULL;
+    st->state = STREAM_ACCEPTED;
+    if (!st->streamed) return;
+    mr_call_stream(st->call);
+    say(st, MR_STR(MR_SSE_ACCEPTED));
+}
+
+static void on_acked(void *arg, const mr_error *err) {
+    mr_stream *st = arg;
+    mr_api_error e;
+    st->ticket = NULL;
+    if (!err) {
+        accept_stream(st);
+        return;
+    }
+    mr_log(MR_ERROR, "a request was not accepted by Kafka", MR_S("request", st->id),
+           MR_S("reason", err->msg));
+    mr_refuse(&e, 503, "not_accepted", NULL, "The request could not be queued; please try again.");
+    fail(st, &e);
+}
+
+/* ---- admission ---- */
+
+static mr_stream *stream_new(mr_streams *s, mr_call *call, const mr_openai_request *req,
+                             const mr_stream_origin *from) {
+    mr_stream *st = calloc(1, sizeof(*st));
+    if (!st) return NULL;
+    st->table = s;
+    st->call = call;
+    st->streamed = req->stream;
+    st->started_us = st->said_us = mr_mono_us();
+    st->source = MR_SOURCE_MODEL;
+    snprintf(st->id, sizeof(st->id), "%.*s", MR_FMT(req->chat.id));
+    st->from = *from;
+    st->render = (mr_render){st->id, req->model, mr_now_ms() / 1000, req->include_usage};
+    mr_answer_init(&st->answer);
+    mr_buf_init(&st->content, ANSWER_MAX);
+    mr_buf_init(&st->reasoning, ANSWER_MAX);
+    LIST_INSERT_HEAD(bucket_of(s, req->chat.id), st, in_bucket);
+    LIST_INSERT_HEAD(&s->all, st, in_table);
+    mr_gauge_set(s->in_flight, ++s->count);
+    return st;
+}
+
+static int refuse_send(mr_api_error *e, const mr_error *err) {
+    if (err->code == MR_ETOOBIG) return mr_refuse(e, 413, "request_too_large", NULL, "%s.", err->msg);
+    if (err->code == MR_EINVAL) return mr_refuse_field(e, err->msg);
+    return mr_refuse(e, 503, "not_accepted", NULL, "The request could not be queued; please try again.");
+}
+
+int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const mr_stream_origin *from,
+                     mr_api_error *e) {
+    mr_chat_request *r = &req->chat;
+    mr_error err;
+    if (s->count >= s->conf->max_in_flight) {
+        return mr_refuse(e, 429, "too_many_requests", NULL, "Too many requests at once; please try again.");
+    }
+    mr_stream *st = stream_new(s, call, req, from);
+    if (!st) return mr_refuse(e, 500, "out_of_memory", NULL, "Out of memory.");
+    MR_SET(r, MR_CHAT_REQUEST_CREATED_MS, created_ms, mr_now_ms());
+    MR_SET(r, MR_CHAT_REQUEST_DEADLINE_MS, deadline_ms, r->created_ms + s->conf->request_timeout_s * 1000);
+    MR_SET(r, MR_CHAT_REQUEST_REPLY_TO, reply_to, s->conf->partition);
+    MR_SET(r, MR_CHAT_REQUEST_TRACE, trace, mr_str_of(st->from.trace));
+    mr_outbox_record rec = {MR_TOPIC_REQUESTS, r->session, &mr_chat_request_def, r, st->from.trace};
+    if (mr_outbox_send(s->out, &rec, on_acked, st, &st->ticket, &err) < 0) {
+        stream_free(st);
+        return refuse_send(e, &err);
+    }
+    mr_call_logged(call);
+    mr_call_on_close(call, on_peer_closed, st);
+    return 0;
+}
+
+/* ---- records ---- */
+
+/* The entry that a record belongs to. One whose delivery report is still to come is accepted by its answer. */
+static mr_stream *receive(mr_streams *s, mr_str request, int64_t attempt) {
+    mr_stream *st = find(s, request);
+    if (!st) {
+        mr_counter_add(s->strays, 1);
+        return NULL;
+    }
+    if (attempt > st->attempt) st->attempt = attempt;
+    if (st->state == STREAM_PRODUCING) accept_stream(st);
+    return st;
+}
+
+static void fail_broken(mr_stream *st, mr_answer_verdict verdict) {
+    mr_streams *s = st->table;
+    bool gap = verdict == MR_ANSWER_GAP;
+    mr_api_error e;
+    mr_counter_add(gap ? s->gaps : s->mismatches, 1);
+    mr_log(MR_ERROR,
+           gap ? "a part of an answer is missing" : "an answer was generated again with another text",
+           MR_S("request", st->id), MR_I("attempt", st->attempt), MR_I("bytes", st->answer.bytes));
+    if (gap) {
+        mr_refuse(&e, 500, "answer_gap", NULL, "A part of the answer was lost. Please try again.");
+    } else {
+        mr_refuse(&e, 500, "answer_mismatch", NULL,
+                  "The answer was interrupted and could not be continued. Please try again.");
+    }
+    fail_and_cancel(st, s->cancelled_broken, &e);
+}
+
+/* The log probabilities of the last `fresh` of the delta's bytes. */
+static int append_logprobs(const mr_response_delta *d, size_t fresh, json_t *list) {
+    size_t known = d->text.n - fresh;
+    uint32_t i = 0;
+    for (; i < d->logprobs.n && known > 0; i++) {
+        const mr_logprob *p = &d->logprobs.v[i];
+        size_t n = MR_HAS(p, MR_LOGPROB_BYTES) ? p->bytes.n : p->token.n;
+        if (n > known) break;
+        known -= n;
+    }
+    return mr_render_logprobs(d->logprobs.v + i, d->logprobs.n - i, list);
+}
+
+/* New text of a streamed answer. */
+static void pass_on(mr_stream *st, const mr_response_delta *d, mr_str fresh, bool first) {
+    mr_streams *s = st->table;
+    json_t *logprobs = d->logprobs.n > 0 ? json_array() : NULL;
+    mr_piece p = {d->channel, fresh, first, logprobs, st->answer.bytes};
+    mr_buf_clear(&s->event);
+    if (d->logprobs.n > 0 && (!logprobs || append_logprobs(d, fresh.n, logprobs) < 0)) s->event.failed = true;
+    if (!s->event.failed) mr_render_piece(&st->render, &p, &s->event);
+    json_decref(logprobs);
+    (void)say_event(st);
+}
+
+/* New text of an answer that goes out as a whole. */
+static void collect(mr_stream *st, const mr_response_delta *d, mr_str fresh) {
+    mr_buf *out = d->channel == MR_CHANNEL_REASONING ? &st->reasoning : &st->content;
+    mr_buf_put(out, fresh.p, fresh.n);
+    if (d->logprobs.n == 0) return;
+    if (!st->logprobs) st->logprobs = json_array();
+    if (!st->logprobs || append_logprobs(d, fresh.n, st->logprobs) < 0) out->failed = true;
+}
+
+void mr_streams_delta(mr_streams *s, const mr_response_delta *d) {
+    mr_stream *st = receive(s, d->request, d->attempt);
+    mr_str fresh;
+    if (!st) return;
+    mr_answer_verdict verdict = mr_answer_delta(&st->answer, d->offset, d->text, d->hash, &fresh);
+    if (verdict == MR_ANSWER_DUPLICATE) return;
+    if (verdict != MR_ANSWER_NEW) {
+        fail_broken(st, verdict);
+        return;
+    }
+    if (MR_HAS(d, MR_RESPONSE_DELTA_SOURCE)) st->source = d->source;
+    if (fresh.n == 0 && d->logprobs.n == 0) return;
+    bool first = st->first_us == 0;
+    if (first) {
+        st->first_us = mr_mono_us();
+        mr_histogram_observe(s->first_token, (double)(st->first_us - st->started_us) / 1e6);
+    }
+    if (st->streamed) {
+        pass_on(st, d, fresh, first);
+    } else {
+        collect(st, d, fresh);
+    }
+}
+
+static void fail_memory(mr_stream *st) {
+    mr_api_error e;
+    mr_refuse(&e, 500, "out_of_memory", NULL, "Out of memory.");
+    fail_and_cancel(st, st->table->cancelled_broken, &e);
+}
+
+static void finish_stream(mr_stream *st, const mr_response_end *end) {
+    mr_buf *out = &st->table->event;
+    mr_buf_clear(out);
+    if (st->first_us == 0) { /* an answer without text still says whose turn it is */
+        mr_render_piece(&st->render, &(mr_piece){MR_CHANNEL_CONTENT, MR_STR(""), true, NULL, 0}, out);
+    }
+    mr_render_end(&st->render, end, st->answer.bytes, out);
+    mr_buf_puts(out, MR_SSE_DONE);
+    if (!say_event(st)) return;
+    mr_call_end(st->call);
+    record(st, 200, mr_finish_names[end->finish_reason], &end->usage);
+    stream_free(st);
+}
+
+static void finish_whole(mr_stream *st, const mr_response_end *end) {
+    mr_buf *out = &st->table->event;
+    mr_buf_clear(out);
+    mr_render_completion(&st->render, mr_buf_str(&st->content), mr_buf_str(&st->reasoning), st->logprobs, end,
+                         out);
+    if (out->failed || st->content.failed || st->reasoning.failed) {
+        fail_memory(st);
+        return;
+    }
+    mr_call_set_header(st->call, "x-millrace-source", mr_source_names[st->source]);
+    mr_call_reply(st->call, 200, mr_buf_str(out));
+    record(st, 200, mr_finish_names[end->finish_reason], &end->usage);
+    stream_free(st);
+}
+
+/* The answer ended badly where it was made. */
+static void fail_by_record(mr_stream *st, const mr_response_end *end) {
+    const mr_response_error *r = &end->error;
+    mr_api_error e;
+    if (end->finish_reason == MR_FINISH_CANCELLED) {
+        mr_refuse(&e, 500, "cancelled", NULL, "The answer was cancelled.");
+    } else {
+        mr_refuse(&e, (int)r->status, MR_HAS(r, MR_RESPONSE_ERROR_CODE) ? r->code.p : NULL, NULL, "%s",
+                  r->message.p);
+        snprintf(e.type, sizeof(e.type), "%s", r->type.p);
+    }
+    fail(st, &e);
+}
+
+void mr_streams_end(mr_streams *s, const mr_response_end *end) {
+    mr_stream *st = receive(s, end->request, end->attempt);
+    if (!st) return;
+    if (MR_HAS(end, MR_RESPONSE_END_SOURCE)) st->source = end->source;
+    if (end->finish_reason == MR_FINISH_ERROR || end->finish_reason == MR_FINISH_CANCELLED) {
+        fail_by_record(st, end);
+        return;
+    }
+    mr_answer_verdict verdict = mr_answer_end(&st->answer, end->offset, end->hash);
+    if (verdict != MR_ANSWER_NEW) {
+        fail_broken(st, verdict);
+    } else if (st->streamed) {
+        finish_stream(st, end);
+    } else {
+        finish_whole(st, end);
+    }
+}
+
+/* ---- time ---- */
+
+static void tick(mr_stream *st, int64_t now_us) {
+    const mr_gateway_conf *conf = st->table->conf;
+    int64_t age_s = (now_us - st->started_us) / 1000000;
+    mr_api_error e;
+    if (st->state == STREAM_PRODUCING && age_s >= conf->accept_timeout_s) {
+        mr_refuse(&e, 503, "not_accepted", NULL,
+                  "The request could not be queued in time; please try again.");
+        fail_and_cancel(st, st->table->cancelled_late, &e);
+    } else if (age_s >= conf->request_timeout_s + DEADLINE_GRACE) {
+        mr_refuse(&e, 504, "deadline_exceeded", NULL, "The answer took longer than %lld seconds.",
+                  (long long)conf->request_timeout_s);
+        fail_and_cancel(st, st->table->cancelled_late, &e);
+    } else if (st->streamed && st->state == STREAM_ACCEPTED &&
+               now_us - st->said_us >= conf->keep_alive_s * 1000000) {
+        say(st, MR_STR(MR_SSE_KEEP_ALIVE));
+    }
+}
+
+void mr_streams_tick(mr_streams *s) {
+    int64_t now_us = mr_mono_us();
+    for (mr_stream *st = LIST_FIRST(&s->all), *next; st; st = next) {
+        next = LIST_NEXT(st, in_table);
+        tick(st, now_us);
+    }
+}
+
+void mr_streams_fail_all(mr_streams *s, const mr_api_error *e) {
+    for (mr_stream *st; (st = LIST_FIRST(&s->all));) fail_and_cancel(st, s->cancelled_late, e);
+}
