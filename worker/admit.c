@@ -123,7 +123,7 @@ int mr_admit_push(mr_admit *q, mr_ticket *t, mr_str tenant, mr_error *err) {
     if (!of) return mr_fail(err, MR_ENOMEM, "out of memory");
     if (!of->line.first && of->clock < q->now) of->clock = q->now; /* no turns saved up while idle */
     t->tenant = of;
-    t->waiting = true;
+    t->line = q;
     line_insert(&of->line, t);
     q->waiting++;
     return 0;
@@ -131,22 +131,22 @@ int mr_admit_push(mr_admit *q, mr_ticket *t, mr_str tenant, mr_error *err) {
 
 void mr_admit_return(mr_admit *q, mr_ticket *t) {
     t->tenant = NULL;
-    t->waiting = true;
+    t->line = q;
     line_append(&q->returned, t);
     q->waiting++;
 }
 
-void mr_admit_remove(mr_admit *q, mr_ticket *t) {
-    if (!t->waiting) return;
-    line_remove(t->tenant ? &t->tenant->line : &q->returned, t);
-    t->waiting = false;
+void mr_admit_remove(mr_ticket *t) {
+    if (!t->line) return;
+    line_remove(t->tenant ? &t->tenant->line : &t->line->returned, t);
+    t->line->waiting--;
+    t->line = NULL;
     t->tenant = NULL;
-    q->waiting--;
 }
 
 mr_ticket *mr_admit_pop_returned(mr_admit *q) {
     mr_ticket *t = q->returned.first;
-    if (t) mr_admit_remove(q, t);
+    if (t) mr_admit_remove(t);
     return t;
 }
 
@@ -158,7 +158,7 @@ mr_ticket *mr_admit_pop(mr_admit *q) {
     t = of->line.first;
     q->now = of->clock;
     of->clock += (double)t->cost;
-    mr_admit_remove(q, t);
+    mr_admit_remove(t);
     drop_idle_tenants(q);
     return t;
 }

@@ -23,10 +23,10 @@ struct mr_tenant;
 
 typedef struct mr_ticket {
     struct mr_ticket *prev, *next;
-    struct mr_tenant *tenant; /* NULL when not in line, or among those that come back */
-    bool waiting;
-    int64_t cost;        /* tokens, as estimated */
-    int64_t deadline_ms; /* 0: none */
+    mr_admit *line;           /* NULL: in none */
+    struct mr_tenant *tenant; /* NULL among those that come back */
+    int64_t cost;             /* tokens, as estimated */
+    int64_t deadline_ms;      /* 0: none */
 } mr_ticket;
 
 mr_admit *mr_admit_new(mr_error *err);
@@ -40,7 +40,7 @@ void mr_admit_return(mr_admit *q, mr_ticket *t);
 mr_ticket *mr_admit_pop(mr_admit *q); /* NULL when empty */
 /* Only one that comes back, or NULL: for a worker that takes nothing new. */
 mr_ticket *mr_admit_pop_returned(mr_admit *q);
-void mr_admit_remove(mr_admit *q, mr_ticket *t); /* nothing when it is not in line */
+void mr_admit_remove(mr_ticket *t); /* nothing when it is in no line */
 
 /* The tenant took `tokens` more (or less, when negative) than its ticket's cost said. */
 void mr_admit_settle(mr_admit *q, mr_str tenant, int64_t tokens);

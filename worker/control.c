@@ -49,7 +49,7 @@ mr_control_reader *mr_control_new(const mr_kafka_conf *kafka, mr_loop *l, mr_met
         .topics = {c->topic}, .partition = -1, .start = MR_FROM_BEGINNING, .on_record = on_record, .arg = c};
     c->cancels = mr_recent_new(CANCELS, err);
     if (c->cancels && !c->arena) mr_fail(err, MR_ENOMEM, "out of memory for the control reader");
-    if (c->cancels && c->arena) c->consumer = mr_consumer_new(kafka, &opt, l, m, "worker", err);
+    if (c->cancels && c->arena) c->consumer = mr_consumer_new(kafka, &opt, l, m, "worker_control", err);
     if (c->consumer) return c;
     mr_control_free(c);
     return NULL;

@@ -42,7 +42,7 @@ struct mr_host {
     mr_buf out;
 
     host_state state;
-    char why[300]; /* the reason of the last change */
+    char why[500]; /* the reason of the last change */
     pid_t pid;
     int pidfd;
     struct event *gone;     /* on pidfd */

@@ -44,7 +44,7 @@ typedef struct mr_stream {
 
     int in_air;
     bool broken, ending;
-    char why[300];
+    char why[500];
     mr_buf end; /* the terminal record, kept until it is delivered */
     int end_tries;
     mr_tag delta_tag, end_tag;

@@ -1,0 +1,244 @@
+/* What the engine says, and how a request ends. See parts.h. */
+#include "base/log.h"
+#include "worker/parts.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_BREAKS 3 /* streams of one request that Kafka refused; then it is given up */
+
+/* ---- terminal records ---- */
+
+static double since_ms(const mr_job *j, int64_t us) {
+    /* created_ms is another machine's clock: what lies before the receipt is only an estimate */
+    double before = (double)(mr_now_ms() - j->created_ms) - (double)(mr_mono_us() - j->received_us) / 1e3;
+    double after = (double)(us - j->received_us) / 1e3;
+    return (before > 0 ? before : 0) + (after > 0 ? after : 0);
+}
+
+static void fill_timings(const mr_job *j, mr_timings *t) {
+    if (j->started_us) MR_SET(t, MR_TIMINGS_QUEUED_MS, queued_ms, since_ms(j, j->started_us));
+    if (j->first_token_us)
+        MR_SET(t, MR_TIMINGS_FIRST_TOKEN_MS, first_token_ms, since_ms(j, j->first_token_us));
+    MR_SET(t, MR_TIMINGS_TOTAL_MS, total_ms, since_ms(j, mr_mono_us()));
+}
+
+static void finish(mr_supervisor *s, mr_job *j, mr_response_end *end) {
+    int64_t now = mr_mono_us();
+    mr_job_set_state(j, MR_JOB_ENDING, mr_finish_names[end->finish_reason]);
+    fill_timings(j, &end->timings);
+    MR_MARK(end, MR_RESPONSE_END_TIMINGS);
+    mr_counter_add(s->metrics.finished[end->finish_reason], 1);
+    mr_histogram_observe(s->metrics.total, (double)(now - j->received_us) / 1e6);
+    mr_log(MR_INFO, "request finished", MR_S("request", j->id), MR_S("traceparent", j->trace),
+           MR_S("finish", mr_finish_names[end->finish_reason]), MR_I("tokens", j->stream.tokens),
+           MR_I("starts", j->starts), MR_F("seconds", (double)(now - j->received_us) / 1e6));
+    mr_stream_end(&j->stream, end);
+}
+
+void mr_answer_end(mr_supervisor *s, mr_job *j, int reason, const mr_usage *usage) {
+    mr_response_end end = {.set = 0};
+    MR_SET(&end, MR_RESPONSE_END_FINISH_REASON, finish_reason, reason);
+    if (usage) MR_SET(&end, MR_RESPONSE_END_USAGE, usage, *usage);
+    finish(s, j, &end);
+}
+
+static void fail_with(mr_supervisor *s, mr_job *j, int status, const char *code, const char *message,
+                      const mr_usage *usage) {
+    mr_response_end end = {.set = 0};
+    mr_response_error *e = &end.error;
+    MR_SET(e, MR_RESPONSE_ERROR_STATUS, status, status);
+    MR_SET(e, MR_RESPONSE_ERROR_TYPE, type,
+           status < 500 ? MR_STR("invalid_request_error") : MR_STR("server_error"));
+    if (*code) MR_SET(e, MR_RESPONSE_ERROR_CODE, code, mr_str_of(code));
+    MR_SET(e, MR_RESPONSE_ERROR_MESSAGE, message, mr_str_of(*message ? message : "the request failed"));
+    MR_MARK(&end, MR_RESPONSE_END_ERROR);
+    MR_SET(&end, MR_RESPONSE_END_FINISH_REASON, finish_reason, MR_FINISH_ERROR);
+    if (usage) MR_SET(&end, MR_RESPONSE_END_USAGE, usage, *usage);
+    finish(s, j, &end);
+}
+
+void mr_answer_error(mr_supervisor *s, mr_job *j, int status, const char *code, const char *message) {
+    fail_with(s, j, status, code, message, NULL);
+}
+
+/* ---- stopped before the end ---- */
+
+static void restart_stream(mr_supervisor *s, mr_job *j) {
+    mr_stream_restart(&j->stream);
+    j->ntokens = 0;
+    mr_dispatch_wait(s, j, "its stream broke");
+}
+
+void mr_answer_stopped(mr_supervisor *s, mr_job *j, const mr_usage *usage) {
+    switch (j->stop) {
+    case MR_STOP_CANCEL: mr_answer_end(s, j, MR_FINISH_CANCELLED, usage); break;
+    case MR_STOP_DEADLINE:
+        fail_with(s, j, 504, "deadline_exceeded", "the answer was not complete before the request's deadline",
+                  usage);
+        break;
+    case MR_STOP_PARK:
+        j->parked = true;
+        mr_dispatch_wait(s, j, "steps aside for a trial");
+        break;
+    case MR_STOP_BROKEN: restart_stream(s, j); break;
+    case MR_STOP_NONE: fail_with(s, j, 500, "engine_error", "the engine stopped this answer", usage); break;
+    }
+}
+
+void mr_answer_stop(mr_supervisor *s, mr_job *j, mr_stop why) {
+    if (j->state == MR_JOB_ENDING || j->stop == MR_STOP_BROKEN) return;
+    if (j->state == MR_JOB_RUNNING || j->state == MR_JOB_STOPPING) {
+        mr_dispatch_stop(s, j, why);
+        return;
+    }
+    j->stop = why;
+    if (j->state == MR_JOB_LOOKING) return; /* seen when Redis has answered */
+    mr_admit_remove(&j->ticket);
+    mr_answer_stopped(s, j, NULL);
+}
+
+/* ---- given up ---- */
+
+static void bury(mr_supervisor *s, mr_job *j, const char *why, bool last) {
+    mr_error err;
+    const mr_burial b = {.partition = j->partition,
+                         .offset = j->offset,
+                         .record = mr_buf_str(&j->request),
+                         .request = mr_str_of(j->id),
+                         .trace = mr_str_of(j->trace),
+                         .why = why,
+                         .attempts = j->starts,
+                         .last = last};
+    if (mr_receive_bury(s, &b, &err)) mr_log(MR_ERROR, "dead letter not written", MR_S("error", err.msg));
+}
+
+void mr_answer_condemn(mr_supervisor *s, mr_job *j) {
+    char why[700];
+    snprintf(why, sizeof(why), "started %lld times and never ended; last: %s", (long long)j->starts,
+             *s->last_death ? s->last_death : "its worker died");
+    bury(s, j, why, false);
+    mr_answer_error(s, j, 500, "request_failed_repeatedly",
+                    "this request stopped the engine several times and was given up");
+}
+
+/* Not even its terminal record can be written: what is left is the dead letter. */
+static void abandon(mr_supervisor *s, mr_job *j, const char *why) {
+    if (j->state == MR_JOB_RUNNING) mr_dispatch_stop(s, j, MR_STOP_CANCEL);
+    if (j->engine_id) mr_dispatch_left(s, j);
+    mr_admit_remove(&j->ticket);
+    bury(s, j, why, true);
+    mr_jobs_remove(s->jobs, j);
+    mr_dispatch(s);
+}
+
+/* ---- what the stream says ---- */
+
+static void on_ended(void *owner) {
+    mr_job *j = owner;
+    mr_supervisor *s = j->of;
+    mr_job_finished(s, j);
+    mr_supervisor_check_drained(s);
+}
+
+static void on_broken(void *owner, const char *why) {
+    mr_job *j = owner;
+    mr_supervisor *s = j->of;
+    if (s->closing) return;
+    mr_log(MR_WARN, "answer could not be published", MR_S("request", j->id), MR_S("error", why));
+    if (++j->breaks >= MAX_BREAKS) {
+        abandon(s, j, why);
+    } else if (j->state == MR_JOB_RUNNING) {
+        mr_dispatch_stop(s, j, MR_STOP_BROKEN);
+    } else {
+        mr_admit_remove(&j->ticket);
+        restart_stream(s, j);
+        mr_dispatch(s);
+    }
+}
+
+int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, mr_error *err) {
+    const mr_stream_options opt = {.publisher = s->publisher,
+                                   .loop = s->loop,
+                                   .request = mr_str_of(j->id),
+                                   .trace = mr_str_of(j->trace),
+                                   .partition = reply_to,
+                                   .ended = on_ended,
+                                   .broken = on_broken,
+                                   .owner = j};
+    return mr_stream_open(&j->stream, &opt, err);
+}
+
+/* ---- what the engine says ---- */
+
+static void out_of_step(mr_supervisor *s, mr_job *j, const char *why) {
+    mr_log(MR_ERROR, "engine host is out of step", MR_S("request", j->id), MR_S("reason", why));
+    mr_dispatch_stop(s, j, MR_STOP_CANCEL);
+    mr_dispatch_left(s, j);
+    mr_answer_error(s, j, 500, "engine_error", why);
+    mr_dispatch(s);
+}
+
+static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
+    mr_job *j = mr_dispatch_find(s, f->id);
+    if (!j) return;
+    if (f->index != j->ntokens || (f->logprobs.n && f->logprobs.n != f->tokens.n)) {
+        out_of_step(s, j, "the engine skipped or repeated a token");
+        return;
+    }
+    if (!mr_job_add_tokens(j, f->tokens.v, f->tokens.n)) {
+        out_of_step(s, j, "out of memory");
+        return;
+    }
+    mr_counter_add(s->metrics.tokens, f->tokens.n);
+    if (!j->first_token_us) {
+        j->first_token_us = mr_mono_us();
+        mr_histogram_observe(s->metrics.first_token, (double)(j->first_token_us - j->received_us) / 1e6);
+    }
+    mr_stream_text(&j->stream, f->channel, f->text, f->tokens.n, f->logprobs.v, f->logprobs.n);
+    mr_dispatch_progress(s, j);
+}
+
+static mr_usage usage_of(const mr_frame_end *f) {
+    mr_usage u = {.set = 0};
+    MR_SET(&u, MR_USAGE_PROMPT_TOKENS, prompt_tokens, f->prompt_tokens);
+    MR_SET(&u, MR_USAGE_COMPLETION_TOKENS, completion_tokens, f->completion_tokens);
+    MR_SET(&u, MR_USAGE_REASONING_TOKENS, reasoning_tokens, f->reasoning_tokens);
+    MR_SET(&u, MR_USAGE_PROMPT_CACHE_HIT_TOKENS, prompt_cache_hit_tokens, f->cached_tokens);
+    return u;
+}
+
+static void on_end(mr_supervisor *s, const mr_frame_end *f) {
+    mr_job *j = mr_dispatch_find(s, f->id);
+    if (!j) return;
+    char code[65], message[2001];
+    mr_usage usage = usage_of(f);
+    mr_dispatch_left(s, j);
+    mr_admit_settle(s->line, mr_str_of(j->tenant), f->prompt_tokens + f->completion_tokens - j->ticket.cost);
+    mr_counter_add(s->metrics.prompt_tokens, (uint64_t)f->prompt_tokens);
+    mr_stream_text(&j->stream, f->channel, f->text, 0, NULL, 0);
+    if (j->stop == MR_STOP_BROKEN || f->finish == MR_FINISH_CANCELLED) {
+        mr_answer_stopped(s, j, &usage);
+    } else if (f->finish == MR_FINISH_ERROR) {
+        snprintf(code, sizeof(code), "%.*s", MR_FMT(f->code));
+        snprintf(message, sizeof(message), "%.*s", MR_FMT(f->message));
+        fail_with(s, j, f->status >= 400 ? (int)f->status : 500, code, message, &usage);
+    } else {
+        mr_answer_end(s, j, f->finish, &usage);
+    }
+    mr_dispatch(s);
+}
+
+static void on_load(mr_supervisor *s, const mr_frame_load *f) {
+    mr_gauge_set(s->metrics.batch, (double)f->running);
+    mr_gauge_set(s->metrics.kv_usage, f->kv_blocks ? (double)f->kv_blocks_used / (double)f->kv_blocks : 0);
+}
+
+void mr_answer_frame(void *supervisor, const mr_frame *f) {
+    switch (f->type) {
+    case MR_FRAME_TOKENS: on_tokens(supervisor, &f->tokens); break;
+    case MR_FRAME_END: on_end(supervisor, &f->end); break;
+    case MR_FRAME_LOAD: on_load(supervisor, &f->load); break;
+    default: break; /* what newer hosts say */
+    }
+}

@@ -1,0 +1,99 @@
+/* What the supervisor's files share, and nobody else includes.
+ *
+ *     receive.c     records in: decoded, recognised when they come again, looked up, put in line
+ *     dispatch.c    who runs next, and what to do when the engine dies
+ *     answer.c      what the engine says, and how a request ends
+ *     supervisor.c  wiring, readiness, drain
+ */
+#ifndef MR_WORKER_PARTS_H
+#define MR_WORKER_PARTS_H
+
+#include "worker/control.h"
+#include "worker/host.h"
+#include "worker/job.h"
+#include "worker/recent.h"
+#include "worker/starts.h"
+#include "worker/supervisor.h"
+
+#define MR_MAX_STARTS 3 /* a request that took its engine or worker down so often is given up */
+
+typedef struct mr_worker_metrics {
+    mr_gauge *running, *waiting, *kv_usage, *batch, *engine_up;
+    mr_counter *tokens, *prompt_tokens, *host_restarts, *redelivered, *trials;
+    mr_counter *finished[MR_FINISH_ERROR + 1];
+    mr_histogram *first_token, *queued, *total;
+} mr_worker_metrics;
+
+struct mr_supervisor {
+    mr_supervisor_options opt;
+    mr_loop *loop;
+    mr_worker_metrics metrics;
+    char id[200], model[200], topic[250], group[300], engine_host[4096];
+    const char *host_argv[16];
+    char numbers[3][24]; /* of host_argv */
+
+    mr_publisher *publisher;
+    mr_consumer *consumer;
+    mr_control_reader *control;
+    mr_store *store;
+    mr_host *host;
+    mr_timer *tick;
+    mr_arena *arena; /* of the record being received */
+
+    mr_jobs *jobs;
+    mr_recent *finished; /* records answered here, should they come again */
+    mr_admit *line;
+    mr_admit *suspects; /* each is to run alone */
+    mr_job *trial;      /* the one that does */
+    mr_job **slots;     /* what is in the engine, by engine_id modulo nslots */
+    int nslots, running;
+    int64_t last_engine_id;
+    bool full, closing;
+    char last_death[500]; /* of the engine */
+    int64_t drain_until_us;
+};
+
+/* A record that is given up. */
+typedef struct mr_burial {
+    int32_t partition;
+    int64_t offset;
+    mr_str record, request, trace; /* request and trace may be empty */
+    const char *why;
+    int64_t attempts;
+    bool last; /* no terminal record follows that would finish it */
+} mr_burial;
+
+/* receive.c */
+bool mr_receive(void *supervisor, const mr_record *r);
+void mr_receive_revoked(void *supervisor, const char *topic, int32_t partition);
+int mr_receive_bury(mr_supervisor *s, const mr_burial *b, mr_error *err);
+void mr_receive_buried(void *supervisor, int32_t partition, int64_t offset);
+void mr_receive_resume(mr_supervisor *s); /* takes records again when there is room */
+void mr_job_finished(mr_supervisor *s,
+                     mr_job *j); /* its terminal record is in Kafka: the record is done, j freed */
+
+/* dispatch.c */
+void mr_dispatch(mr_supervisor *s);                                  /* starts what may start */
+void mr_dispatch_wait(mr_supervisor *s, mr_job *j, const char *why); /* into the line that is right for it */
+void mr_dispatch_stop(mr_supervisor *s, mr_job *j, mr_stop why);
+void mr_dispatch_left(mr_supervisor *s, mr_job *j); /* it is no more in the engine */
+void mr_dispatch_progress(mr_supervisor *s, mr_job *j);
+void mr_dispatch_ready(void *supervisor, const mr_frame_ready *f);
+void mr_dispatch_lost(void *supervisor, const char *why);
+mr_job *mr_dispatch_find(const mr_supervisor *s, int64_t engine_id);
+
+/* answer.c */
+void mr_answer_frame(void *supervisor, const mr_frame *f);
+int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, mr_error *err);
+/* The terminal record. usage: NULL where there is none. */
+void mr_answer_end(mr_supervisor *s, mr_job *j, int finish, const mr_usage *usage);
+void mr_answer_error(mr_supervisor *s, mr_job *j, int status, const char *code, const char *message);
+void mr_answer_stopped(mr_supervisor *s, mr_job *j, const mr_usage *usage); /* as j->stop says */
+/* The same for one in any state: takes it out of the line, or tells the engine. */
+void mr_answer_stop(mr_supervisor *s, mr_job *j, mr_stop why);
+void mr_answer_condemn(mr_supervisor *s, mr_job *j); /* it took its engine down too often */
+
+/* supervisor.c */
+void mr_supervisor_check_drained(mr_supervisor *s);
+
+#endif

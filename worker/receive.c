@@ -1,0 +1,255 @@
+/* Records in, and records done. See parts.h. */
+#include "base/log.h"
+#include "schemas/hash.h"
+#include "worker/parts.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MR_TABLE "worker/sender.def"
+#include "schemas/table_declare.h"
+#define MR_TABLE "worker/sender.def"
+#include "schemas/table_define.h"
+
+#define LETTERS_MAX     64  /* on their way to chat.dead; more wait in Kafka */
+#define ANSWER_TOKENS   512 /* what an answer costs in line when the request sets no limit */
+#define BYTES_PER_TOKEN 4
+
+/* ---- room ---- */
+
+static bool has_room(const mr_supervisor *s, int share) {
+    int waiting = mr_jobs_count(s->jobs) - s->running;
+    size_t bytes = (size_t)s->opt.worker->queue_mb << 20;
+    return waiting * 100 < s->opt.worker->queue * share &&
+           mr_jobs_bytes(s->jobs) * 100 < bytes * (size_t)share &&
+           mr_publisher_letters(s->publisher) * 100 < LETTERS_MAX * share;
+}
+
+/* Not before a quarter is free: pausing and resuming flush what was fetched ahead. */
+void mr_receive_resume(mr_supervisor *s) {
+    if (!s->full || mr_loop_draining(s->loop) || !has_room(s, 75)) return;
+    s->full = false;
+    mr_consumer_resume(s->consumer);
+}
+
+/* ---- records that come again ---- */
+
+static mr_str place_key(const mr_job *j, char out[256]) {
+    int n = snprintf(out, 256, "%" PRId32 "/%" PRId64 "/%s", j->partition, j->offset, j->id);
+    return (mr_str){out, (size_t)n};
+}
+
+/* True when the record needs no job of its own. */
+static bool recognise(mr_supervisor *s, const mr_record *r, mr_str id) {
+    char key[256];
+    mr_job *j = mr_jobs_find(s->jobs, id);
+    int n = snprintf(key, sizeof(key), "%" PRId32 "/%" PRId64 "/%.*s", r->partition, r->offset, MR_FMT(id));
+    if (j && j->partition == r->partition && j->offset == r->offset) {
+        j->ours = true; /* it came back to us after a rebalance, and is still in our hands */
+        if (j->starts) mr_starts_set(s->store, id, j->starts);
+    } else if (j || mr_recent_has(s->finished, (mr_str){key, (size_t)n})) {
+        mr_bus_done(s->consumer, r->topic, r->partition, r->offset);
+    } else {
+        return false;
+    }
+    mr_counter_add(s->metrics.redelivered, 1);
+    return true;
+}
+
+/* ---- a new job ---- */
+
+static int64_t cost_of(const mr_chat_request *q, const mr_record *r) {
+    bool limit = MR_HAS(q, MR_CHAT_REQUEST_SAMPLING) && MR_HAS(&q->sampling, MR_SAMPLING_MAX_TOKENS);
+    int64_t answer = limit && q->sampling.max_tokens < ANSWER_TOKENS ? q->sampling.max_tokens : ANSWER_TOKENS;
+    return answer + (int64_t)(r->value.n / BYTES_PER_TOKEN);
+}
+
+/* A request without a seed gets one that every attempt finds again. */
+static void fill_in_seed(mr_chat_request *q) {
+    if (MR_HAS(q, MR_CHAT_REQUEST_SAMPLING) && MR_HAS(&q->sampling, MR_SAMPLING_SEED)) return;
+    int64_t seed = (int64_t)(mr_text_hash_feed(mr_text_hash_init(), q->id) >> 1);
+    MR_SET(&q->sampling, MR_SAMPLING_SEED, seed, seed);
+    MR_MARK(q, MR_CHAT_REQUEST_SAMPLING);
+}
+
+static void place(mr_job *j, const mr_record *r) {
+    j->partition = r->partition;
+    j->offset = r->offset;
+    j->ours = true;
+    j->created_ms = r->timestamp_ms;
+    j->received_us = mr_mono_us();
+    mr_str trace = mr_record_header(r, "traceparent");
+    snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(trace));
+}
+
+static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record *r, mr_error *err) {
+    place(j, r);
+    if (MR_HAS(q, MR_CHAT_REQUEST_CREATED_MS)) j->created_ms = q->created_ms;
+    if (MR_HAS(q, MR_CHAT_REQUEST_TRACE)) snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(q->trace));
+    snprintf(j->tenant, sizeof(j->tenant), "%.*s", MR_FMT(q->tenant));
+    j->ticket.cost = cost_of(q, r);
+    j->ticket.deadline_ms = MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS) ? q->deadline_ms : 0;
+    fill_in_seed(q);
+    if (mr_pack(&mr_chat_request_def, q, &j->request, err)) return -1;
+    mr_jobs_weigh(s->jobs, j);
+    int32_t reply_to = MR_HAS(q, MR_CHAT_REQUEST_REPLY_TO) ? (int32_t)q->reply_to : -1;
+    return mr_answer_open(s, j, reply_to, err);
+}
+
+/* What Redis knows of earlier starts. */
+static void on_starts(void *owner, int64_t starts, bool ended) {
+    mr_job *j = owner;
+    mr_supervisor *s = j->of;
+    j->starts = starts;
+    if (s->closing) {
+        /* freed with the table */
+    } else if (!j->ours) {
+        mr_jobs_remove(s->jobs, j);
+    } else if (ended) {
+        mr_counter_add(s->metrics.redelivered, 1);
+        mr_job_finished(s, j);
+    } else if (j->stop != MR_STOP_NONE) {
+        mr_answer_stopped(s, j, NULL);
+    } else {
+        mr_dispatch_wait(s, j, "received");
+        mr_dispatch(s);
+    }
+}
+
+static int take(mr_supervisor *s, mr_chat_request *q, const mr_record *r, mr_error *err) {
+    mr_job *j = mr_jobs_add(s->jobs, q->id, err);
+    if (!j) return -1;
+    j->of = s;
+    if (fill(s, j, q, r, err)) {
+        mr_jobs_remove(s->jobs, j);
+        return -1;
+    }
+    if (mr_control_cancelled(s->control, q->id)) j->stop = MR_STOP_CANCEL;
+    mr_starts_look(s->store, q->id, r->partition, r->offset, on_starts, j);
+    return 0;
+}
+
+/* ---- records that are no requests ---- */
+
+int mr_receive_bury(mr_supervisor *s, const mr_burial *b, mr_error *err) {
+    mr_dead d = {.set = 0};
+    MR_SET(&d, MR_DEAD_V, v, MR_SCHEMA_VERSION);
+    MR_SET(&d, MR_DEAD_TOPIC, topic, mr_str_of(s->topic));
+    MR_SET(&d, MR_DEAD_PARTITION, partition, b->partition);
+    MR_SET(&d, MR_DEAD_OFFSET, offset, b->offset);
+    MR_SET(&d, MR_DEAD_STAGE, stage, MR_STR("worker"));
+    MR_SET(&d, MR_DEAD_REASON, reason, mr_str_of(b->why));
+    MR_SET(&d, MR_DEAD_ATTEMPTS, attempts, b->attempts);
+    MR_SET(&d, MR_DEAD_CREATED_MS, created_ms, mr_now_ms());
+    MR_SET(&d, MR_DEAD_RECORD, record, b->record);
+    if (b->request.n) MR_SET(&d, MR_DEAD_REQUEST, request, b->request);
+    mr_log(MR_WARN, "record given up", MR_I("partition", b->partition), MR_I("offset", b->offset),
+           MR_SS("request", b->request), MR_S("reason", b->why));
+    return mr_publisher_dead(s->publisher, &d, b->trace, b->last, err);
+}
+
+static int bury(mr_supervisor *s, const mr_record *r, const char *why, mr_str id, bool last, mr_error *err) {
+    const mr_burial b = {.partition = r->partition,
+                         .offset = r->offset,
+                         .record = r->value,
+                         .request = id,
+                         .trace = mr_record_header(r, "traceparent"),
+                         .why = why,
+                         .last = last};
+    return mr_receive_bury(s, &b, err);
+}
+
+/* Its sender is known, and waits. */
+static int refuse(mr_supervisor *s, const mr_record *r, const mr_sender *from, const char *why,
+                  mr_error *err) {
+    if (recognise(s, r, from->id)) return 0;
+    mr_job *j = mr_jobs_add(s->jobs, from->id, err);
+    if (!j) return -1;
+    j->of = s;
+    place(j, r);
+    int32_t reply_to = MR_HAS(from, MR_SENDER_REPLY_TO) ? (int32_t)from->reply_to : -1;
+    if (mr_answer_open(s, j, reply_to, err) || bury(s, r, why, from->id, false, err)) {
+        mr_jobs_remove(s->jobs, j);
+        return -1;
+    }
+    mr_answer_error(s, j, 400, "invalid_request", why);
+    return 0;
+}
+
+static int reject(mr_supervisor *s, const mr_record *r, const char *why, mr_error *err) {
+    mr_sender from;
+    mr_error unused;
+    mr_arena_reset(s->arena);
+    if (mr_decode(&mr_sender_def, r->value, mr_record_header(r, "content-type"), s->arena, &from, &unused) ==
+            0 &&
+        mr_id_ok(from.id)) {
+        return refuse(s, r, &from, why, err);
+    }
+    return bury(s, r, why, MR_STR(""), true, err);
+}
+
+/* ---- callbacks of the consumer ---- */
+
+bool mr_receive(void *supervisor, const mr_record *r) {
+    mr_supervisor *s = supervisor;
+    mr_chat_request q;
+    mr_error bad, err;
+    if (mr_loop_draining(s->loop)) return false;
+    if (!has_room(s, 100)) {
+        s->full = true;
+        mr_consumer_pause(s->consumer);
+        return false;
+    }
+    mr_arena_reset(s->arena);
+    int rc = 0;
+    if (mr_decode(&mr_chat_request_def, r->value, mr_record_header(r, "content-type"), s->arena, &q, &bad)) {
+        rc = reject(s, r, bad.msg, &err);
+    } else if (!recognise(s, r, q.id)) {
+        rc = take(s, &q, r, &err);
+    }
+    if (rc == 0) return true;
+    mr_log(MR_ERROR, "record not taken, trying again", MR_I("offset", r->offset), MR_S("error", err.msg));
+    s->full = true;
+    mr_consumer_pause(s->consumer);
+    return false;
+}
+
+/* What has not begun is dropped: it comes again, here or elsewhere. What has begun goes on, because the partition mostly
+ * comes back, and then it is recognised; should another worker do it as well, readers join both by offset and hash.
+ * It isn't the request's fault, so the start does not count. */
+static void let_go(mr_supervisor *s, mr_job *j) {
+    j->ours = false;
+    if (j->state == MR_JOB_WAITING && j->ntokens == 0 && j->starts == 0) {
+        mr_admit_remove(&j->ticket);
+        mr_jobs_remove(s->jobs, j);
+    } else if (j->starts) {
+        mr_starts_set(s->store, mr_str_of(j->id), j->starts - 1);
+    }
+}
+
+void mr_receive_revoked(void *supervisor, const char *topic, int32_t partition) {
+    mr_supervisor *s = supervisor;
+    (void)topic;
+    if (s->closing) return;
+    for (mr_job *j = mr_jobs_first(s->jobs), *next; j; j = next) {
+        next = j->next;
+        if (j->partition == partition) let_go(s, j);
+    }
+    mr_receive_resume(s);
+}
+
+void mr_receive_buried(void *supervisor, int32_t partition, int64_t offset) {
+    mr_supervisor *s = supervisor;
+    mr_bus_done(s->consumer, s->topic, partition, offset);
+    mr_receive_resume(s);
+}
+
+void mr_job_finished(mr_supervisor *s, mr_job *j) {
+    char key[256];
+    mr_recent_add(s->finished, place_key(j, key));
+    mr_starts_end(s->store, mr_str_of(j->id), j->partition, j->offset);
+    if (j->ours) mr_bus_done(s->consumer, s->topic, j->partition, j->offset);
+    mr_jobs_remove(s->jobs, j);
+    mr_receive_resume(s);
+}

@@ -1,0 +1,266 @@
+/* The supervisor: wiring, readiness, drain. See supervisor.h and parts.h. */
+#include "worker/supervisor.h"
+
+#include "base/log.h"
+#include "worker/parts.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TICK_MS        100
+#define FINISHED       8192 /* records answered here that are recognised when they come again */
+#define RECORD_MEMORY  (64u << 20)
+#define FLUSH_MS       5000
+#define DRAIN_GRACE_MS 3000 /* past drain_s, for what has ended to reach Kafka and Redis */
+
+/* ---- names ---- */
+
+static void base_name(const char *path, char *out, size_t cap) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t start = n;
+    while (start > 0 && path[start - 1] != '/') start--;
+    snprintf(out, cap, "%.*s", (int)(n - start), path + start);
+}
+
+static void fill_names(mr_supervisor *s) {
+    const mr_worker_conf *w = s->opt.worker;
+    char host[HOST_NAME_MAX + 1] = "worker";
+    gethostname(host, sizeof(host) - 1);
+    if (*w->id) {
+        snprintf(s->id, sizeof(s->id), "%s", w->id);
+    } else {
+        snprintf(s->id, sizeof(s->id), "%s-%d", host, (int)getpid());
+    }
+    if (*w->model_name) {
+        snprintf(s->model, sizeof(s->model), "%s", w->model_name);
+    } else {
+        base_name(w->model, s->model, sizeof(s->model));
+    }
+    mr_bus_generate_topic(s->opt.kafka, w->pool, w->color, s->topic);
+    snprintf(s->group, sizeof(s->group), "%smillrace-worker-%s-%s", s->opt.kafka->prefix, w->pool, w->color);
+}
+
+static int find_engine_host(mr_supervisor *s, mr_error *err) {
+    if (*s->opt.worker->engine_host) {
+        snprintf(s->engine_host, sizeof(s->engine_host), "%s", s->opt.worker->engine_host);
+    } else {
+        char self[PATH_MAX];
+        ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+        if (n < 0) return mr_fail(err, MR_EIO, "/proc/self/exe cannot be read: set worker.engine_host");
+        self[n] = '\0';
+        *strrchr(self, '/') = '\0';
+        snprintf(s->engine_host, sizeof(s->engine_host), "%.4000s/millrace-engine-host", self);
+    }
+    if (access(s->engine_host, X_OK) == 0) return 0;
+    return mr_fail(err, MR_ENOTFOUND, "no engine host at %.300s: build it, or set worker.engine_host",
+                   s->engine_host);
+}
+
+static void fill_host_argv(mr_supervisor *s) {
+    const mr_worker_conf *w = s->opt.worker;
+    const int64_t numbers[3] = {w->threads, w->max_seqs, w->max_context};
+    static const char *const flags[3] = {"--threads", "--max-seqs", "--max-context"};
+    int n = 0;
+    s->host_argv[n++] = s->engine_host;
+    s->host_argv[n++] = "--model";
+    s->host_argv[n++] = w->model;
+    for (int i = 0; i < 3; i++) {
+        snprintf(s->numbers[i], sizeof(s->numbers[i]), "%lld", (long long)numbers[i]);
+        s->host_argv[n++] = flags[i];
+        s->host_argv[n++] = s->numbers[i];
+    }
+    if (*w->chat_template) {
+        s->host_argv[n++] = "--chat-template";
+        s->host_argv[n++] = w->chat_template;
+    }
+    s->host_argv[n] = NULL;
+}
+
+/* ---- metrics and readiness ---- */
+
+static void add_metrics(mr_worker_metrics *w, mr_metrics *m) {
+    w->running = mr_gauge_new(m, "millrace_worker_running_requests", NULL, "Requests in the engine.");
+    w->waiting =
+        mr_gauge_new(m, "millrace_worker_waiting_requests", NULL, "Requests in line for the engine.");
+    w->kv_usage = mr_gauge_new(m, "millrace_worker_kv_usage_ratio", NULL, "Share of the KV cache in use.");
+    w->batch = mr_gauge_new(m, "millrace_worker_batch_sequences", NULL, "Sequences in the engine's batch.");
+    w->engine_up = mr_gauge_new(m, "millrace_worker_engine_up", NULL, "1 while the engine host is ready.");
+    w->tokens = mr_counter_new(m, "millrace_worker_generated_tokens_total", NULL, "Tokens generated.");
+    w->prompt_tokens =
+        mr_counter_new(m, "millrace_worker_prompt_tokens_total", NULL, "Prompt tokens of finished requests.");
+    w->host_restarts = mr_counter_new(m, "millrace_worker_engine_lost_total", NULL,
+                                      "Engine hosts that died or were killed because they hung.");
+    w->redelivered = mr_counter_new(m, "millrace_worker_redelivered_total", NULL,
+                                    "Records that came again and were not started again.");
+    w->trials = mr_counter_new(m, "millrace_worker_trials_total", NULL,
+                               "Requests that ran alone because engines died while they ran.");
+    w->first_token =
+        mr_histogram_new(m, "millrace_worker_first_token_seconds", NULL, "Receipt to first token.");
+    w->queued = mr_histogram_new(m, "millrace_worker_queued_seconds", NULL, "Receipt to start.");
+    w->total = mr_histogram_new(m, "millrace_worker_request_seconds", NULL, "Receipt to end.");
+    for (int i = 0; i <= MR_FINISH_ERROR; i++) {
+        char labels[64];
+        snprintf(labels, sizeof(labels), "finish=\"%s\"", mr_finish_names[i]);
+        w->finished[i] = mr_counter_new(m, "millrace_worker_requests_total", labels, "Requests finished.");
+    }
+}
+
+static bool is_ready(void *arg, char *why, size_t cap) {
+    const mr_supervisor *s = arg;
+    const char *reason = mr_loop_draining(s->loop)                ? "draining"
+                         : !mr_host_ready(s->host)                ? mr_host_why(s->host)
+                         : !mr_publisher_connected(s->publisher)  ? "Kafka is not connected"
+                         : mr_consumer_assigned(s->consumer) == 0 ? "no partitions are assigned"
+                                                                  : NULL;
+    if (reason) snprintf(why, cap, "%s", reason);
+    return reason == NULL;
+}
+
+/* ---- time passes ---- */
+
+static void on_cancel(void *arg, mr_str request) {
+    mr_supervisor *s = arg;
+    mr_job *j = mr_jobs_find(s->jobs, request);
+    if (!j) return;
+    mr_answer_stop(s, j, MR_STOP_CANCEL);
+    mr_dispatch(s);
+}
+
+static void stop_expired(mr_supervisor *s) {
+    int64_t now = mr_now_ms();
+    for (mr_job *j = mr_jobs_first(s->jobs); j; j = j->next) {
+        if (!j->ticket.deadline_ms || now < j->ticket.deadline_ms) continue;
+        if (j->stop == MR_STOP_NONE || j->stop == MR_STOP_PARK) mr_answer_stop(s, j, MR_STOP_DEADLINE);
+    }
+}
+
+static bool begun(const mr_job *j) {
+    return j->state != MR_JOB_LOOKING && (j->state != MR_JOB_WAITING || j->started_us);
+}
+
+void mr_supervisor_check_drained(mr_supervisor *s) {
+    if (!mr_loop_draining(s->loop) || s->closing || mr_publisher_letters(s->publisher)) return;
+    for (const mr_job *j = mr_jobs_first(s->jobs); j; j = j->next) {
+        if (begun(j)) return;
+    }
+    mr_loop_stop(s->loop);
+}
+
+/* The rest goes to other workers, and being stopped here is not its fault. */
+static void give_up_drain(mr_supervisor *s) {
+    for (const mr_job *j = mr_jobs_first(s->jobs); j; j = j->next) {
+        if (begun(j) && j->starts) mr_starts_set(s->store, mr_str_of(j->id), j->starts - 1);
+    }
+    mr_log(MR_WARN, "drain ends with requests unfinished: other workers take them",
+           MR_I("running", s->running));
+    mr_loop_stop(s->loop);
+}
+
+static void on_tick(void *arg) {
+    mr_supervisor *s = arg;
+    stop_expired(s);
+    mr_dispatch(s);
+    mr_supervisor_check_drained(s);
+    if (s->drain_until_us && mr_mono_us() > s->drain_until_us) give_up_drain(s);
+}
+
+static void on_drain(void *arg) {
+    mr_supervisor *s = arg;
+    mr_consumer_pause(s->consumer);
+    s->drain_until_us = mr_mono_us() + s->opt.worker->drain_s * 1000000;
+    mr_supervisor_check_drained(s);
+}
+
+/* ---- life ---- */
+
+static int open_tables(mr_supervisor *s, mr_error *err) {
+    s->jobs = mr_jobs_new(err);
+    if (s->jobs) s->finished = mr_recent_new(FINISHED, err);
+    if (s->finished) s->line = mr_admit_new(err);
+    if (s->line) s->suspects = mr_admit_new(err);
+    if (!s->suspects) return -1;
+    s->arena = mr_arena_new(RECORD_MEMORY);
+    return s->arena ? 0 : mr_fail(err, MR_ENOMEM, "out of memory for records");
+}
+
+static int start_engine(mr_supervisor *s, mr_error *err) {
+    const mr_worker_conf *w = s->opt.worker;
+    if (!*w->model)
+        return mr_fail(err, MR_EINVAL, "worker.model is empty: set it to the folder of a checkpoint");
+    if (find_engine_host(s, err)) return -1;
+    fill_host_argv(s);
+    const mr_host_options opt = {.argv = s->host_argv,
+                                 .pid_file = *w->engine_pid_file ? w->engine_pid_file : NULL,
+                                 .step_timeout_ms = (int)(w->step_timeout_s * 1000),
+                                 .start_timeout_ms = (int)w->start_timeout_s * 1000,
+                                 .ready = mr_dispatch_ready,
+                                 .frame = mr_answer_frame,
+                                 .lost = mr_dispatch_lost,
+                                 .arg = s};
+    s->host = mr_host_new(&opt, s->loop, err);
+    return s->host ? 0 : -1;
+}
+
+static int connect_all(mr_supervisor *s, mr_metrics *m, mr_error *err) {
+    const mr_publisher_options pub = {
+        .kafka = s->opt.kafka, .worker = s->id, .model = s->model, .buried = mr_receive_buried, .arg = s};
+    const mr_consumer_options con = {.group = s->group,
+                                     .topics = {s->topic},
+                                     .partition = -1,
+                                     .start = MR_FROM_COMMITTED,
+                                     .on_record = mr_receive,
+                                     .on_revoked = mr_receive_revoked,
+                                     .arg = s};
+    s->store = mr_store_new(s->opt.redis, s->loop, m, "worker", err);
+    if (s->store) s->publisher = mr_publisher_new(&pub, s->loop, m, err);
+    if (s->publisher) s->control = mr_control_new(s->opt.kafka, s->loop, m, on_cancel, s, err);
+    if (s->control) s->consumer = mr_consumer_new(s->opt.kafka, &con, s->loop, m, "worker", err);
+    return s->consumer ? 0 : -1;
+}
+
+mr_supervisor *mr_supervisor_new(const mr_supervisor_options *opt, mr_loop *l, mr_metrics *m, mr_error *err) {
+    mr_supervisor *s = calloc(1, sizeof(*s));
+    if (!s) {
+        mr_fail(err, MR_ENOMEM, "out of memory for the supervisor");
+        return NULL;
+    }
+    const mr_worker_conf *w = opt->worker;
+    *s = (mr_supervisor){.opt = *opt, .loop = l};
+    fill_names(s);
+    add_metrics(&s->metrics, m);
+    if (open_tables(s, err) || start_engine(s, err) || connect_all(s, m, err)) goto fail;
+    s->tick = mr_timer_new(l, TICK_MS, on_tick, s, err);
+    if (!s->tick) goto fail;
+    if (w->metrics_port && mr_metrics_serve(m, l, w->metrics_host, (int)w->metrics_port, is_ready, s, err))
+        goto fail;
+    mr_loop_on_drain(l, (int)w->drain_s * 1000 + DRAIN_GRACE_MS, on_drain, s);
+    mr_log(MR_INFO, "worker started", MR_S("id", s->id), MR_S("topic", s->topic), MR_S("model", s->model));
+    return s;
+fail:
+    mr_supervisor_free(s);
+    return NULL;
+}
+
+/* The engine first: nothing new comes then. The producer before the consumer, which commits what was delivered. The jobs
+ * last, because everything else may still call back for them. */
+void mr_supervisor_free(mr_supervisor *s) {
+    if (!s) return;
+    s->closing = true;
+    mr_timer_free(s->tick);
+    mr_host_free(s->host);
+    mr_publisher_free(s->publisher, FLUSH_MS);
+    mr_consumer_free(s->consumer);
+    mr_control_free(s->control);
+    mr_store_free(s->store);
+    mr_jobs_free(s->jobs);
+    mr_recent_free(s->finished);
+    mr_admit_free(s->line);
+    mr_admit_free(s->suspects);
+    mr_arena_free(s->arena);
+    free(s->slots);
+    free(s);
+}
