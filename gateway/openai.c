@@ -39,10 +39,10 @@ static json_t *member(const json_t *body, const char *name) {
     return json_is_null(v) ? NULL : v;
 }
 
-static int get_bool(const json_t *body, const char *name, bool *out, mr_api_error *e) {
-    const json_t *v = member(body, name);
+static int get_bool(const json_t *object, const char *name, const char *param, bool *out, mr_api_error *e) {
+    const json_t *v = member(object, name);
     *out = json_is_true(v);
-    return !v || json_is_boolean(v) ? 0 : refuse_type(e, name, "true or false");
+    return !v || json_is_boolean(v) ? 0 : refuse_type(e, param, "true or false");
 }
 
 static bool is_string(const json_t *v, const char *z) {
@@ -250,10 +250,10 @@ static int find_model(const mr_gateway_conf *conf, const json_t *body, mr_openai
 
 static int read_options(const json_t *body, mr_openai_request *out, mr_api_error *e) {
     const json_t *options = member(body, "stream_options");
-    if (get_bool(body, "stream", &out->stream, e) < 0) return -1;
+    if (get_bool(body, "stream", "stream", &out->stream, e) < 0) return -1;
     if (!options) return 0;
     if (!json_is_object(options)) return refuse_type(e, "stream_options", "an object");
-    return get_bool(options, "include_usage", &out->include_usage, e);
+    return get_bool(options, "include_usage", "stream_options.include_usage", &out->include_usage, e);
 }
 
 static int decode_chat(const mr_gateway_conf *conf, const mr_openai_caller *caller, const json_t *body,

@@ -1,0 +1,492 @@
+/* Chats through the gateway: what the client sees of what a worker does. */
+#include "fixture.h"
+
+#include <event2/bufferevent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define CHAT "/v1/chat/completions"
+#define STREAM(text)                                                                                         \
+    "{\"model\":\"small\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]}"
+#define WHOLE(text) "{\"model\":\"small\",\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]}"
+
+static const char text[] = "Water turns the wheel, and the wheel grinds the corn.";
+#define TEXT_LEN (sizeof(text) - 1)
+
+static int setup(void **state) {
+    fixture *f = calloc(1, sizeof(*f));
+    fixture_init(f);
+    fixture_start(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture_done(*state);
+    free(*state);
+    return 0;
+}
+
+/* A client whose request has reached the worker. */
+static client *ask(fixture *f, const char *body, const mr_chat_request **r) {
+    int n = f->nrequests;
+    client *c = client_open(f);
+    client_post(c, CHAT, body);
+    *r = worker_request(f, n);
+    return c;
+}
+
+static void expect_content(client *c, const char *want) {
+    char *got = client_content(c);
+    assert_string_equal(got, want);
+    free(got);
+}
+
+static bool ends_cleanly(const client *c) {
+    bool clean;
+    free(client_body(c, &clean));
+    return clean;
+}
+
+/* ---- good answers ---- */
+
+static void a_stream_says_accepted_then_tokens_then_done(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("hello"), &r);
+    client_expect(c, ": accepted\n");
+    assert_true(client_has(c, "HTTP/1.1 200 OK"));
+    assert_true(client_has(c, "Content-Type: text/event-stream"));
+    assert_true(client_has(c, "x-request-id: chatcmpl-"));
+    assert_true(client_has(c, "X-Accel-Buffering: no"));
+    assert_true(client_has(c, "Access-Control-Allow-Origin: *"));
+    assert_false(client_has(c, "data:"));
+    assert_int_equal(r->reply_to, f->conf.partition);
+    assert_true(r->deadline_ms > r->created_ms);
+    worker_answer(f, r, text);
+    client_expect(c, "data: [DONE]\n\n");
+    client_expect(c, "0\r\n\r\n");
+    assert_true(ends_cleanly(c));
+    expect_content(c, text);
+    assert_true(client_has(c, "\"delta\":{\"role\":\"assistant\",\"content\":\"Water t\"}"));
+    assert_true(client_has(c, "\"finish_reason\":\"stop\""));
+    assert_true(client_has(c, "\"millrace\":{\"source\":\"kb\"}"));
+    assert_false(client_has(c, "\"usage\""));
+    assert_false(c->closed); /* the connection is good for the next request */
+    client_close(c);
+}
+
+static void a_whole_answer_is_one_json_with_usage(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, WHOLE("title please"), &r);
+    assert_false(r->stream);
+    worker_answer(f, r, text);
+    client_expect(c, "\"object\":\"chat.completion\"");
+    client_expect(c, "\"total_tokens\":");
+    assert_true(client_has(c, "Content-Type: application/json"));
+    assert_true(client_has(c, "x-millrace-source: kb"));
+    assert_true(client_has(c, text));
+    assert_true(client_has(c, "\"prompt_tokens\":11"));
+    client_close(c);
+}
+
+static void reasoning_goes_to_its_own_field(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("think"), &r);
+    worker_delta_as(f, r, MR_CHANNEL_REASONING, 1, text, 0, 5);
+    worker_delta(f, r, text, 5, TEXT_LEN);
+    worker_end(f, r, text);
+    client_expect(c, "[DONE]");
+    assert_true(client_has(c, "\"delta\":{\"role\":\"assistant\",\"reasoning_content\":\"Water\"}"));
+    expect_content(c, text + 5);
+    client_close(c);
+}
+
+static void usage_is_streamed_when_asked_for(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f,
+                    "{\"model\":\"small\",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+                    "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}",
+                    &r);
+    worker_answer(f, r, text);
+    client_expect(c, "[DONE]");
+    assert_true(client_has(c, "\"choices\":[],\"usage\":{\"prompt_tokens\":11"));
+    client_close(c);
+}
+
+static void an_empty_answer_still_has_a_role_and_an_end(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("nothing"), &r);
+    worker_end(f, r, "");
+    client_expect(c, "[DONE]");
+    assert_true(client_has(c, "\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"));
+    client_close(c);
+}
+
+static void the_path_of_deepseeks_clients_is_served(void **state) {
+    fixture *f = *state;
+    int n = f->nrequests;
+    client *c = client_open(f);
+    client_post(c, "/chat/completions", STREAM("hello"));
+    worker_answer(f, worker_request(f, n), text);
+    client_expect(c, "[DONE]");
+    client_close(c);
+}
+
+static void a_chunked_upload_is_understood(void **state) {
+    fixture *f = *state;
+    static const char body[] = STREAM("in pieces");
+    int n = f->nrequests;
+    client *c = client_open(f);
+    client_send(c, "POST " CHAT " HTTP/1.1\r\nHost: x\r\n" KEY_HEADER "Transfer-Encoding: chunked\r\n\r\n");
+    for (size_t i = 0; i < sizeof(body) - 1; i++) {
+        client_send(c, "1\r\n");
+        client_send_bytes(c, body + i, 1);
+        client_send(c, "\r\n");
+    }
+    client_send(c, "0\r\n\r\n");
+    const mr_chat_request *r = worker_request(f, n);
+    assert_true(mr_str_eqz(r->messages.v[0].content, "in pieces"));
+    worker_answer(f, r, text);
+    client_expect(c, "[DONE]");
+    client_close(c);
+}
+
+static void images_reach_the_worker(void **state) {
+    fixture *f = *state;
+    static const char head[] =
+        "{\"model\":\"eye\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":"
+        "\"image_url\",\"image_url\":{\"url\":\"data:image/jpeg;base64,";
+    size_t n = 150000;
+    char *body = calloc(1, n + sizeof(head) + 16);
+    const mr_chat_request *r;
+    memcpy(body, head, sizeof(head) - 1);
+    memset(body + sizeof(head) - 1, 'A', n);
+    strcat(body, "\"}}]}]}");
+    client *c = ask(f, body, &r);
+    assert_int_equal(r->messages.v[0].parts.v[0].image_url.url.n, n + strlen("data:image/jpeg;base64,"));
+    worker_answer(f, r, text);
+    client_expect(c, "[DONE]");
+    client_close(c);
+    free(body);
+}
+
+static void an_http_1_0_stream_ends_with_its_connection(void **state) {
+    fixture *f = *state;
+    static const char body[] = STREAM("old");
+    char head[200];
+    int n = f->nrequests;
+    client *c = client_open(f);
+    snprintf(head, sizeof(head),
+             "POST " CHAT " HTTP/1.0\r\nConnection: keep-alive\r\n" KEY_HEADER "Content-Length: %zu\r\n\r\n",
+             sizeof(body) - 1);
+    client_send(c, head);
+    client_send(c, body);
+    worker_answer(f, worker_request(f, n), text);
+    client_expect(c, "[DONE]");
+    client_expect_closed(c);
+    assert_false(client_has(c, "Content-Length: 0"));
+    assert_false(client_has(c, "chunked"));
+    client_close(c);
+}
+
+static void a_waiting_stream_is_kept_alive(void **state) {
+    fixture *f = *state; /* keep_alive_s is 1 */
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("slow"), &r);
+    client_expect(c, ": keep-alive\n");
+    client_forget(c);
+    client_expect(c, ": keep-alive\n");
+    /* one newline only: see render.h */
+    assert_false(client_has(c, ": keep-alive\n\n"));
+    worker_answer(f, r, text);
+    client_expect(c, "[DONE]");
+    client_close(c);
+}
+
+static void one_hundred_streams_at_once_are_kept_apart(void **state) {
+    fixture *f = *state;
+    client *c[100];
+    f->auto_answer = text;
+    for (int i = 0; i < 100; i++) {
+        c[i] = client_open(f);
+        client_post(c[i], CHAT, STREAM("together"));
+    }
+    for (int i = 0; i < 100; i++) {
+        client_expect(c[i], "[DONE]");
+        expect_content(c[i], text);
+        client_close(c[i]);
+    }
+    f->auto_answer = NULL;
+    assert_true(metric(f, "millrace_gateway_in_flight ") == 0);
+}
+
+/* ---- attempts ---- */
+
+static void a_second_attempt_continues_the_same_answer(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    double before = metric(f, "millrace_gateway_duplicate_bytes_total ");
+    client *c = ask(f, STREAM("twice"), &r);
+    worker_delta(f, r, text, 0, 10);
+    worker_delta(f, r, text, 10, 20);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, text, 0, 6);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, text, 6, 25);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, text, 25, TEXT_LEN);
+    worker_end(f, r, text);
+    client_expect(c, "[DONE]");
+    expect_content(c, text);
+    assert_true(metric(f, "millrace_gateway_duplicate_bytes_total ") == before + 20);
+    client_close(c);
+}
+
+static void expect_broken(client *c, const char *code) {
+    client_expect_closed(c);
+    assert_true(client_has(c, code));
+    assert_true(client_has(c, "[Error: the answer could not be finished: "));
+    assert_false(client_has(c, "[DONE]"));
+    assert_false(ends_cleanly(c));
+}
+
+static void two_texts_are_never_spliced(void **state) {
+    fixture *f = *state;
+    static const char other[] = "Water turns the mill.";
+    const mr_chat_request *r;
+    double before = metric(f, "millrace_gateway_broken_answers_total{kind=\"mismatch\"} ");
+    client *c = ask(f, STREAM("twice"), &r);
+    worker_delta(f, r, text, 0, 20);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, other, 0, 16);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, other, 16, 21);
+    expect_broken(c, "answer_mismatch");
+    worker_sees_cancel(f, r);
+    assert_true(metric(f, "millrace_gateway_broken_answers_total{kind=\"mismatch\"} ") == before + 1);
+    client_close(c);
+}
+
+static void a_lost_part_ends_the_answer_as_an_error(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("gap"), &r);
+    worker_delta(f, r, text, 0, 20);
+    worker_delta(f, r, text, 21, 30);
+    expect_broken(c, "answer_gap");
+    worker_sees_cancel(f, r);
+    client_close(c);
+}
+
+static void an_end_that_claims_more_than_came_is_an_error(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, WHOLE("gap"), &r);
+    worker_delta(f, r, text, 0, 20);
+    worker_end(f, r, text);
+    client_expect(c, "HTTP/1.1 500 ");
+    client_expect(c, "answer_gap");
+    client_close(c);
+}
+
+/* ---- failures ---- */
+
+static void an_error_in_the_middle_is_said_and_never_ends_cleanly(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("fail"), &r);
+    worker_delta(f, r, text, 0, 20);
+    worker_error(f, r, text, 500, "engine_lost", "The engine died.");
+    client_expect_closed(c);
+    assert_true(client_has(c, "data: {\"error\":{\"message\":\"The engine died.\",\"type\":\"server_error\","
+                              "\"param\":null,\"code\":\"engine_lost\"}}"));
+    assert_false(client_has(c, "[DONE]"));
+    assert_false(ends_cleanly(c));
+    expect_content(c, "Water turns the whee\n\n[Error: the answer could not be finished: The engine died.]");
+    client_close(c);
+}
+
+static void an_error_before_the_headers_has_its_status(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, WHOLE("fail"), &r);
+    worker_error(f, r, "", 400, "context_length_exceeded", "The conversation is too long.");
+    client_expect(c, "HTTP/1.1 400 ");
+    client_expect(c, "\"code\":\"context_length_exceeded\"");
+    client_close(c);
+}
+
+static void a_closed_tab_cancels_its_answer(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("stop me"), &r);
+    worker_delta(f, r, text, 0, 10);
+    client_expect(c, "Water");
+    client_close(c);
+    worker_sees_cancel(f, r);
+    assert_true(metric(f, "millrace_gateway_in_flight ") == 0);
+    /* what still comes for it does no harm */
+    worker_delta(f, r, text, 10, TEXT_LEN);
+    worker_end(f, r, text);
+    c = ask(f, WHOLE("next"), &r);
+    worker_answer(f, r, text);
+    client_expect(c, "chat.completion");
+    client_close(c);
+}
+
+static void a_closed_peer_is_noticed_while_nothing_was_sent_yet(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, WHOLE("stop me"), &r);
+    client_close(c);
+    worker_sees_cancel(f, r);
+}
+
+static void bytes_sent_during_an_answer_wait_for_its_end(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, WHOLE("first"), &r);
+    client_get(c, "/v1/models");
+    test_idle(f->loop, 100);
+    assert_int_equal(c->in.n, 0);
+    worker_answer(f, r, text);
+    client_expect(c, "chat.completion");
+    client_expect(c, "\"object\":\"list\"");
+    client_close(c);
+}
+
+static bool is_idle(void *arg) {
+    return metric(arg, "millrace_gateway_in_flight ") == 0;
+}
+
+static void a_client_that_does_not_read_is_cut_off(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    size_t n = 900000;
+    char *long_text = calloc(1, 20 * n + 1);
+    memset(long_text, 'x', 20 * n);
+    client *c = ask(f, STREAM("much"), &r);
+    client_expect(c, "accepted");
+    bufferevent_disable(c->bev, EV_READ);
+    for (size_t i = 0; i < 20; i++) worker_delta(f, r, long_text, i * n, (i + 1) * n);
+    assert_true(test_wait(f->loop, WAIT_MS, is_idle, f));
+    worker_sees_cancel(f, r);
+    assert_true(metric(f, "millrace_gateway_cancels_total{reason=\"slow_client\"} ") >= 1);
+    client_close(c);
+    free(long_text);
+}
+
+static void too_many_at_once_are_told_to_come_back(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    int64_t limit = f->conf.max_in_flight;
+    f->conf.max_in_flight = 1;
+    client *c = ask(f, STREAM("first"), &r), *other = client_open(f);
+    client_post(other, CHAT, STREAM("second"));
+    client_expect(other, "HTTP/1.1 429 ");
+    client_expect(other, "Retry-After: 1");
+    client_close(other);
+    worker_answer(f, r, text);
+    client_expect(c, "[DONE]");
+    client_close(c);
+    f->conf.max_in_flight = limit;
+}
+
+static void an_answer_that_takes_too_long_is_ended(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    int64_t limit = f->conf.request_timeout_s;
+    f->conf.request_timeout_s = -1; /* and 2 s of grace */
+    client *c = ask(f, STREAM("forever"), &r);
+    expect_broken(c, "deadline_exceeded");
+    worker_sees_cancel(f, r);
+    client_close(c);
+    f->conf.request_timeout_s = limit;
+}
+
+/* ---- the rest ---- */
+
+static void garbage_among_the_answers_is_skipped(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    mr_error err;
+    client *c = ask(f, STREAM("hello"), &r);
+    mr_produce garbage = {
+        .topic = MR_TOPIC_RESPONSES, .partition = 1, .key = r->id, .value = MR_STR("\xc1 garbage")};
+    assert_int_equal(mr_producer_send(f->producer, &garbage, &err), 0);
+    worker_answer(f, r, text);
+    client_expect(c, "[DONE]");
+    client_close(c);
+}
+
+static bool has_feedback(void *arg) {
+    return ((fixture *)arg)->nfeedback > 0;
+}
+
+static void feedback_is_stored(void **state) {
+    fixture *f = *state;
+    client *c = client_open(f);
+    client_post(c, "/v1/feedback", "{\"request\":\"chatcmpl-1\",\"rating\":1,\"comment\":\"good\"}");
+    client_expect(c, "HTTP/1.1 200 OK");
+    assert_true(test_wait(f->loop, WAIT_MS, has_feedback, f));
+    assert_true(mr_str_eqz(f->feedback.request, "chatcmpl-1"));
+    assert_int_equal(f->feedback.rating, 1);
+    client_close(c);
+}
+
+/* ---- draining: last, the gateway does not come back ---- */
+
+static void a_drain_lets_answers_finish_and_takes_no_new_ones(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *idle = client_open(f), *c = ask(f, STREAM("last"), &r);
+    client_get(idle, "/livez");
+    client_expect(idle, "ok");
+    client_forget(idle);
+    mr_loop_drain(f->loop);
+    client_post(idle, CHAT, STREAM("too late"));
+    client_expect(idle, "HTTP/1.1 503 ");
+    client_expect_closed(idle);
+    client_close(idle);
+    worker_answer(f, r, text);
+    client_expect(c, "[DONE]");
+    expect_content(c, text);
+    client_close(c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stream_says_accepted_then_tokens_then_done),
+        cmocka_unit_test(a_whole_answer_is_one_json_with_usage),
+        cmocka_unit_test(reasoning_goes_to_its_own_field),
+        cmocka_unit_test(usage_is_streamed_when_asked_for),
+        cmocka_unit_test(an_empty_answer_still_has_a_role_and_an_end),
+        cmocka_unit_test(the_path_of_deepseeks_clients_is_served),
+        cmocka_unit_test(a_chunked_upload_is_understood),
+        cmocka_unit_test(images_reach_the_worker),
+        cmocka_unit_test(an_http_1_0_stream_ends_with_its_connection),
+        cmocka_unit_test(a_waiting_stream_is_kept_alive),
+        cmocka_unit_test(one_hundred_streams_at_once_are_kept_apart),
+        cmocka_unit_test(a_second_attempt_continues_the_same_answer),
+        cmocka_unit_test(two_texts_are_never_spliced),
+        cmocka_unit_test(a_lost_part_ends_the_answer_as_an_error),
+        cmocka_unit_test(an_end_that_claims_more_than_came_is_an_error),
+        cmocka_unit_test(an_error_in_the_middle_is_said_and_never_ends_cleanly),
+        cmocka_unit_test(an_error_before_the_headers_has_its_status),
+        cmocka_unit_test(a_closed_tab_cancels_its_answer),
+        cmocka_unit_test(a_closed_peer_is_noticed_while_nothing_was_sent_yet),
+        cmocka_unit_test(bytes_sent_during_an_answer_wait_for_its_end),
+        cmocka_unit_test(a_client_that_does_not_read_is_cut_off),
+        cmocka_unit_test(too_many_at_once_are_told_to_come_back),
+        cmocka_unit_test(an_answer_that_takes_too_long_is_ended),
+        cmocka_unit_test(garbage_among_the_answers_is_skipped),
+        cmocka_unit_test(feedback_is_stored),
+        cmocka_unit_test(a_drain_lets_answers_finish_and_takes_no_new_ones),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,281 @@
+/* The gateway's manners as an HTTP server: routes, keys, limits, connections. */
+#include "fixture.h"
+
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static int setup(void **state) {
+    fixture *f = calloc(1, sizeof(*f));
+    fixture_init(f);
+    fixture_start(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture_done(*state);
+    free(*state);
+    return 0;
+}
+
+/* Every error is an OpenAI error object, and a browser may read it. */
+static void expect_error(client *c, int status, const char *code) {
+    char line[64];
+    bool clean;
+    snprintf(line, sizeof(line), "HTTP/1.1 %d ", status);
+    client_expect(c, line);
+    client_expect(c, code);
+    assert_true(client_has(c, "Access-Control-Allow-Origin: *"));
+    assert_true(client_has(c, "Content-Type: application/json"));
+    char *body = client_body(c, &clean);
+    json_t *j = json_loads(body, 0, NULL), *e = json_object_get(j, "error");
+    if (!json_is_string(json_object_get(e, "message"))) fail_msg("not an error object: %s", body);
+    assert_string_equal(json_string_value(json_object_get(e, "code")), code);
+    json_decref(j);
+    free(body);
+}
+
+static void models_are_listed(void **state) {
+    client *c = client_open(*state);
+    client_get(c, "/v1/models");
+    client_expect(c, "\"id\":\"small\"");
+    client_forget(c);
+    client_get(c, "/models");
+    client_expect(c, "\"id\":\"eye\"");
+    client_forget(c);
+    client_get(c, "/v1/models/small");
+    client_expect(c, "{\"id\":\"small\",\"object\":\"model\"");
+    client_forget(c);
+    client_get(c, "/v1/models/none");
+    expect_error(c, 404, "model_not_found");
+    client_close(c);
+}
+
+static void the_billing_pages_say_what_nextchat_reads(void **state) {
+    client *c = client_open(*state);
+    client_get(c, "/dashboard/billing/usage?start_date=2026-11-01&end_date=2026-11-30");
+    client_expect(c, "\"total_usage\":0");
+    client_get(c, "/dashboard/billing/subscription");
+    client_expect(c, "\"hard_limit_usd\":");
+    client_close(c);
+}
+
+static void health_needs_no_key(void **state) {
+    client *c = client_open(*state);
+    client_send(c, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(c, "\"ok\"");
+    client_send(c, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(c, "\"ready\"");
+    client_close(c);
+}
+
+static void without_a_good_key_nothing_is_served(void **state) {
+    static const char *const requests[] = {
+        "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /dashboard/billing/usage HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-wrong\r\n\r\n",
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+        "POST /v1/feedback HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+    };
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        client *c = client_open(*state);
+        client_send(c, requests[i]);
+        expect_error(c, 401, "invalid_api_key");
+        client_close(c);
+    }
+}
+
+static void unknown_paths_and_methods_are_refused(void **state) {
+    client *c = client_open(*state);
+    client_get(c, "/nothing");
+    expect_error(c, 404, "unknown_path");
+    client_forget(c);
+    client_get(c, "/v1/chat/completions");
+    expect_error(c, 405, "method_not_allowed");
+    assert_true(client_has(c, "Allow: POST, OPTIONS"));
+    client_forget(c);
+    client_send(c, "DELETE /v1/models HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_error(c, 405, "method_not_allowed");
+    client_close(c);
+}
+
+static void head_has_no_body(void **state) {
+    client *c = client_open(*state);
+    client_send(c, "HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    client_expect(c, "\"ok\"");
+    bool clean;
+    char *body = client_body(c, &clean);
+    assert_memory_equal(body, "HTTP/1.1 200 OK", 15); /* the second reply follows the first one's headers */
+    free(body);
+    client_close(c);
+}
+
+static void a_browser_may_ask_first(void **state) {
+    client *c = client_open(*state);
+    client_send(c, "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: x\r\nOrigin: http://127.0.0.1:3000\r\n"
+                   "Access-Control-Request-Method: POST\r\n"
+                   "Access-Control-Request-Headers: authorization,content-type\r\n\r\n");
+    client_expect(c, "HTTP/1.1 204 ");
+    client_expect(c, "Access-Control-Allow-Headers: authorization,content-type");
+    assert_true(client_has(c, "Access-Control-Allow-Origin: *"));
+    assert_true(client_has(c, "Access-Control-Allow-Methods: GET, POST, OPTIONS"));
+    client_close(c);
+}
+
+/* ---- bodies ---- */
+
+static void a_bad_body_is_explained(void **state) {
+    client *c = client_open(*state);
+    client_post(c, "/v1/chat/completions", "{\"model\":");
+    expect_error(c, 400, "invalid_json");
+    client_forget(c);
+    client_post(c, "/v1/chat/completions", "{\"model\":\"other\",\"messages\":[]}");
+    expect_error(c, 404, "model_not_found");
+    assert_true(client_has(c, "x-request-id: chatcmpl-"));
+    client_close(c);
+}
+
+static void post_zeros(client *c, size_t n, bool chunked) {
+    char *body = malloc(n), head[200];
+    memset(body, '0', n);
+    client_send(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n" KEY_HEADER);
+    if (chunked) {
+        client_send(c, "Transfer-Encoding: chunked\r\n\r\n");
+        for (size_t at = 0; at < n;) {
+            size_t part = n - at < 50000 ? n - at : 50000;
+            snprintf(head, sizeof(head), "%zx\r\n", part);
+            client_send(c, head);
+            client_send_bytes(c, body, part);
+            client_send(c, "\r\n");
+            at += part;
+        }
+        client_send(c, "0\r\n\r\n");
+    } else {
+        snprintf(head, sizeof(head), "Content-Length: %zu\r\n\r\n", n);
+        client_send(c, head);
+        client_send_bytes(c, body, n);
+    }
+    free(body);
+}
+
+static void a_body_over_the_limit_gets_413(void **state) {
+    fixture *f = *state;
+    size_t over[] = {(size_t)f->conf.body_max + 1, 3 * (size_t)f->conf.body_max, 20u << 20};
+    for (size_t i = 0; i < sizeof(over) / sizeof(over[0]); i++) {
+        client *c = client_open(f);
+        post_zeros(c, over[i], false);
+        expect_error(c, 413, "request_too_large");
+        client_close(c);
+    }
+}
+
+static void a_chunked_body_over_the_limit_gets_413(void **state) {
+    fixture *f = *state;
+    client *c = client_open(f);
+    post_zeros(c, (size_t)f->conf.body_max + 1, true);
+    expect_error(c, 413, "request_too_large");
+    client_forget(c);
+    post_zeros(c, 5 * (size_t)f->conf.body_max, true);
+    client_expect(c, "request_too_large");
+    client_close(c);
+}
+
+static void curl_is_told_at_once_that_its_body_is_too_large(void **state) {
+    client *c = client_open(*state);
+    client_send(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n" KEY_HEADER
+                   "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n");
+    client_expect(c, "HTTP/1.1 100 Continue");
+    client_close(c);
+}
+
+static void what_is_no_http_gets_an_error_object_too(void **state) {
+    static const struct {
+        const char *text;
+        int status;
+        const char *code;
+    } cases[] = {
+        {"FROB /v1/models HTTP/1.1\r\nHost: x\r\n\r\n", 501, "unknown_method"},
+        {"GET /v1/models HTTP/1.1\r\nno colon here\r\n\r\n", 400, "malformed_request"},
+        {"POST /v1/feedback HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400, "malformed_request"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        client *c = client_open(*state);
+        client_send(c, cases[i].text);
+        expect_error(c, cases[i].status, cases[i].code);
+        client_expect_closed(c);
+        client_close(c);
+    }
+}
+
+static void headers_over_the_limit_are_refused(void **state) {
+    client *c = client_open(*state);
+    client_send(c, "GET /livez HTTP/1.1\r\n");
+    for (int i = 0; i < 2000; i++)
+        client_send(c, "X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n");
+    client_send(c, "\r\n");
+    client_expect(c, "HTTP/1.1 400 ");
+    client_close(c);
+}
+
+/* ---- connections ---- */
+
+static void a_connection_serves_many_requests(void **state) {
+    client *c = client_open(*state);
+    for (int i = 0; i < 20; i++) {
+        client_get(c, "/v1/models");
+        client_expect(c, "\"object\":\"list\"");
+        client_forget(c);
+    }
+    assert_false(c->closed);
+    client_close(c);
+}
+
+static void requests_sent_ahead_are_answered_in_order(void **state) {
+    client *c = client_open(*state);
+    client_get(c, "/nothing");
+    client_get(c, "/v1/models");
+    client_get(c, "/livez");
+    client_expect(c, "\"status\":\"ok\"");
+    assert_true(strstr(c->in.p, "unknown_path") < strstr(c->in.p, "\"list\""));
+    client_close(c);
+}
+
+static void requests_are_counted_by_route_and_status(void **state) {
+    fixture *f = *state;
+    static const char line[] = "millrace_gateway_requests_total{route=\"models\",status=\"200\"} ";
+    double before = metric(f, line);
+    client *c = client_open(f);
+    client_get(c, "/v1/models");
+    client_expect(c, "\"list\"");
+    client_get(c, "/livez");
+    client_expect(c, "\"ok\"");
+    assert_true(metric(f, line) == before + 1);
+    client_close(c);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(models_are_listed),
+        cmocka_unit_test(the_billing_pages_say_what_nextchat_reads),
+        cmocka_unit_test(health_needs_no_key),
+        cmocka_unit_test(without_a_good_key_nothing_is_served),
+        cmocka_unit_test(unknown_paths_and_methods_are_refused),
+        cmocka_unit_test(head_has_no_body),
+        cmocka_unit_test(a_browser_may_ask_first),
+        cmocka_unit_test(a_bad_body_is_explained),
+        cmocka_unit_test(a_body_over_the_limit_gets_413),
+        cmocka_unit_test(a_chunked_body_over_the_limit_gets_413),
+        cmocka_unit_test(curl_is_told_at_once_that_its_body_is_too_large),
+        cmocka_unit_test(what_is_no_http_gets_an_error_object_too),
+        cmocka_unit_test(headers_over_the_limit_are_refused),
+        cmocka_unit_test(a_connection_serves_many_requests),
+        cmocka_unit_test(requests_sent_ahead_are_answered_in_order),
+        cmocka_unit_test(requests_are_counted_by_route_and_status),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,150 @@
+/* What goes over the wire, event by event, as clients parse it. */
+#include "gateway/render.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const mr_render plain = {"chatcmpl-1", "small", 1700000000, false};
+static const mr_render with_usage = {"chatcmpl-1", "small", 1700000000, true};
+
+static mr_response_end an_end(void) {
+    mr_response_end e = {.finish_reason = MR_FINISH_STOP};
+    MR_SET(&e, MR_RESPONSE_END_SOURCE, source, MR_SOURCE_KB);
+    e.usage = (mr_usage){
+        .prompt_tokens = 10, .completion_tokens = 7, .reasoning_tokens = 3, .prompt_cache_hit_tokens = 4};
+    return e;
+}
+
+static mr_buf out;
+
+static void expect(const char *text) {
+    mr_buf_put(&out, "", 1);
+    assert_false(out.failed);
+    assert_string_equal(out.p, text);
+    mr_buf_clear(&out);
+}
+
+static void a_piece_is_one_event_with_one_field(void **state) {
+    (void)state;
+    mr_piece p = {MR_CHANNEL_CONTENT, MR_STR("你好\n\"x\""), true, NULL, 10};
+    mr_render_piece(&plain, &p, &out);
+    expect("id: 10\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+           "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":"
+           "\"你好\\n\\\"x\\\"\"},"
+           "\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+    p = (mr_piece){MR_CHANNEL_REASONING, MR_STR("hm"), false, NULL, 12};
+    mr_render_piece(&plain, &p, &out);
+    expect("id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+           "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"},"
+           "\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+}
+
+static void an_end_says_why_and_where_from(void **state) {
+    mr_response_end e = an_end();
+    (void)state;
+    mr_render_end(&plain, &e, 12, &out);
+    expect("id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+           "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":"
+           "\"stop\"}],"
+           "\"millrace\":{\"source\":\"kb\"}}\n\n");
+}
+
+static void usage_comes_last_when_asked_for(void **state) {
+    mr_response_end e = an_end();
+    (void)state;
+    mr_render_end(&with_usage, &e, 12, &out);
+    expect(
+        "id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+        "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":"
+        "\"stop\"}],"
+        "\"usage\":null,\"millrace\":{\"source\":\"kb\"}}\n\n"
+        "id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+        "\"model\":\"small\",\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":7,"
+        "\"total_tokens\":17,\"prompt_tokens_details\":{\"cached_tokens\":4},\"completion_tokens_details\":"
+        "{\"reasoning_tokens\":3},\"prompt_cache_hit_tokens\":4,\"prompt_cache_miss_tokens\":6},"
+        "\"millrace\":{\"source\":\"kb\"}}\n\n");
+}
+
+static void a_completion_is_one_json(void **state) {
+    mr_response_end e = an_end();
+    (void)state;
+    mr_render_completion(&plain, MR_STR("hi"), MR_STR("hm"), NULL, &e, &out);
+    expect(
+        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"small\","
+        "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"hi\",\"reasoning_"
+        "content\":\"hm\"},"
+        "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_"
+        "tokens\":7,"
+        "\"total_tokens\":17,\"prompt_tokens_details\":{\"cached_tokens\":4},\"completion_tokens_details\":"
+        "{\"reasoning_tokens\":3},\"prompt_cache_hit_tokens\":4,\"prompt_cache_miss_tokens\":6},"
+        "\"millrace\":{\"source\":\"kb\"}}");
+}
+
+static void an_empty_completion_has_empty_content(void **state) {
+    mr_response_end e = an_end();
+    (void)state;
+    mr_render_completion(&plain, MR_STR(""), MR_STR(""), NULL, &e, &out);
+    mr_buf_put(&out, "", 1);
+    assert_non_null(strstr(out.p, "{\"role\":\"assistant\",\"content\":\"\"}"));
+    mr_buf_clear(&out);
+}
+
+static void logprobs_have_bytes_and_alternatives(void **state) {
+    mr_top_logprob top = {.token = MR_STR("a"), .logprob = -0.5};
+    mr_logprob p = {.token = MR_STR("\xc3\xa9"), .logprob = -0.25};
+    (void)state;
+    p.top.v = &top;
+    p.top.n = 1;
+    json_t *list = json_array();
+    assert_int_equal(mr_render_logprobs(&p, 1, list), 0);
+    mr_render_json(list, &out);
+    expect("[{\"token\":\"\xc3\xa9\",\"logprob\":-0.25,\"bytes\":[195,169],\"top_logprobs\":"
+           "[{\"token\":\"a\",\"logprob\":-0.5,\"bytes\":[97]}]}]");
+}
+
+static void an_error_is_said_to_machines_and_to_people(void **state) {
+    mr_api_error e;
+    (void)state;
+    mr_refuse(&e, 500, "engine_lost", NULL, "The engine died.");
+    mr_render_error(&e, 5, &out);
+    expect(
+        "id: 5\ndata: {\"error\":{\"message\":\"The engine died.\",\"type\":\"server_error\",\"param\":null,"
+        "\"code\":\"engine_lost\"}}\n\n");
+    mr_render_sentence(&e, false, &out);
+    expect("\n\n[Error: the answer could not be finished: The engine died.]");
+    mr_render_sentence(&e, true, &out);
+    expect("[Error: the answer could not be finished: The engine died.]");
+}
+
+static void a_cut_message_is_still_json(void **state) {
+    mr_api_error e;
+    char name[1001];
+    (void)state;
+    for (size_t i = 0; i < sizeof(name) - 1; i++) name[i] = "\xe6\xb2\xb3"[i % 3];
+    name[sizeof(name) - 1] = '\0';
+    mr_refuse(&e, 404, "model_not_found", "model", "The model `%.100s` and %s does not exist.", name, name);
+    json_t *j = mr_api_error_json(&e);
+    assert_non_null(j);
+    json_decref(j);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_piece_is_one_event_with_one_field),
+        cmocka_unit_test(an_end_says_why_and_where_from),
+        cmocka_unit_test(usage_comes_last_when_asked_for),
+        cmocka_unit_test(a_completion_is_one_json),
+        cmocka_unit_test(an_empty_completion_has_empty_content),
+        cmocka_unit_test(logprobs_have_bytes_and_alternatives),
+        cmocka_unit_test(an_error_is_said_to_machines_and_to_people),
+        cmocka_unit_test(a_cut_message_is_still_json),
+    };
+    mr_buf_init(&out, 1 << 20);
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    mr_buf_done(&out);
+    return rc;
+}
