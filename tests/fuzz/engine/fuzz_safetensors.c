@@ -15,11 +15,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         if (!err.msg[0]) abort();
         return 0;
     }
-    volatile unsigned sum = 0;
+    unsigned sum = 0;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const safetensors_entry *e = safetensors_find(s, names[i]);
         for (size_t k = 0; e && k < e->bytes; k++) sum += e->data[k];
     }
     safetensors_close(s);
-    return 0;
+    /* the sum is used, so that no read is left out */
+    return sum == UINT32_MAX ? -1 : 0;
 }
