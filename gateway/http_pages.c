@@ -54,9 +54,11 @@ static void replace_page(struct evbuffer *out, int status, size_t body_max) {
 
 static void on_output(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg) {
     const size_t *body_max = arg;
-    if (info->n_added == 0) return;
+    if (info->n_added == 0 || evbuffer_get_length(out) > PAGE_MAX) return;
+    evbuffer_unfreeze(out, 1); /* bufferevents keep others from taking bytes off the front */
     int status = page_status(out);
     if (status >= 0) replace_page(out, status, *body_max);
+    evbuffer_freeze(out, 1);
 }
 
 int mr_http_pages_watch(struct bufferevent *bev, const size_t *body_max) {

@@ -48,7 +48,7 @@ void worker_delta_as(fixture *f, const mr_chat_request *r, int channel, int atte
     MR_SET(&d, MR_RESPONSE_DELTA_V, v, MR_SCHEMA_VERSION);
     MR_SET(&d, MR_RESPONSE_DELTA_REQUEST, request, r->id);
     MR_SET(&d, MR_RESPONSE_DELTA_ATTEMPT, attempt, attempt);
-    MR_SET(&d, MR_RESPONSE_DELTA_INDEX, index, (int64_t)from);
+    MR_SET(&d, MR_RESPONSE_DELTA_INDEX, index, (int64_t)from / 4);
     MR_SET(&d, MR_RESPONSE_DELTA_TOKENS, tokens, 1);
     MR_SET(&d, MR_RESPONSE_DELTA_OFFSET, offset, (int64_t)from);
     MR_SET(&d, MR_RESPONSE_DELTA_CHANNEL, channel, channel);
@@ -66,7 +66,7 @@ static mr_response_end an_end(const mr_chat_request *r, const char *text, char h
     hash_of(text, strlen(text), hash);
     MR_SET(&e, MR_RESPONSE_END_V, v, MR_SCHEMA_VERSION);
     MR_SET(&e, MR_RESPONSE_END_REQUEST, request, r->id);
-    MR_SET(&e, MR_RESPONSE_END_TOKENS, tokens, (int64_t)strlen(text));
+    MR_SET(&e, MR_RESPONSE_END_TOKENS, tokens, (int64_t)strlen(text) / 4);
     MR_SET(&e, MR_RESPONSE_END_OFFSET, offset, (int64_t)strlen(text));
     MR_SET(&e, MR_RESPONSE_END_HASH, hash, mr_str_of(hash));
     MR_SET(&e, MR_RESPONSE_END_FINISH_REASON, finish_reason, MR_FINISH_STOP);
@@ -226,8 +226,9 @@ double metric(fixture *f, const char *line) {
     mr_gateway_metrics(f->gateway, &b);
     mr_buf_put(&b, "", 1);
     assert_false(b.failed);
-    const char *at = strstr(b.p, line);
-    if (at) v = strtod(at + strlen(line), NULL);
+    for (const char *at = b.p; (at = strstr(at, line)); at++) { /* not in a HELP line */
+        if (at == b.p || at[-1] == '\n') v = strtod(at + strlen(line), NULL);
+    }
     mr_buf_done(&b);
     return v;
 }

@@ -194,7 +194,7 @@ static const bad_case bad_cases[] = {
     {"{" M "\"messages\":[]}", 400, "invalid_value", "messages"},
     {"{" M "\"messages\":\"hi\"}", 400, "invalid_value", "messages"},
     {"{" M "\"messages\":[\"hi\"]}", 400, "invalid_value", "messages[0]"},
-    {"{" M "\"messages\":[{\"content\":\"hi\"}]}", 400, "invalid_value", "messages[0]"},
+    {"{" M "\"messages\":[{\"content\":\"hi\"}]}", 400, "invalid_value", "messages[0].role"},
     {"{" M "\"messages\":[{\"role\":\"king\",\"content\":\"hi\"}]}", 400, "invalid_value",
      "messages[0].role"},
     {"{" M "\"messages\":[{\"role\":\"user\",\"content\":5}]}", 400, "invalid_value", "messages[0].content"},
