@@ -39,5 +39,5 @@ const mr_conf_key mr_gateway_keys[] = {
     {"metrics_host", MR_CONF_STR, AT(metrics_host), "127.0.0.1", 0, 0, NULL,
      "Address of /metrics, /livez and /readyz."},
     {"metrics_port", MR_CONF_INT, AT(metrics_port), "8081", 0, 65535, NULL, "Their port; 0 is none."},
-    {NULL},
+    {0},
 };

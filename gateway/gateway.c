@@ -249,7 +249,7 @@ static const mr_route routes[] = {
     {"GET", "/v1/dashboard/billing/subscription", "billing", on_subscription},
     {"GET", "/livez", "health", on_livez},
     {"GET", "/readyz", "health", on_readyz},
-    {NULL},
+    {0},
 };
 
 /* ---- requests that are over ---- */
