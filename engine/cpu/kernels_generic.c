@@ -13,7 +13,7 @@ typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint16_t vh __attribute__((vector_size(32)));
 
 #define TILE_ROWS   2
-#define TILE_TOKENS 4
+#define TILE_TOKENS 2
 
 static inline vf vf_set1(float a) {
     return a - (vf){0};

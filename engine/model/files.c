@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 int checkpoint_path(char out[CHECKPOINT_PATH_MAX], const char *dir, const char *name, engine_error *err) {
-    int n = snprintf(out, CHECKPOINT_PATH_MAX, "%s/%s", dir, name);
+    int n = snprintf(out, CHECKPOINT_PATH_MAX, "%s%s%s", dir ? dir : "", dir ? "/" : "", name);
     if (n < 0 || n >= CHECKPOINT_PATH_MAX)
         return engine_fail(err, ENGINE_EINVAL, "the path of %s is too long", name);
     return 0;

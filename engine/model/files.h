@@ -9,7 +9,7 @@
 
 enum { CHECKPOINT_PATH_MAX = 4096 };
 
-/* out = dir/name. Fails when it does not fit. */
+/* out = dir/name, or name where dir is NULL. Fails when it does not fit. */
 int checkpoint_path(char out[CHECKPOINT_PATH_MAX], const char *dir, const char *name, engine_error *err);
 bool checkpoint_has(const char *dir, const char *name);
 /* The whole file, zero-terminated, *n without the zero; to be freed by the caller. NULL with err. */

@@ -6,11 +6,13 @@
 #include "engine/model/model.h"
 #include "engine/model/files.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/weights.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define INDEX_FILE     "model.safetensors.index.json"
 #define SINGLE_FILE    "model.safetensors"
@@ -133,95 +135,29 @@ static int parse_dtype(const char *name, dtype *out) {
     return -1;
 }
 
-/* A weight by name; rows 0 means a vector of cols. */
-static int find_weight(model *m, const char *name, int64_t rows, int64_t cols, tensor *out,
-                       engine_error *err) {
-    const safetensors_entry *e = files_find(m->files, name);
+static int find_weight(void *arg, const char *name, tensor *t, engine_error *err) {
+    const safetensors_entry *e = files_find(arg, name);
     if (!e) return engine_fail(err, ENGINE_EFORMAT, "tensor %s is missing", name);
-    if (parse_dtype(e->dtype, &out->type)) {
+    if (parse_dtype(e->dtype, &t->type)) {
         return engine_fail(err, ENGINE_EFORMAT, "tensor %s has dtype %.20s: F32, F16 and BF16 are supported",
                            name, e->dtype);
     }
-    bool matrix = e->ndims == 2 && e->dims[0] == rows && e->dims[1] == cols;
-    bool vector = e->ndims == 1 && e->dims[0] == cols;
-    if (rows ? !matrix : !vector) {
-        return engine_fail(
-            err, ENGINE_EFORMAT,
-            "tensor %s has shape [%lld, %lld] (%d dimensions) where config.json says [%lld, %lld]", name,
-            (long long)(e->ndims > 0 ? e->dims[0] : 0), (long long)(e->ndims > 1 ? e->dims[1] : 1), e->ndims,
-            (long long)(rows ? rows : cols), (long long)(rows ? cols : 1));
+    /* a vector has one dimension in the file and one row here */
+    bool vector = e->ndims == 1 && t->rows == 1 && e->dims[0] == t->cols;
+    bool matrix = e->ndims == 2 && e->dims[0] == t->rows && e->dims[1] == t->cols;
+    if (!vector && !matrix) {
+        return engine_fail(err, ENGINE_EFORMAT,
+                           "tensor %s has %d dimensions, [%lld, %lld], where config.json says %lld x %lld",
+                           name, e->ndims, (long long)(e->ndims > 0 ? e->dims[0] : 1),
+                           (long long)(e->ndims > 1 ? e->dims[1] : 1), (long long)t->rows,
+                           (long long)t->cols);
     }
-    if ((uintptr_t)e->data % (out->type == DTYPE_F32 ? 4 : 2)) {
+    if ((uintptr_t)e->data % dtype_bytes(t->type)) {
         return engine_fail(
             err, ENGINE_EFORMAT,
             "tensor %s is not aligned in its file: save the checkpoint again with safetensors >= 0.3", name);
     }
-    out->data = e->data;
-    out->rows = rows ? rows : 1;
-    out->cols = cols;
-    m->parameters += out->rows * cols;
-    m->bytes += e->bytes;
-    return 0;
-}
-
-static int find_in_layer(model *m, int layer, const char *part, int64_t rows, int64_t cols, tensor *out,
-                         engine_error *err) {
-    char name[128];
-    snprintf(name, sizeof name, "model.layers.%d.%s", layer, part);
-    return find_weight(m, name, rows, cols, out, err);
-}
-
-static int open_layer(model *m, int i, engine_error *err) {
-    const model_config *c = &m->config;
-    model_layer *l = &m->layer[i];
-    int64_t q = (int64_t)c->heads * c->head_dim, kv = (int64_t)c->kv_heads * c->head_dim;
-    bool qkv_bias = c->qkv_bias || c->attention_bias;
-    const struct {
-        bool there;
-        const char *name;
-        int64_t rows, cols;
-        tensor *out;
-    } parts[] = {
-        {true, "input_layernorm.weight", 0, c->hidden, &l->attn_norm},
-        {true, "self_attn.q_proj.weight", q, c->hidden, &l->q},
-        {true, "self_attn.k_proj.weight", kv, c->hidden, &l->k},
-        {true, "self_attn.v_proj.weight", kv, c->hidden, &l->v},
-        {true, "self_attn.o_proj.weight", c->hidden, q, &l->o},
-        {true, "post_attention_layernorm.weight", 0, c->hidden, &l->mlp_norm},
-        {true, "mlp.gate_proj.weight", c->intermediate, c->hidden, &l->gate},
-        {true, "mlp.up_proj.weight", c->intermediate, c->hidden, &l->up},
-        {true, "mlp.down_proj.weight", c->hidden, c->intermediate, &l->down},
-        {qkv_bias, "self_attn.q_proj.bias", 0, q, &l->q_bias},
-        {qkv_bias, "self_attn.k_proj.bias", 0, kv, &l->k_bias},
-        {qkv_bias, "self_attn.v_proj.bias", 0, kv, &l->v_bias},
-        {c->attention_bias, "self_attn.o_proj.bias", 0, c->hidden, &l->o_bias},
-        {c->mlp_bias, "mlp.gate_proj.bias", 0, c->intermediate, &l->gate_bias},
-        {c->mlp_bias, "mlp.up_proj.bias", 0, c->intermediate, &l->up_bias},
-        {c->mlp_bias, "mlp.down_proj.bias", 0, c->hidden, &l->down_bias},
-    };
-    for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
-        if (parts[p].there &&
-            find_in_layer(m, i, parts[p].name, parts[p].rows, parts[p].cols, parts[p].out, err)) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-static int open_weights(model *m, engine_error *err) {
-    const model_config *c = &m->config;
-    if (find_weight(m, "model.embed_tokens.weight", c->vocab, c->hidden, &m->embed, err) ||
-        find_weight(m, "model.norm.weight", 0, c->hidden, &m->final_norm, err)) {
-        return -1;
-    }
-    if (c->tied_embeddings) {
-        m->head = m->embed;
-    } else if (find_weight(m, "lm_head.weight", c->vocab, c->hidden, &m->head, err)) {
-        return -1;
-    }
-    for (int i = 0; i < c->layers; i++) {
-        if (open_layer(m, i, err)) return -1;
-    }
+    t->data = e->data;
     return 0;
 }
 
@@ -229,9 +165,7 @@ static int open_model(model *m, const char *dir, engine_error *err) {
     if (model_config_read(dir, &m->config, err)) return -1;
     m->files = files_open(dir, err);
     if (!m->files) return -1;
-    m->layer = calloc((size_t)m->config.layers, sizeof *m->layer);
-    if (!m->layer) return engine_fail(err, ENGINE_ENOMEM, "out of memory");
-    return open_weights(m, err) ? engine_fail_in(err, "%s", dir) : 0;
+    return model_each_weight(m, find_weight, m->files, err) ? engine_fail_in(err, "%s", dir) : 0;
 }
 
 model *model_open(const char *dir, engine_error *err) {
@@ -248,6 +182,7 @@ model *model_open(const char *dir, engine_error *err) {
 void model_close(model *m) {
     if (!m) return;
     files_free(m->files);
+    if (m->random) munmap(m->random, m->random_bytes);
     free(m->layer);
     free(m);
 }

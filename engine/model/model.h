@@ -13,6 +13,9 @@
 #include <stdint.h>
 
 typedef enum { DTYPE_F32, DTYPE_F16, DTYPE_BF16 } dtype;
+static inline size_t dtype_bytes(dtype type) {
+    return type == DTYPE_F32 ? 4 : 2;
+}
 
 typedef struct tensor {
     const void *data; /* borrowed from the model */
@@ -25,21 +28,21 @@ typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_kind;
 typedef struct model_config {
     char architecture[64]; /* LlamaForCausalLM, Qwen2ForCausalLM */
     int layers, hidden, heads, kv_heads, head_dim, intermediate, vocab;
-    int max_position;          /* a sliding window shorter than the context lowers this: up to it, attention is full */
+    int max_position; /* a sliding window shorter than the context lowers this: up to it, attention is full */
     float norm_eps;
     double rope_theta;
     rope_kind rope;
-    double rope_factor, rope_low_freq, rope_high_freq; /* llama3 */
+    double rope_factor, rope_low_freq, rope_high_freq;            /* llama3 */
     double rope_beta_fast, rope_beta_slow, rope_attention_factor; /* yarn */
     bool rope_truncate; /* yarn: the ramp's borders are rounded outwards */
     int rope_original_max_position;
     bool tied_embeddings;
-    bool qkv_bias;     /* Qwen2 */
+    bool qkv_bias;                 /* Qwen2 */
     bool attention_bias, mlp_bias; /* Llama's options: bias also on o, and on the MLP */
-    int32_t eos[8];    /* from config.json and generation_config.json */
+    int32_t eos[8];                /* from config.json and generation_config.json */
     int neos;
-    int32_t bos;       /* -1: none */
-    dtype stored;      /* torch_dtype: the arithmetic the reference uses between operations */
+    int32_t bos;  /* -1: none */
+    dtype stored; /* torch_dtype: the arithmetic the reference uses between operations */
 } model_config;
 
 typedef struct model_layer {
@@ -54,10 +57,14 @@ typedef struct model {
     int64_t parameters;
     size_t bytes;
     struct model_files *files;
+    void *random; /* weights of model_random */
+    size_t random_bytes;
 } model;
 
 model *model_open(const char *dir, engine_error *err);
 void model_close(model *m);
+/* A model of the shape in a config.json with random weights, to measure what that shape costs. */
+model *model_random(const char *config_path, engine_error *err);
 
 /* Only config.json (and generation_config.json), for tools. */
 int model_config_read(const char *dir, model_config *out, engine_error *err);

@@ -198,7 +198,7 @@ static void a_weight_that_is_missing_or_wrong_is_named(void **state) {
         put_checkpoint(i, NULL, 0);
         expect_no_model(weights[i].name);
         put_checkpoint(i, "F32", 1);
-        expect_no_model("shape");
+        expect_no_model("where config.json says");
     }
     put_checkpoint(4, "I64", 0);
     expect_no_model("dtype I64");
