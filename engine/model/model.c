@@ -143,9 +143,9 @@ static int find_weight(void *arg, const char *name, tensor *t, engine_error *err
                            name, e->dtype);
     }
     /* a vector has one dimension in the file and one row here */
-    bool vector = e->ndims == 1 && t->rows == 1 && e->dims[0] == t->cols;
-    bool matrix = e->ndims == 2 && e->dims[0] == t->rows && e->dims[1] == t->cols;
-    if (!vector && !matrix) {
+    bool matrix = t->rows > 1 && e->ndims == 2 && e->dims[0] == t->rows && e->dims[1] == t->cols;
+    bool vector = t->rows == 1 && e->ndims == 1 && e->dims[0] == t->cols;
+    if (!matrix && !vector) {
         return engine_fail(err, ENGINE_EFORMAT,
                            "tensor %s has %d dimensions, [%lld, %lld], where config.json says %lld x %lld",
                            name, e->ndims, (long long)(e->ndims > 0 ? e->dims[0] : 1),
