@@ -12,13 +12,14 @@
 
 typedef struct chat_template chat_template; /* immutable */
 
-/* name: "deepseek-llm", "deepseek-r1", "llama-3", "chatml", or NULL to recognise it. Borrows the tokenizer. */
+/* name: one of chat_template_names, or NULL to recognise the checkpoint's. Borrows the tokenizer. */
 chat_template *chat_template_new(const tokenizer *t, const char *name, engine_error *err);
 void chat_template_free(chat_template *c);
 const char *chat_template_name(const chat_template *c);
+extern const char chat_template_names[]; /* "deepseek-llm, deepseek-v3, …", for messages to users */
 
 /* Ids of the prompt, ending where the assistant's answer begins. Returns the count the prompt needs (> cap when it did
- * not fit), or -1 with err. */
+ * not fit), or -1 with err: no message, or a role that the template does not know (developer is taken as system). */
 int64_t chat_template_render(const chat_template *c, const engine_message *m, int n, int32_t *out, size_t cap,
                              engine_error *err);
 
