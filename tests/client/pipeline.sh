@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# One pipeline for all client tests.
+#
+#   pipeline.sh up BIN WORK        start it on a free port, with the keys and models that the captured requests name
+#   pipeline.sh run WORK COMMAND…  run a client, told by MILLRACE_CLIENT_* where the pipeline is
+#   pipeline.sh down BIN WORK      drain and stop it
+#
+# `run` uses any running pipeline when MILLRACE_CLIENT_URL and MILLRACE_CLIENT_KEY are set already.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+up() { # BIN WORK
+    local bin=$1 work=$2 state=$2/state port
+    if [ -e "$state/up.pid" ]; then "$here/../../ops/down.sh" --state "$state" || true; fi
+    rm -rf "$state"
+    mkdir -p "$work"
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    export MILLRACE_GATEWAY_KEYS=sk-gateway-key,sk-ds-key,direct=sk-user-own-key
+    local aliases=''
+    for name in our-chat our-vl gpt-4o-mini deepseek-chat deepseek-reasoner; do aliases+=${aliases:+,}$name=millrace-demo; done
+    export MILLRACE_GATEWAY_ALIASES=$aliases MILLRACE_GATEWAY_VISION_MODELS=our-vl
+    "$bin/millrace" up --detach --state "$state" --port "$port"
+    cat >"$work/env" <<EOF
+export MILLRACE_CLIENT_URL=http://127.0.0.1:$port
+export MILLRACE_CLIENT_KEY=sk-gateway-key
+export MILLRACE_CLIENT_CONF=$state/millrace.conf
+EOF
+}
+
+run() { # WORK COMMAND…
+    local work=$1
+    shift
+    # shellcheck source=/dev/null
+    if [ -z "${MILLRACE_CLIENT_URL:-}" ]; then . "$work/env"; fi
+    exec "$@"
+}
+
+down() { # BIN WORK
+    exec "$here/../../ops/down.sh" --state "$2/state"
+}
+
+case "${1:-}" in
+up | run | down) "$@" ;;
+*)
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
