@@ -327,6 +327,7 @@ static void report_token(event_list *out, slot *s, answer_text text) {
         .channel = text.n ? text.channel : quiet,
         .text = text.p,
         .text_len = text.n,
+        .has_logprob = s->how.logprobs >= 0,
         .logprob = s->drawn.logprob,
         .top = s->drawn.top,
         .ntop = s->drawn.ntop,

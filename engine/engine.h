@@ -28,7 +28,9 @@
 typedef struct engine engine;
 
 typedef struct engine_options {
-    const char *model_dir; /* HuggingFace checkpoint folder */
+    const char *model_dir; /* HuggingFace checkpoint folder… */
+    const char *
+        random_shape; /* …or a config.json: a model of that shape with random weights and no text, to measure */
     const char
         *chat_template; /* NULL: recognised from the checkpoint; else a name of engine/text/template.h */
     int threads;        /* 0: the CPUs this process may use */
@@ -49,6 +51,7 @@ typedef struct engine_info {
     int layers, hidden, heads, kv_heads, head_dim, vocab;
     int max_context, max_seqs, kv_block_tokens, kv_blocks, threads;
     size_t weight_bytes, kv_bytes, workspace_bytes;
+    size_t token_weight_bytes; /* what computing one token reads of the weights */
 } engine_info;
 
 engine *engine_open(const engine_options *opt, engine_error *err);
@@ -123,6 +126,7 @@ typedef struct engine_event {
     engine_channel channel;
     const char *text;
     size_t text_len;
+    bool has_logprob; /* asked for: the next three are there */
     float logprob;
     const engine_top_logprob *top;
     int ntop;

@@ -38,6 +38,9 @@ typedef struct engine_parts {
 /* Takes over the parts: they are closed by engine_close, and at once on failure. */
 engine *engine_open_with(const engine_limits *limits, const engine_parts *parts, engine_error *err);
 
+/* Bytes of KV cache that a token takes in the CPU's backend. */
+size_t engine_kv_bytes_per_token(const model_config *c);
+
 struct scheduler;
 const struct scheduler *engine_scheduler(const engine *e);
 

@@ -46,11 +46,14 @@ static int checkpoint_forward(void *owner, const batch_seq *seqs, int nseqs, flo
 
 static int64_t checkpoint_render(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
                                  engine_error *err) {
-    return chat_template_render(((checkpoint *)owner)->template, m, n, out, cap, err);
+    const checkpoint *c = owner;
+    if (c->template) return chat_template_render(c->template, m, n, out, cap, err);
+    return engine_fail(err, ENGINE_EINVAL, "a model of random weights takes token ids, not messages");
 }
 
 static const char *checkpoint_piece(void *owner, int32_t id, size_t *n, bool *special) {
-    return tokenizer_piece(((checkpoint *)owner)->tokenizer, id, n, special);
+    const checkpoint *c = owner;
+    return c->tokenizer ? tokenizer_piece(c->tokenizer, id, n, special) : NULL;
 }
 
 /* The folder's own name: the last component of its path. */
@@ -62,21 +65,27 @@ static void name_of(const char *dir, char *out, size_t cap) {
     snprintf(out, cap, "%.*s", (int)(n - start), dir + start);
 }
 
-static checkpoint *checkpoint_open(const engine_options *o, engine_error *err) {
-    checkpoint *c = calloc(1, sizeof *c);
-    if (!c) {
-        engine_fail(err, ENGINE_ENOMEM, "no memory to open %s", o->model_dir);
-        return NULL;
-    }
-    name_of(o->model_dir, c->name, sizeof c->name);
-    c->model = model_open(o->model_dir, err);
-    if (c->model) c->tokenizer = tokenizer_load(o->model_dir, err);
+static int open_text(checkpoint *c, const engine_options *o, engine_error *err) {
+    c->tokenizer = tokenizer_load(o->model_dir, err);
     if (c->tokenizer) c->template = chat_template_new(c->tokenizer, o->chat_template, err);
-    if (!c->template) {
-        checkpoint_close(c);
+    return c->template ? 0 : -1;
+}
+
+static checkpoint *checkpoint_open(const engine_options *o, engine_error *err) {
+    const char *path = o->random_shape ? o->random_shape : o->model_dir;
+    checkpoint *c = path ? calloc(1, sizeof *c) : NULL;
+    if (!c) {
+        if (path)
+            engine_fail(err, ENGINE_ENOMEM, "no memory to open %s", path);
+        else
+            engine_fail(err, ENGINE_EINVAL, "neither model_dir nor random_shape is given");
         return NULL;
     }
-    return c;
+    name_of(path, c->name, sizeof c->name);
+    c->model = o->random_shape ? model_random(path, err) : model_open(path, err);
+    if (c->model && (o->random_shape || !open_text(c, o, err))) return c;
+    checkpoint_close(c);
+    return NULL;
 }
 
 /* ---- sizes ---- */
@@ -109,7 +118,7 @@ static size_t available_memory(void) {
 }
 
 /* As cpu/backend.c lays them out: values padded to whole vectors, bf16 only for bf16 checkpoints. */
-static size_t kv_bytes_per_token(const model_config *c) {
+size_t engine_kv_bytes_per_token(const model_config *c) {
     size_t padded = ((size_t)c->head_dim + 15) / 16 * 16, element = c->stored == DTYPE_BF16 ? 2 : 4;
     return (size_t)c->layers * (size_t)c->kv_heads * ((size_t)c->head_dim + padded) * element;
 }
@@ -118,7 +127,7 @@ static size_t kv_bytes_per_token(const model_config *c) {
 static size_t affordable_tokens(const model *m) {
     size_t memory = available_memory();
     size_t room = memory > m->bytes ? memory - m->bytes : 0;
-    return room / 4 * 3 / kv_bytes_per_token(&m->config);
+    return room / 4 * 3 / engine_kv_bytes_per_token(&m->config);
 }
 
 static int check_option(const char *name, int value, int min, int max, engine_error *err) {
@@ -156,7 +165,7 @@ static int size_cache(engine_limits *l, const engine_options *o, const model *m,
                 err, o->kv_tokens ? ENGINE_EINVAL : ENGINE_ENOMEM,
                 "the KV cache holds %zu tokens, fewer than a context of %d (%.1f MB a thousand tokens): "
                 "lower max_context, or give it more memory",
-                tokens, l->max_context, (double)kv_bytes_per_token(&m->config) / 1000);
+                tokens, l->max_context, (double)engine_kv_bytes_per_token(&m->config) / 1000);
         }
         l->max_context = (int)tokens;
     }
@@ -204,9 +213,15 @@ static void add_stop(engine_parts *p, int32_t id) {
 
 static void collect_stops(engine_parts *p, const checkpoint *c) {
     int32_t ids[8];
-    int n = chat_template_stops(c->template, ids);
+    int n = c->template ? chat_template_stops(c->template, ids) : 0;
     for (int i = 0; i < n; i++) add_stop(p, ids[i]);
     for (int i = 0; i < c->model->config.neos; i++) add_stop(p, c->model->config.eos[i]);
+}
+
+/* All but an embedding of its own, of which a token needs one row. */
+static size_t token_weights(const model *m) {
+    size_t embed = (size_t)m->embed.rows * (size_t)m->embed.cols * dtype_bytes(m->embed.type);
+    return m->bytes - (m->config.tied_embeddings ? 0 : embed);
 }
 
 static engine_info describe(const checkpoint *c, const engine_limits *l, int threads) {
@@ -216,7 +231,7 @@ static engine_info describe(const checkpoint *c, const engine_limits *l, int thr
         .name = c->name,
         .architecture = m->architecture,
         .isa = backend_isa(c->backend),
-        .chat_template = chat_template_name(c->template),
+        .chat_template = c->template ? chat_template_name(c->template) : "none",
         .parameters = c->model->parameters,
         .layers = m->layers,
         .hidden = m->hidden,
@@ -232,6 +247,7 @@ static engine_info describe(const checkpoint *c, const engine_limits *l, int thr
         .weight_bytes = memory.weights,
         .kv_bytes = memory.kv,
         .workspace_bytes = memory.workspace,
+        .token_weight_bytes = token_weights(c->model),
     };
 }
 
@@ -245,7 +261,7 @@ engine *engine_open(const engine_options *o, engine_error *err) {
         checkpoint_close(c);
         return NULL;
     }
-    int known = tokenizer_vocab(c->tokenizer), vocab = c->model->config.vocab;
+    int vocab = c->model->config.vocab, known = c->tokenizer ? tokenizer_vocab(c->tokenizer) : vocab;
     engine_parts parts = {
         .owner = c,
         .forward = checkpoint_forward,
@@ -254,7 +270,7 @@ engine *engine_open(const engine_options *o, engine_error *err) {
         .close = checkpoint_close,
         .vocab = vocab,
         .known_vocab = known < vocab ? known : vocab,
-        .opens_thinking = chat_template_opens_thinking(c->template),
+        .opens_thinking = c->template && chat_template_opens_thinking(c->template),
         .tokenizer = c->tokenizer,
         .info = describe(c, &limits, threads),
     };

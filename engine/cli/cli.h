@@ -1,0 +1,15 @@
+/* The commands of millrace-engine: each takes its arguments after the command's name and returns the exit status. */
+#ifndef ENGINE_CLI_CLI_H
+#define ENGINE_CLI_CLI_H
+
+#include "engine/engine.h"
+
+int cli_generate(int argc, char **argv);
+int cli_inspect(int argc, char **argv);
+int cli_bench(int argc, char **argv);
+
+/* Says what went wrong; returns 1. */
+int cli_fail(const char *command, const engine_error *err);
+double cli_seconds(void); /* monotonic */
+
+#endif

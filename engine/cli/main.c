@@ -1,0 +1,52 @@
+/* millrace-engine: the engine from a terminal, without anything of Millrace around it. */
+#include "engine/cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static const struct {
+    const char *name, *about;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"generate", "answer a prompt, streaming to the terminal", cli_generate},
+    {"inspect", "what a checkpoint is, and the memory it needs", cli_inspect},
+    {"bench", "measure prefill and decode against the memory's bandwidth", cli_bench},
+};
+enum { NCOMMANDS = sizeof commands / sizeof *commands };
+
+int cli_fail(const char *command, const engine_error *err) {
+    fprintf(stderr, "millrace-engine %s: %s\n", command, err->msg);
+    return 1;
+}
+
+double cli_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void usage(FILE *to) {
+    fprintf(to, "Usage: millrace-engine COMMAND [options]\n\n");
+    for (int i = 0; i < NCOMMANDS; i++) fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].about);
+    fprintf(to, "\nmillrace-engine COMMAND --help lists the options.\n");
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+        usage(stdout);
+        return 0;
+    }
+    if (argc > 1 && !strcmp(argv[1], "--version")) {
+        printf("millrace-engine %s\n", MILLRACE_ENGINE_VERSION);
+        return 0;
+    }
+    for (int i = 0; argc > 1 && i < NCOMMANDS; i++) {
+        if (!strcmp(argv[1], commands[i].name)) return commands[i].run(argc - 2, argv + 2);
+    }
+    if (argc > 1)
+        fprintf(stderr, "millrace-engine: unknown command %s (see --help)\n", argv[1]);
+    else
+        usage(stderr);
+    return 2;
+}

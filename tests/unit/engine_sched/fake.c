@@ -1,0 +1,194 @@
+/* See fake.h. */
+#include "fake.h"
+
+#include "tests/unit/engine_sched/cmocka_all.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t mix(uint64_t x) {
+    x += UINT64_C(0x9E3779B97F4A7C15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return x ^ (x >> 31);
+}
+
+static int32_t *cell(fake *f, const batch_seq *s, int pos) {
+    int32_t block = s->blocks[pos / f->limits.block_tokens];
+    assert_in_range(block, 0, f->limits.kv_blocks - 1);
+    return &f->cache[block * f->limits.block_tokens + pos % f->limits.block_tokens];
+}
+
+static void write_row(fake *f, float *row, uint64_t hash, int next, bool poisoned) {
+    for (int i = 0; i < FAKE_ROW; i++) {
+        row[i] = poisoned ? NAN : (float)(mix(hash + (uint64_t)i) >> 40) * 0x1p-21f - 4;
+        if (i >= FAKE_POISON) row[i] -= 100;
+    }
+    if (!f->script) return;
+    int at = next - f->script_at;
+    row[at >= 0 && at < f->nscript ? f->script[at] : FAKE_END] = 50;
+}
+
+static int fake_forward(void *owner, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
+    fake *f = owner;
+    if (f->broken) return engine_fail(err, ENGINE_EINTERNAL, "the fake is broken");
+    int tokens = 0, rows = 0;
+    for (int i = 0; i < nseqs; i++) {
+        const batch_seq *s = &seqs[i];
+        assert_true(s->ntokens > 0 && s->nlogits >= 0 && s->nlogits <= 1);
+        for (int t = 0; t < s->ntokens; t++) *cell(f, s, s->pos + t) = s->tokens[t];
+        tokens += s->ntokens;
+    }
+    for (int i = 0; i < nseqs; i++) {
+        const batch_seq *s = &seqs[i];
+        if (!s->nlogits) continue;
+        int end = s->pos + s->ntokens;
+        uint64_t hash = 1;
+        bool poisoned = false;
+        for (int p = 0; p < end; p++) {
+            hash = mix(hash ^ (uint64_t)*cell(f, s, p));
+            poisoned |= *cell(f, s, p) == FAKE_POISON;
+        }
+        write_row(f, f->logits + (size_t)rows++ * FAKE_ROW, hash, end, poisoned);
+    }
+    f->tokens += (uint64_t)tokens;
+    if (tokens > f->most_tokens) f->most_tokens = tokens;
+    if (nseqs > f->most_seqs) f->most_seqs = nseqs;
+    if (rows > f->most_logits) f->most_logits = rows;
+    *logits = f->logits;
+    return 0;
+}
+
+static int64_t fake_render(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
+                           engine_error *err) {
+    (void)owner;
+    (void)err;
+    size_t need = 0;
+    for (int i = 0; i < n; i++) {
+        for (size_t k = 0; k < m[i].content_len; k++, need++) {
+            if (need < cap) out[need] = (unsigned char)m[i].content[k];
+        }
+    }
+    return (int64_t)need;
+}
+
+static const char *fake_piece(void *owner, int32_t id, size_t *n, bool *special) {
+    static const char *const named[] = {"<|end|>", "<think>", "</think>", "<|poison|>", "<|quiet|>"};
+    static char bytes[256];
+    (void)owner;
+    if (id < 0 || id >= FAKE_VOCAB) return NULL;
+    *special = id >= 256;
+    if (id < 256) {
+        bytes[id] = (char)id;
+        *n = 1;
+        return &bytes[id];
+    }
+    *n = strlen(named[id - 256]);
+    return named[id - 256];
+}
+
+static void fake_close(void *owner) {
+    ((fake *)owner)->closed = true;
+}
+
+engine *fake_open(fake *f, const engine_limits *limits) {
+    engine_limits l = limits ? *limits : (engine_limits){0};
+    if (!l.max_seqs) l.max_seqs = 4;
+    if (!l.max_waiting) l.max_waiting = 8;
+    if (!l.max_context) l.max_context = 256;
+    if (!l.step_tokens) l.step_tokens = 32;
+    if (!l.block_tokens) l.block_tokens = 16;
+    if (!l.kv_blocks) l.kv_blocks = l.max_seqs * (l.max_context / l.block_tokens);
+    f->limits = l;
+    f->cache = calloc((size_t)(l.kv_blocks * l.block_tokens), sizeof *f->cache);
+    f->logits = calloc((size_t)l.max_seqs, FAKE_ROW * sizeof *f->logits);
+    assert_true(f->cache && f->logits);
+    engine_parts parts = {
+        .owner = f,
+        .forward = fake_forward,
+        .render = fake_render,
+        .piece = fake_piece,
+        .close = fake_close,
+        .vocab = FAKE_ROW,
+        .known_vocab = FAKE_VOCAB,
+        .stop_ids = {FAKE_END},
+        .nstop_ids = 1,
+        .opens_thinking = f->opens_thinking,
+    };
+    engine_error err;
+    engine *e = engine_open_with(&l, &parts, &err);
+    assert_non_null(e);
+    return e;
+}
+
+void fake_done(fake *f) {
+    assert_true(f->closed);
+    free(f->cache);
+    free(f->logits);
+    f->cache = NULL;
+    f->logits = NULL;
+    f->closed = false;
+}
+
+void said_init(said *s, uint64_t id) {
+    memset(s, 0, sizeof *s);
+    s->id = id;
+    s->index_first = -1;
+    s->contiguous = true;
+}
+
+void said_add(said *s, const engine_event *ev) {
+    if (ev->id != s->id) return;
+    assert_false(s->ended);
+    size_t *len = &s->len[ev->channel];
+    assert_true(*len + ev->text_len < sizeof s->text[0]);
+    memcpy(s->text[ev->channel] + *len, ev->text, ev->text_len);
+    *len += ev->text_len;
+    if (ev->kind == ENGINE_TOKENS) {
+        if (s->index_first < 0) s->index_first = ev->index;
+        if (ev->index != s->index_first + s->n) s->contiguous = false;
+        s->logprob[s->n] = ev->logprob;
+        s->token[s->n++] = ev->token;
+        return;
+    }
+    s->ended = true;
+    s->finish = ev->finish;
+    s->prompt_tokens = ev->prompt_tokens;
+    s->completion_tokens = ev->completion_tokens;
+    s->reasoning_tokens = ev->reasoning_tokens;
+    s->cached_tokens = ev->cached_tokens;
+    snprintf(s->error, sizeof s->error, "%s", ev->error ? ev->error : "");
+}
+
+bool run_all(engine *e, said *s, int n) {
+    engine_event ev[64];
+    engine_error err;
+    for (int ended = 0; ended < n;) {
+        if (!engine_busy(e)) return false;
+        int k = engine_step(e, ev, 64, &err);
+        if (k < 0) return false;
+        for (int i = 0; i < k; i++) {
+            for (int j = 0; j < n; j++) said_add(&s[j], &ev[i]);
+            ended += ev[i].kind == ENGINE_END;
+        }
+    }
+    return true;
+}
+
+engine_request request_of(uint64_t id, const char *prompt) {
+    static engine_message m;
+    m = (engine_message){"user", prompt, strlen(prompt)};
+    engine_request r = {.id = id, .messages = &m, .nmessages = 1};
+    engine_sampling_default(&r.sampling);
+    return r;
+}
+
+void say(engine *e, const engine_request *r, said *out) {
+    engine_error err;
+    said_init(out, r->id);
+    if (engine_submit(e, r, &err)) fail_msg("%s", err.msg);
+    assert_true(run_all(e, out, 1));
+    assert_true(out->contiguous);
+}

@@ -1,0 +1,71 @@
+/* A model for tests of what stands around a model: the engine's parts without weights.
+ *
+ * Its "KV cache" keeps the token of every position in the physical block that the scheduler named, and logits are a
+ * hash of what is read back from there: if a block is shared by mistake, freed too early or left unwritten, tokens change.
+ * Ids 0 to 255 are the bytes of text, so characters, tags and stop strings can be split anywhere.
+ */
+#ifndef TEST_ENGINE_SCHED_FAKE_H
+#define TEST_ENGINE_SCHED_FAKE_H
+
+#include "engine/engine_internal.h"
+
+enum {
+    FAKE_END = 256,   /* special, ends an answer */
+    FAKE_THINK = 257, /* one token "<think>" */
+    FAKE_UNTHINK = 258,
+    FAKE_POISON = 259, /* once it is in a sequence, its logits are not numbers */
+    FAKE_QUIET = 260,  /* special, without visible text */
+    FAKE_VOCAB = 261,
+    FAKE_ROW = 272, /* floats in a row: the rest is padding */
+};
+
+typedef struct fake {
+    engine_limits limits;
+    bool opens_thinking;
+    const int32_t *script; /* what it says, when not NULL; from position script_at on */
+    int nscript, script_at;
+    bool broken; /* forward fails */
+    /* what the batches were like */
+    int most_tokens, most_seqs, most_logits;
+    uint64_t tokens;
+    /* inside */
+    int32_t *cache; /* [kv_blocks][block_tokens] */
+    float *logits;
+    bool closed;
+} fake;
+
+/* limits->… of 0 get small defaults. The fake must outlive the engine. */
+engine *fake_open(fake *f, const engine_limits *limits);
+void fake_done(fake *f);
+
+/* What came out of one request. */
+typedef struct said {
+    uint64_t id;
+    int32_t token[4096];
+    float logprob[4096];
+    int index_first, n;
+    char text[2][16384]; /* content, reasoning */
+    size_t len[2];
+    bool ended, contiguous;
+    engine_finish finish;
+    int prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens;
+    char error[200];
+} said;
+
+void said_init(said *s, uint64_t id);
+void said_add(said *s, const engine_event *ev);
+/* Steps until every one of s[0..n) has ended; false when the engine stops before or fails. */
+bool run_all(engine *e, said *s, int n);
+
+/* A request over the bytes of `prompt`. */
+engine_request request_of(uint64_t id, const char *prompt);
+/* Submits it (asserting that this works), runs to the end. */
+void say(engine *e, const engine_request *r, said *out);
+
+uint64_t mix(uint64_t x);
+/* A small generator for random schedules. */
+static inline uint32_t rnd(uint64_t *state, uint32_t n) {
+    return (uint32_t)(mix((*state)++) >> 33) % n;
+}
+
+#endif

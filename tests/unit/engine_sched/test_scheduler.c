@@ -1,0 +1,211 @@
+/* The scheduler and the block pool, without any model: who computes what, and who holds which block. */
+#include "fake.h"
+
+#include "engine/sched/scheduler.h"
+#include "tests/unit/engine_sched/cmocka_all.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONTEXT = 128, BLOCK = 16 };
+
+typedef struct bench {
+    scheduler *s;
+    seq seqs[64];
+    int32_t tokens[64][CONTEXT];
+    int32_t tables[64][CONTEXT / BLOCK];
+} bench;
+
+static bench *bench_new(int max_seqs, int max_waiting, int step_tokens, int blocks) {
+    bench *b = calloc(1, sizeof *b);
+    engine_error err;
+    assert_non_null(b);
+    b->s = scheduler_new(&(scheduler_limits){max_seqs, max_waiting, step_tokens, blocks, BLOCK}, &err);
+    assert_non_null(b->s);
+    for (int i = 0; i < 64; i++) {
+        b->seqs[i].tokens = b->tokens[i];
+        b->seqs[i].table.block = b->tables[i];
+    }
+    return b;
+}
+
+static void bench_free(bench *b) {
+    scheduler_free(b->s);
+    free(b);
+}
+
+static seq *add(bench *b, int i, int ntokens) {
+    b->seqs[i].ntokens = ntokens;
+    assert_true(scheduler_add(b->s, &b->seqs[i]));
+    return &b->seqs[i];
+}
+
+/* One step; every sequence that got logits grows by a token. */
+static step_plan step(bench *b) {
+    step_plan p = scheduler_plan(b->s);
+    scheduler_commit(b->s);
+    for (int i = 0; i < p.n; i++) p.seqs[i]->ntokens += p.batch[i].nlogits;
+    return p;
+}
+
+static int share(const step_plan *p, const seq *q) {
+    for (int i = 0; i < p->n; i++) {
+        if (p->seqs[i] == q) return p->batch[i].ntokens;
+    }
+    return 0;
+}
+
+static void test_a_table_grows_whole_or_not_at_all(void **state) {
+    (void)state;
+    engine_error err;
+    kv_pool *p = kv_pool_new(4, BLOCK, &err);
+    int32_t mem[2][8];
+    kv_table a = {mem[0], 0}, b = {mem[1], 0};
+    assert_true(kv_table_grow(p, &a, 33));
+    assert_int_equal(a.n, 3);
+    assert_true(kv_table_grow(p, &a, 48));
+    assert_int_equal(a.n, 3);
+    assert_false(kv_table_grow(p, &b, 17));
+    assert_int_equal(b.n, 0);
+    assert_int_equal(kv_pool_free_blocks(p), 1);
+    kv_table_release(p, &a);
+    assert_int_equal(kv_pool_free_blocks(p), 4);
+    kv_pool_free(p);
+}
+
+static void test_decodes_go_before_prompts_and_the_budget_holds(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 8, 20, 32);
+    seq *decoding = add(b, 0, 10);
+    step(b);
+    seq *prompt = add(b, 1, 50), *next = add(b, 2, 5);
+    step_plan p = step(b);
+    assert_int_equal(share(&p, decoding), 1);
+    assert_int_equal(share(&p, prompt), 19);
+    assert_int_equal(share(&p, next), 0);
+    assert_int_equal(p.tokens, 20);
+    step(b);
+    p = step(b); /* 12 of the prompt are left: room for the next one */
+    assert_int_equal(share(&p, prompt), 12);
+    assert_int_equal(share(&p, next), 5);
+    assert_int_equal(share(&p, decoding), 1);
+    bench_free(b);
+}
+
+static void test_logits_come_with_the_last_known_token_only(void **state) {
+    (void)state;
+    bench *b = bench_new(1, 1, 16, 8);
+    seq *q = add(b, 0, 40);
+    for (int i = 0; i < 3; i++) {
+        step_plan p = scheduler_plan(b->s);
+        assert_int_equal(p.batch[0].pos, 16 * i);
+        assert_int_equal(p.batch[0].nlogits, i == 2);
+        scheduler_commit(b->s);
+    }
+    assert_int_equal(q->computed, 40);
+    bench_free(b);
+}
+
+static void test_nobody_overtakes_the_head_of_the_queue(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 8, 64, 8);
+    add(b, 0, 60); /* 4 of 8 blocks */
+    step(b);
+    seq *large = add(b, 1, 100), *small = add(b, 2, 3);
+    for (int i = 0; i < 3; i++) step(b);
+    assert_int_equal(large->state, SEQ_WAITING);
+    assert_int_equal(small->state, SEQ_WAITING);
+    scheduler_remove(b->s, &b->seqs[0]);
+    step(b);
+    assert_int_equal(large->state, SEQ_RUNNING);
+    bench_free(b);
+}
+
+static void test_who_came_last_gives_way_and_is_next_in_line(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 8, 64, 6);
+    seq *first = add(b, 0, 30), *last = add(b, 1, 30), *waiting = add(b, 2, 30);
+    while (first->ntokens < CONTEXT - 40 && scheduler_preemptions(b->s) == 0) step(b);
+    assert_int_equal(scheduler_preemptions(b->s), 1);
+    assert_int_equal(first->state, SEQ_RUNNING);
+    assert_int_equal(last->state, SEQ_WAITING);
+    assert_int_equal(last->computed, 0);
+    assert_int_equal(last->table.n, 0);
+    int known = last->ntokens;
+    scheduler_remove(b->s, first);
+    step_plan p = step(b);
+    assert_int_equal(share(&p, last), known);
+    assert_int_equal(share(&p, waiting) > 0, last->state == SEQ_RUNNING && waiting->state == SEQ_RUNNING);
+    bench_free(b);
+}
+
+static void test_a_full_queue_refuses(void **state) {
+    (void)state;
+    bench *b = bench_new(1, 2, 16, 8);
+    add(b, 0, 5);
+    add(b, 1, 5);
+    assert_false(scheduler_add(b->s, &b->seqs[2]));
+    step(b);
+    assert_true(scheduler_add(b->s, &b->seqs[2]));
+    bench_free(b);
+}
+
+/* Every block has exactly as many holders as tables that name it, and the free ones are nobody's. */
+static void check_blocks(const bench *b) {
+    const kv_pool *pool = scheduler_pool(b->s);
+    int named[256] = {0}, used = 0;
+    for (int i = 0; i < 64; i++) {
+        const seq *q = &b->seqs[i];
+        assert_true(q->state == SEQ_RUNNING || q->table.n == 0);
+        for (int k = 0; k < q->table.n; k++) named[q->table.block[k]]++;
+    }
+    for (int i = 0; i < kv_pool_blocks(pool); i++) {
+        assert_int_equal(kv_pool_holders(pool, i), named[i]);
+        used += named[i] > 0;
+    }
+    assert_int_equal(used + kv_pool_free_blocks(pool), kv_pool_blocks(pool));
+}
+
+static void test_ten_thousand_random_operations_leak_no_block(void **state) {
+    (void)state;
+    uint64_t r = 1;
+    bench *b = bench_new(6, 20, 24, 20);
+    for (int op = 0; op < 10000; op++) {
+        seq *q = &b->seqs[rnd(&r, 64)];
+        switch (rnd(&r, 8)) {
+        case 0:
+        case 1:
+            if (q->state != SEQ_IDLE) break;
+            q->ntokens = 1 + (int)rnd(&r, CONTEXT - 1);
+            scheduler_add(b->s, q);
+            break;
+        case 2: scheduler_remove(b->s, q); break;
+        default: {
+            step_plan p = step(b);
+            assert_true(p.tokens <= 24 && p.n <= 6);
+            assert_true(p.n > 0 || scheduler_running(b->s) + scheduler_waiting(b->s) == 0);
+        }
+        }
+        for (int i = 0; i < 64; i++) {
+            if (b->seqs[i].ntokens >= CONTEXT) scheduler_remove(b->s, &b->seqs[i]);
+        }
+        check_blocks(b);
+    }
+    assert_true(scheduler_preemptions(b->s) > 20);
+    for (int i = 0; i < 64; i++) scheduler_remove(b->s, &b->seqs[i]);
+    assert_int_equal(kv_pool_free_blocks(scheduler_pool(b->s)), 20);
+    bench_free(b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_table_grows_whole_or_not_at_all),
+        cmocka_unit_test(test_decodes_go_before_prompts_and_the_budget_holds),
+        cmocka_unit_test(test_logits_come_with_the_last_known_token_only),
+        cmocka_unit_test(test_nobody_overtakes_the_head_of_the_queue),
+        cmocka_unit_test(test_who_came_last_gives_way_and_is_next_in_line),
+        cmocka_unit_test(test_a_full_queue_refuses),
+        cmocka_unit_test(test_ten_thousand_random_operations_leak_no_block),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,520 @@
+/* The step loop over a fake model: requests in, events out, whatever the schedule. */
+#include "fake.h"
+
+#include "engine/sched/scheduler.h"
+#include "tests/unit/engine_sched/cmocka_all.h"
+
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REQUESTS = 40 };
+
+/* A varied request; the same for the same number. */
+typedef struct varied {
+    char prompt[128];
+    engine_message message;
+    engine_request r;
+} varied;
+
+static void vary(varied *v, uint64_t id) {
+    uint64_t s = id * 1000;
+    size_t n = 1 + rnd(&s, 100);
+    for (size_t i = 0; i < n; i++) v->prompt[i] = (char)('a' + rnd(&s, 26));
+    v->message = (engine_message){"user", v->prompt, n};
+    v->r = (engine_request){.id = id, .messages = &v->message, .nmessages = 1};
+    engine_sampling_default(&v->r.sampling);
+    v->r.sampling.seed = id;
+    v->r.sampling.temperature = (float)rnd(&s, 3) / 2;
+    v->r.sampling.top_p = rnd(&s, 2) ? 0.9f : 1;
+    v->r.sampling.frequency_penalty = rnd(&s, 2) ? 0.5f : 0;
+    v->r.sampling.max_tokens = 1 + (int)rnd(&s, 90);
+    v->r.sampling.min_tokens = (int)rnd(&s, 10);
+    v->r.sampling.logprobs = rnd(&s, 2) ? 2 : -1;
+}
+
+static void assert_same(const said *a, const said *b) {
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->token, b->token, (size_t)a->n * sizeof *a->token);
+    assert_memory_equal(a->logprob, b->logprob, (size_t)a->n * sizeof *a->logprob);
+    for (int c = 0; c < 2; c++) {
+        assert_int_equal(a->len[c], b->len[c]);
+        assert_memory_equal(a->text[c], b->text[c], a->len[c]);
+    }
+    assert_int_equal(a->finish, b->finish);
+    assert_int_equal(a->completion_tokens, b->completion_tokens);
+    assert_int_equal(a->reasoning_tokens, b->reasoning_tokens);
+}
+
+static said *said_new(int n) {
+    said *s = calloc((size_t)n, sizeof *s);
+    assert_non_null(s);
+    return s;
+}
+
+/* Each request alone in an engine with room for everything. */
+static said *speak_alone(void) {
+    said *s = said_new(REQUESTS);
+    for (int i = 0; i < REQUESTS; i++) {
+        fake f = {0};
+        varied v;
+        engine *e = fake_open(&f, &(engine_limits){.step_tokens = 512});
+        vary(&v, (uint64_t)i);
+        say(e, &v.r, &s[i]);
+        engine_close(e);
+        fake_done(&f);
+    }
+    return s;
+}
+
+/* All requests through one engine, submitted at random moments. */
+static void speak_together(said *s, const engine_limits *limits, uint64_t seed, engine_load *load) {
+    fake f = {0};
+    engine *e = fake_open(&f, limits);
+    engine_event ev[64];
+    engine_error err;
+    varied v;
+    int next = 0, ended = 0;
+    for (int i = 0; i < REQUESTS; i++) said_init(&s[i], (uint64_t)i);
+    while (ended < REQUESTS) {
+        while (next < REQUESTS && rnd(&seed, 3)) {
+            vary(&v, (uint64_t)next);
+            if (engine_submit(e, &v.r, &err)) break;
+            memset(&v, 'x', sizeof v); /* the engine has copied what it needs */
+            next++;
+        }
+        int n = engine_step(e, ev, 64, &err);
+        assert_true(n >= 0);
+        for (int i = 0; i < n; i++) {
+            said_add(&s[ev[i].id], &ev[i]);
+            ended += ev[i].kind == ENGINE_END;
+        }
+    }
+    assert_false(engine_busy(e));
+    assert_true(f.most_tokens <= f.limits.step_tokens);
+    assert_true(f.most_seqs <= f.limits.max_seqs && f.most_logits <= f.limits.max_seqs);
+    *load = engine_load_now(e);
+    assert_int_equal(load->kv_blocks_used, 0);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_an_answer_is_the_same_alone_and_in_any_company(void **state) {
+    (void)state;
+    said *alone = speak_alone(), *together = said_new(REQUESTS);
+    const engine_limits limits[] = {
+        {.max_seqs = 8, .step_tokens = 64},
+        {.max_seqs = 3, .step_tokens = 3},                  /* prompts in crumbs */
+        {.max_seqs = 8, .step_tokens = 8, .kv_blocks = 16}, /* one long sequence fills it: much preemption */
+        {.max_seqs = 8, .step_tokens = 300, .kv_blocks = 17},
+        {.max_seqs = 1, .step_tokens = 7},
+    };
+    uint64_t preemptions = 0;
+    for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
+        for (uint64_t seed = 0; seed < 4; seed++) {
+            engine_load load;
+            speak_together(together, &limits[k], seed * 77, &load);
+            preemptions += load.preemptions;
+            for (int i = 0; i < REQUESTS; i++) assert_same(&alone[i], &together[i]);
+        }
+    }
+    assert_true(preemptions > 10);
+    free(alone);
+    free(together);
+}
+
+static void test_random_submits_and_cancels_leak_no_block_and_lose_no_end(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e =
+        fake_open(&f, &(engine_limits){.max_seqs = 5, .max_waiting = 10, .kv_blocks = 24, .step_tokens = 20});
+    engine_event ev[64];
+    engine_error err;
+    varied v;
+    uint64_t r = 99, id = 0, submitted = 0, ended = 0;
+    for (int op = 0; op < 10000 || engine_busy(e); op++) {
+        int kind = op < 10000 ? (int)rnd(&r, 10) : 9;
+        if (kind < 3) {
+            vary(&v, ++id);
+            submitted += engine_submit(e, &v.r, &err) == 0;
+        } else if (kind == 3 && id) {
+            engine_cancel(e, id - rnd(&r, 10));
+        } else {
+            int n = engine_step(e, ev, kind == 4 ? 10 : 64, &err);
+            assert_true(n >= 0);
+            for (int i = 0; i < n; i++) ended += ev[i].kind == ENGINE_END;
+        }
+        engine_load load = engine_load_now(e);
+        assert_true(load.waiting <= 10 + 5 && load.running <= 5);
+    }
+    assert_true(submitted > 500);
+    assert_int_equal(submitted, ended);
+    assert_int_equal(engine_load_now(e).kv_blocks_used, 0);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_first_come_first_served(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, &(engine_limits){.max_seqs = 2, .max_waiting = 20, .step_tokens = 8});
+    engine_event ev[64];
+    engine_error err;
+    uint64_t next = 0;
+    for (uint64_t id = 0; id < 12; id++) {
+        engine_request q = request_of(id, "a prompt of some length");
+        q.sampling.max_tokens = 3;
+        q.sampling.ignore_eos = true;
+        assert_int_equal(engine_submit(e, &q, &err), 0);
+    }
+    while (engine_busy(e)) {
+        int n = engine_step(e, ev, 64, &err);
+        for (int i = 0; i < n; i++) {
+            if (ev[i].kind == ENGINE_TOKENS && ev[i].index == 0) assert_int_equal(ev[i].id, next++);
+        }
+    }
+    assert_int_equal(next, 12);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_a_full_engine_says_so_and_recovers(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, &(engine_limits){.max_seqs = 1, .max_waiting = 2});
+    engine_error err;
+    said s[3];
+    for (uint64_t id = 0; id < 2; id++) {
+        engine_request q = request_of(id, "hello");
+        said_init(&s[id], id);
+        assert_int_equal(engine_submit(e, &q, &err), 0);
+    }
+    engine_request q = request_of(2, "hello");
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    assert_int_equal(err.code, ENGINE_EBUSY);
+    engine_request twice = request_of(1, "hello");
+    assert_int_equal(engine_submit(e, &twice, &err), -1);
+    assert_int_equal(err.code, ENGINE_EINVAL);
+    assert_true(run_all(e, s, 2));
+    say(e, &q, &s[2]);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_cancel_frees_at_once_and_ends_once(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, &(engine_limits){.max_seqs = 1});
+    engine_event ev[64];
+    engine_error err;
+    for (uint64_t id = 1; id <= 2; id++) {
+        engine_request q = request_of(id, "a prompt");
+        q.sampling.ignore_eos = true;
+        assert_int_equal(engine_submit(e, &q, &err), 0);
+    }
+    for (int i = 0; i < 3; i++) assert_int_equal(engine_step(e, ev, 64, &err), 1);
+    assert_true(engine_cancel(e, 1));
+    assert_true(engine_cancel(e, 2));
+    assert_true(engine_cancel(e, 2));
+    assert_false(engine_cancel(e, 3));
+    assert_int_equal(engine_load_now(e).kv_blocks_used, 0);
+    assert_true(engine_busy(e));
+    assert_int_equal(engine_step(e, ev, 64, &err), 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(ev[i].kind, ENGINE_END);
+        assert_int_equal(ev[i].finish, ENGINE_FINISH_CANCELLED);
+        assert_int_equal(ev[i].completion_tokens, i == 0 ? 3 : 0);
+    }
+    assert_int_equal(engine_step(e, ev, 64, &err), 0);
+    assert_false(engine_busy(e));
+    engine_close(e);
+    fake_done(&f);
+}
+
+/* For every possible cut: what was said before it, and what an engine given those tokens says after it, is the whole. */
+static void check_resume(fake *f, const engine_request *q) {
+    said whole, head, tail;
+    engine_error err;
+    engine *e = fake_open(f, NULL);
+    say(e, q, &whole);
+    for (int cut = 0; cut <= whole.n; cut++) {
+        engine_event ev[64];
+        said_init(&head, q->id);
+        assert_int_equal(engine_submit(e, q, &err), 0);
+        while (head.n < cut) {
+            int n = engine_step(e, ev, 64, &err);
+            for (int i = 0; i < n && head.n < cut; i++) said_add(&head, &ev[i]);
+        }
+        engine_cancel(e, q->id);
+        while (engine_busy(e)) engine_step(e, ev, 64, &err);
+
+        engine_request again = *q;
+        again.forced = whole.token;
+        again.nforced = cut;
+        say(e, &again, &tail);
+        assert_true(tail.n == 0 || tail.index_first == cut);
+        assert_int_equal(tail.n, whole.n - cut);
+        assert_memory_equal(tail.token, whole.token + cut, (size_t)tail.n * sizeof *tail.token);
+        for (int c = 0; c < 2; c++) {
+            assert_int_equal(head.len[c] + tail.len[c], whole.len[c]);
+            assert_memory_equal(head.text[c], whole.text[c], head.len[c]);
+            assert_memory_equal(tail.text[c], whole.text[c] + head.len[c], tail.len[c]);
+        }
+        assert_int_equal(tail.finish, whole.finish);
+        assert_int_equal(tail.completion_tokens, whole.completion_tokens);
+        assert_int_equal(tail.reasoning_tokens, whole.reasoning_tokens);
+    }
+    engine_close(e);
+    fake_done(f);
+}
+
+static int script_of(const char *text, int32_t *ids) {
+    int n = 0;
+    for (; text[n]; n++) ids[n] = (unsigned char)text[n];
+    return n;
+}
+
+static void test_forced_tokens_resume_an_answer_wherever_it_was_cut(void **state) {
+    (void)state;
+    int32_t ids[200];
+    static const char *const stops[] = {"STOP", "\n\n\n"};
+    static const char *const scripts[] = {
+        "<think>\nwell, \xe4\xbd\xa0\xe5\xa5\xbd</think>\n\n\xf0\x9f\x98\x80 then STSTOP not this",
+        "no thought <think> ends by itself STO",
+        "cut in a character \xe4\xbd",
+    };
+    for (int i = 0; i < 3; i++) {
+        fake f = {.script = ids, .nscript = script_of(scripts[i], ids), .script_at = 2};
+        engine_request q = request_of(5, "hi");
+        q.sampling.stop = stops;
+        q.sampling.nstop = 2;
+        check_resume(&f, &q);
+        q.sampling.max_tokens = 12;
+        check_resume(&f, &q);
+    }
+    fake f = {0};
+    engine_request q = request_of(6, "sampled, with penalties");
+    q.sampling.temperature = 1.5f;
+    q.sampling.seed = 11;
+    q.sampling.frequency_penalty = 1;
+    q.sampling.repetition_penalty = 1.3f;
+    q.sampling.max_tokens = 60;
+    check_resume(&f, &q);
+}
+
+static void test_forced_tokens_after_the_end_are_refused(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, NULL);
+    engine_error err;
+    const int32_t after[] = {'a', FAKE_END, 'b'}, outside[] = {FAKE_VOCAB};
+    engine_request q = request_of(1, "hi");
+    q.forced = after;
+    q.nforced = 3;
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    assert_int_equal(err.code, ENGINE_EINVAL);
+    q.forced = outside;
+    q.nforced = 1;
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    q.forced = after;
+    q.nforced = 2;
+    said s;
+    say(e, &q, &s);
+    assert_int_equal(s.finish, ENGINE_FINISH_STOP);
+    assert_int_equal(s.completion_tokens, 1);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_reasoning_goes_to_its_own_channel(void **state) {
+    (void)state;
+    static const int32_t tags[] = {FAKE_THINK, 'a', 'b', FAKE_UNTHINK, '\n', 'c', FAKE_QUIET, 'd'};
+    fake f = {.script = tags, .nscript = 8, .script_at = 1};
+    engine *e = fake_open(&f, NULL);
+    engine_request q = request_of(1, "?");
+    said s;
+    say(e, &q, &s);
+    assert_string_equal(s.text[ENGINE_REASONING], "ab");
+    assert_string_equal(s.text[ENGINE_CONTENT], "cd");
+    assert_int_equal(s.reasoning_tokens, 4);
+    assert_int_equal(s.completion_tokens, 8);
+    assert_int_equal(s.prompt_tokens, 1);
+    engine_close(e);
+    fake_done(&f);
+    fake g = {.script = tags + 1, .nscript = 7, .script_at = 1, .opens_thinking = true};
+    e = fake_open(&g, NULL);
+    say(e, &q, &s);
+    assert_string_equal(s.text[ENGINE_REASONING], "ab");
+    assert_string_equal(s.text[ENGINE_CONTENT], "cd");
+    engine_close(e);
+    fake_done(&g);
+}
+
+static void test_answers_end_at_their_limits(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, &(engine_limits){.max_context = 64});
+    engine_request q = request_of(1, "0123456789");
+    engine_error err;
+    said s;
+    q.sampling.ignore_eos = true;
+    say(e, &q, &s);
+    assert_int_equal(s.finish, ENGINE_FINISH_LENGTH);
+    assert_int_equal(s.completion_tokens, 54);
+    q.sampling.max_tokens = 1;
+    say(e, &q, &s);
+    assert_int_equal(s.finish, ENGINE_FINISH_LENGTH);
+    assert_int_equal(s.n, 1);
+    char long_prompt[65];
+    memset(long_prompt, 'x', 64);
+    long_prompt[64] = 0;
+    q = request_of(1, long_prompt);
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    assert_int_equal(err.code, ENGINE_ETOOLONG);
+    assert_non_null(strstr(err.msg, "64"));
+    q = request_of(1, long_prompt + 1);
+    say(e, &q, &s);
+    assert_true(s.completion_tokens <= 1);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_min_tokens_and_ignore_eos_hold_off_the_end(void **state) {
+    (void)state;
+    static const int32_t ends[] = {'a', 'b', FAKE_END, 'c', FAKE_END};
+    fake f = {.script = ends, .nscript = 5, .script_at = 2};
+    engine *e = fake_open(&f, NULL);
+    said s;
+    engine_request q = request_of(1, "hi");
+    say(e, &q, &s);
+    assert_int_equal(s.n, 2);
+    assert_int_equal(s.finish, ENGINE_FINISH_STOP);
+    q.sampling.min_tokens = 4;
+    say(e, &q, &s);
+    assert_true(s.n >= 4);
+    q.sampling.min_tokens = 0;
+    q.sampling.ignore_eos = true;
+    q.sampling.max_tokens = 20;
+    say(e, &q, &s);
+    assert_int_equal(s.n, 20);
+    assert_int_equal(s.token[2], FAKE_END);
+    assert_string_equal(s.text[ENGINE_CONTENT], "abc");
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_one_sick_sequence_does_not_harm_the_others(void **state) {
+    (void)state;
+    static const int32_t poison[] = {'x', FAKE_POISON};
+    fake f = {0};
+    engine *e = fake_open(&f, NULL);
+    engine_error err;
+    said s[2];
+    engine_request sick = {.id = 1, .prompt = poison, .nprompt = 2}, well = request_of(2, "fine");
+    engine_sampling_default(&sick.sampling);
+    well.sampling.max_tokens = 20;
+    well.sampling.ignore_eos = true;
+    said_init(&s[0], 1);
+    said_init(&s[1], 2);
+    assert_int_equal(engine_submit(e, &sick, &err), 0);
+    assert_int_equal(engine_submit(e, &well, &err), 0);
+    assert_true(run_all(e, s, 2));
+    assert_int_equal(s[0].finish, ENGINE_FINISH_ERROR);
+    assert_non_null(strstr(s[0].error, "not numbers"));
+    assert_int_equal(s[1].finish, ENGINE_FINISH_LENGTH);
+    assert_int_equal(s[1].n, 20);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_a_broken_backend_is_reported(void **state) {
+    (void)state;
+    fake f = {.broken = true};
+    engine *e = fake_open(&f, NULL);
+    engine_event ev[64];
+    engine_error err;
+    engine_request q = request_of(1, "hi");
+    assert_int_equal(engine_submit(e, &q, &err), 0);
+    assert_int_equal(engine_step(e, ev, 64, &err), -1);
+    assert_int_equal(err.code, ENGINE_EINTERNAL);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_wrong_requests_are_refused_with_the_reason(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, NULL);
+    engine_error err;
+    static const struct {
+        size_t offset;
+        float value;
+        const char *name;
+    } bad[] = {
+        {offsetof(engine_sampling, temperature), -1, "temperature"},
+        {offsetof(engine_sampling, top_p), 1.5f, "top_p"},
+        {offsetof(engine_sampling, min_p), -0.5f, "min_p"},
+        {offsetof(engine_sampling, repetition_penalty), 0, "repetition_penalty"},
+        {offsetof(engine_sampling, presence_penalty), 0.0f / 0.0f, "presence_penalty"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        engine_request q = request_of(1, "hi");
+        memcpy((char *)&q.sampling + bad[i].offset, &bad[i].value, sizeof bad[i].value);
+        assert_int_equal(engine_submit(e, &q, &err), -1);
+        assert_int_equal(err.code, ENGINE_EINVAL);
+        assert_non_null(strstr(err.msg, bad[i].name));
+    }
+    engine_request q = request_of(1, "hi");
+    q.sampling.logprobs = 21;
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    q = request_of(1, "");
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    const int32_t ids[] = {3, -1};
+    q = (engine_request){.id = 1, .prompt = ids, .nprompt = 2};
+    engine_sampling_default(&q.sampling);
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    assert_non_null(strstr(err.msg, "-1"));
+    assert_false(engine_busy(e));
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_steps_allocate_nothing(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, &(engine_limits){.kv_blocks = 20, .max_seqs = 8});
+    engine_event ev[64];
+    engine_error err;
+    varied v;
+    size_t before = mallinfo2().uordblks;
+    for (uint64_t id = 1; id < 500; id++) {
+        vary(&v, id);
+        engine_submit(e, &v.r, &err);
+        if (id % 3 == 0) engine_cancel(e, id);
+        engine_step(e, ev, 64, &err);
+    }
+    assert_int_equal(mallinfo2().uordblks, before);
+    engine_close(e);
+    fake_done(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_answer_is_the_same_alone_and_in_any_company),
+        cmocka_unit_test(test_random_submits_and_cancels_leak_no_block_and_lose_no_end),
+        cmocka_unit_test(test_first_come_first_served),
+        cmocka_unit_test(test_a_full_engine_says_so_and_recovers),
+        cmocka_unit_test(test_cancel_frees_at_once_and_ends_once),
+        cmocka_unit_test(test_forced_tokens_resume_an_answer_wherever_it_was_cut),
+        cmocka_unit_test(test_forced_tokens_after_the_end_are_refused),
+        cmocka_unit_test(test_reasoning_goes_to_its_own_channel),
+        cmocka_unit_test(test_answers_end_at_their_limits),
+        cmocka_unit_test(test_min_tokens_and_ignore_eos_hold_off_the_end),
+        cmocka_unit_test(test_one_sick_sequence_does_not_harm_the_others),
+        cmocka_unit_test(test_a_broken_backend_is_reported),
+        cmocka_unit_test(test_wrong_requests_are_refused_with_the_reason),
+        cmocka_unit_test(test_steps_allocate_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

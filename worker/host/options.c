@@ -1,0 +1,81 @@
+/* See options.h. */
+#include "worker/host/options.h"
+
+#include "base/main.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "Usage: millrace-engine-host --fd N --model DIR [options]\n"
+    "Runs the engine for millrace-worker, which starts it and speaks with it over socket N.\n\n"
+    "  --fd N                the socket\n"
+    "  --model DIR           HuggingFace checkpoint folder\n"
+    "  --threads N           compute threads (0: the CPUs this process may use)\n"
+    "  --max-seqs N          sequences that run at once (0: 16)\n"
+    "  --max-context N       tokens of a sequence, prompt and answer (0: the model's, at most 8192)\n"
+    "  --chat-template NAME  force a chat template in place of the checkpoint's own\n"
+    "  --help, --version\n";
+
+enum { FD, MODEL, THREADS, MAX_SEQS, MAX_CONTEXT, CHAT_TEMPLATE, HELP, VERSION };
+
+static const struct option flags[] = {
+    {"fd", required_argument, NULL, FD},
+    {"model", required_argument, NULL, MODEL},
+    {"threads", required_argument, NULL, THREADS},
+    {"max-seqs", required_argument, NULL, MAX_SEQS},
+    {"max-context", required_argument, NULL, MAX_CONTEXT},
+    {"chat-template", required_argument, NULL, CHAT_TEMPLATE},
+    {"help", no_argument, NULL, HELP},
+    {"version", no_argument, NULL, VERSION},
+    {0},
+};
+
+static int wrong(const char *what, const char *value) {
+    fprintf(stderr, "millrace-engine-host: %s%s (see --help)\n", what, value);
+    return 2;
+}
+
+static bool parse_count(const char *text, int *out) {
+    char *end;
+    errno = 0;
+    long v = strtol(text, &end, 10);
+    *out = (int)v;
+    return !errno && end != text && !*end && v >= 0 && v <= 1000000000;
+}
+
+static int set_option(int flag, mr_engine_host_options *o) {
+    int *const counts[] = {[FD] = &o->fd,
+                           [THREADS] = &o->engine.threads,
+                           [MAX_SEQS] = &o->engine.max_seqs,
+                           [MAX_CONTEXT] = &o->engine.max_context};
+    switch (flag) {
+    case MODEL: o->engine.model_dir = optarg; return -1;
+    case CHAT_TEMPLATE: o->engine.chat_template = *optarg ? optarg : NULL; return -1;
+    case HELP: fputs(usage, stdout); return 0;
+    case VERSION: printf("millrace-engine-host %s\n", mr_version()); return 0;
+    case FD:
+    case THREADS:
+    case MAX_SEQS:
+    case MAX_CONTEXT:
+        return parse_count(optarg, counts[flag]) ? -1 : wrong("not a number from 0 up: ", optarg);
+    default: return 2;
+    }
+}
+
+int mr_engine_host_options_parse(int argc, char **argv, mr_engine_host_options *out) {
+    *out = (mr_engine_host_options){.fd = -1};
+    int flag;
+    opterr = 0;
+    while ((flag = getopt_long(argc, argv, "", flags, NULL)) != -1) {
+        if (flag == '?') return wrong("wrong option: ", argv[optind - 1]);
+        int status = set_option(flag, out);
+        if (status >= 0) return status;
+    }
+    if (optind < argc) return wrong("unexpected argument: ", argv[optind]);
+    if (out->fd < 0) return wrong("--fd is missing: this program is started by millrace-worker", "");
+    return out->engine.model_dir ? -1 : wrong("--model is missing", "");
+}

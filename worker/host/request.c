@@ -1,0 +1,96 @@
+/* See request.h. */
+#include "worker/host/request.h"
+
+#include "schemas/hash.h"
+
+#include <string.h>
+
+static int no_memory(mr_error *err) {
+    return mr_fail(err, MR_ENOMEM, "the conversation is too large for the engine host");
+}
+
+/* The texts of a message's parts, one after the other. */
+static int join_parts(const mr_chat_message *m, mr_arena *a, mr_str *out, mr_error *err) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < m->parts.n; i++) {
+        if (m->parts.v[i].type == MR_PART_IS_IMAGE) {
+            return mr_fail(err, MR_EINVAL, "this model does not take images: send text only");
+        }
+        n += m->parts.v[i].text.n;
+    }
+    char *p = mr_arena_alloc(a, n + 1);
+    if (!p) return no_memory(err);
+    *out = (mr_str){p, n};
+    for (uint32_t i = 0; i < m->parts.n; i++) {
+        if (m->parts.v[i].text.n) memcpy(p, m->parts.v[i].text.p, m->parts.v[i].text.n);
+        p += m->parts.v[i].text.n;
+    }
+    return 0;
+}
+
+static int map_messages(const mr_chat_request *r, mr_arena *a, engine_request *out, mr_error *err) {
+    engine_message *messages = mr_arena_alloc(a, r->messages.n * sizeof(*messages));
+    if (!messages) return no_memory(err);
+    for (uint32_t i = 0; i < r->messages.n; i++) {
+        const mr_chat_message *m = &r->messages.v[i];
+        mr_str text = MR_HAS(m, MR_CHAT_MESSAGE_CONTENT) ? m->content : MR_STR("");
+        if (MR_HAS(m, MR_CHAT_MESSAGE_PARTS) && join_parts(m, a, &text, err)) return -1;
+        messages[i] = (engine_message){mr_role_names[m->role], text.p, text.n};
+    }
+    out->messages = messages;
+    out->nmessages = (int)r->messages.n;
+    return 0;
+}
+
+static int map_stops(const mr_sampling *s, mr_arena *a, engine_sampling *out, mr_error *err) {
+    const char **stop = mr_arena_alloc(a, s->stop.n * sizeof(*stop));
+    if (!stop && s->stop.n) return no_memory(err);
+    out->stop = stop;
+    for (uint32_t i = 0; i < s->stop.n; i++) {
+        /* OpenAI's clients may send an empty one, which stops nothing */
+        if (s->stop.v[i].n) stop[out->nstop++] = s->stop.v[i].p;
+    }
+    return 0;
+}
+
+/* What is not set keeps the engine's default. */
+static int map_sampling(const mr_sampling *s, mr_arena *a, engine_sampling *out, mr_error *err) {
+    if (MR_HAS(s, MR_SAMPLING_TEMPERATURE)) out->temperature = (float)s->temperature;
+    if (MR_HAS(s, MR_SAMPLING_TOP_P)) out->top_p = (float)s->top_p;
+    if (MR_HAS(s, MR_SAMPLING_TOP_K)) out->top_k = (int)s->top_k;
+    if (MR_HAS(s, MR_SAMPLING_MIN_P)) out->min_p = (float)s->min_p;
+    if (MR_HAS(s, MR_SAMPLING_PRESENCE_PENALTY)) out->presence_penalty = (float)s->presence_penalty;
+    if (MR_HAS(s, MR_SAMPLING_FREQUENCY_PENALTY)) out->frequency_penalty = (float)s->frequency_penalty;
+    if (MR_HAS(s, MR_SAMPLING_REPETITION_PENALTY)) out->repetition_penalty = (float)s->repetition_penalty;
+    if (MR_HAS(s, MR_SAMPLING_SEED)) out->seed = (uint64_t)s->seed;
+    if (MR_HAS(s, MR_SAMPLING_MAX_TOKENS)) out->max_tokens = (int)s->max_tokens;
+    if (MR_HAS(s, MR_SAMPLING_MIN_TOKENS)) out->min_tokens = (int)s->min_tokens;
+    if (MR_HAS(s, MR_SAMPLING_IGNORE_EOS)) out->ignore_eos = s->ignore_eos;
+    if (MR_HAS(s, MR_SAMPLING_LOGPROBS) && s->logprobs) {
+        out->logprobs = MR_HAS(s, MR_SAMPLING_TOP_LOGPROBS) ? (int)s->top_logprobs : 0;
+    }
+    return MR_HAS(s, MR_SAMPLING_STOP) ? map_stops(s, a, out, err) : 0;
+}
+
+static int map_forced(const mr_i64s *forced, mr_arena *a, engine_request *out, mr_error *err) {
+    int32_t *ids = mr_arena_alloc(a, forced->n * sizeof(*ids));
+    if (!ids && forced->n) return no_memory(err);
+    for (uint32_t i = 0; i < forced->n; i++) {
+        int64_t id = forced->v[i];
+        ids[i] = id >= 0 && id <= INT32_MAX ? (int32_t)id : -1; /* which the engine refuses */
+    }
+    out->forced = ids;
+    out->nforced = (int)forced->n;
+    return 0;
+}
+
+int mr_host_request(const mr_frame_submit *f, mr_arena *a, engine_request *out, mr_error *err) {
+    mr_chat_request r;
+    if (mr_unpack(&mr_chat_request_def, f->request, a, &r, err)) return -1;
+    *out = (engine_request){.id = (uint64_t)f->id};
+    engine_sampling_default(&out->sampling);
+    /* without a seed of its own a request still gives the same answer when it is begun again */
+    out->sampling.seed = mr_text_hash_feed(mr_text_hash_init(), r.id);
+    if (map_messages(&r, a, out, err) || map_forced(&f->forced, a, out, err)) return -1;
+    return MR_HAS(&r, MR_CHAT_REQUEST_SAMPLING) ? map_sampling(&r.sampling, a, &out->sampling, err) : 0;
+}
