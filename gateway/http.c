@@ -239,10 +239,12 @@ void mr_call_stream(mr_call *c) {
     evhttp_send_reply_start(c->req, 200, reason(200));
 }
 
-void mr_call_send(mr_call *c, mr_str bytes) {
+bool mr_call_send(mr_call *c, mr_str bytes) {
     struct evbuffer *b = evbuffer_new();
-    if (b && evbuffer_add(b, bytes.p, bytes.n) == 0) evhttp_send_reply_chunk(c->req, b);
+    bool ok = b && evbuffer_add(b, bytes.p, bytes.n) == 0;
+    if (ok) evhttp_send_reply_chunk(c->req, b);
     if (b) evbuffer_free(b);
+    return ok;
 }
 
 size_t mr_call_unsent(const mr_call *c) {

@@ -74,7 +74,8 @@ void mr_call_logged(mr_call *c);
 
 /* A stream: 200 text/event-stream, then pieces as they come, each sent at once. */
 void mr_call_stream(mr_call *c);
-void mr_call_send(mr_call *c, mr_str bytes);
+/* False when out of memory: the stream must be aborted, since its bytes are lost. */
+bool mr_call_send(mr_call *c, mr_str bytes);
 size_t mr_call_unsent(const mr_call *c); /* bytes that a slow client has not taken */
 void mr_call_end(mr_call *c);
 /* Send `last`, then close without the end that chunked encoding needs: no client takes it for a complete answer.

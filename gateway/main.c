@@ -35,7 +35,7 @@ int main(int argc, char **argv) {
     mr_conf_group groups[] = {{"gateway", mr_gateway_keys, &gateway},
                               {"kafka", mr_kafka_keys, &kafka},
                               {"log", mr_log_keys, &log},
-        {0}};
+                              {0}};
     mr_main_options options = {.name = "millrace-gateway",
                                .part = "gateway",
                                .about =

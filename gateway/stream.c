@@ -226,32 +226,43 @@ static void on_peer_closed(void *arg) {
 
 /* ---- to the client ---- */
 
-static void say(mr_stream *st, mr_str bytes) {
-    mr_call_send(st->call, bytes);
-    st->said_us = mr_mono_us();
+/* Nothing more can be said to this client. */
+static void cut_off(mr_stream *st, mr_counter *reason, const char *finish) {
+    send_cancel(st, reason);
+    record(st, 499, finish, NULL);
+    mr_call_abort(st->call, MR_STR(""));
+    stream_free(st);
 }
 
 /* False when the entry is gone, because its client does not read. */
-static bool say_event(mr_stream *st) {
-    mr_streams *s = st->table;
-    if (s->event.failed || mr_call_unsent(st->call) > (size_t)s->conf->output_max) {
-        send_cancel(st, s->cancelled_slow);
-        record(st, 499, "slow_client", NULL);
-        mr_call_abort(st->call, MR_STR(""));
-        stream_free(st);
+static bool say(mr_stream *st, mr_str bytes) {
+    if (mr_call_unsent(st->call) > (size_t)st->table->conf->output_max) {
+        cut_off(st, st->table->cancelled_slow, "slow_client");
         return false;
     }
-    say(st, mr_buf_str(&s->event));
+    if (!mr_call_send(st->call, bytes)) {
+        cut_off(st, st->table->cancelled_broken, "out_of_memory");
+        return false;
+    }
+    st->said_us = mr_mono_us();
     return true;
 }
 
-static void accept_stream(mr_stream *st) {
+static bool say_event(mr_stream *st) {
+    const mr_buf *event = &st->table->event;
+    if (!event->failed) return say(st, mr_buf_str(event));
+    cut_off(st, st->table->cancelled_broken, "out_of_memory");
+    return false;
+}
+
+/* False when the entry is gone. */
+static bool accept_stream(mr_stream *st) {
     if (st->ticket) mr_ticket_forget(st->ticket);
     st->ticket = NULL;
     st->state = STREAM_ACCEPTED;
-    if (!st->streamed) return;
+    if (!st->streamed) return true;
     mr_call_stream(st->call);
-    say(st, MR_STR(MR_SSE_ACCEPTED));
+    return say(st, MR_STR(MR_SSE_ACCEPTED));
 }
 
 static void on_acked(void *arg, const mr_error *err) {
@@ -259,7 +270,7 @@ static void on_acked(void *arg, const mr_error *err) {
     mr_api_error e;
     st->ticket = NULL;
     if (!err) {
-        accept_stream(st);
+        (void)accept_stream(st);
         return;
     }
     mr_log(MR_ERROR, "a request was not accepted by Kafka", MR_S("request", st->id),
@@ -330,7 +341,7 @@ static mr_stream *receive(mr_streams *s, mr_str request, int64_t attempt) {
         return NULL;
     }
     if (attempt > st->attempt) st->attempt = attempt;
-    if (st->state == STREAM_PRODUCING) accept_stream(st);
+    if (st->state == STREAM_PRODUCING && !accept_stream(st)) return NULL;
     return st;
 }
 
@@ -492,7 +503,7 @@ static void tick(mr_stream *st, int64_t now_us) {
         fail_and_cancel(st, st->table->cancelled_late, &e);
     } else if (st->streamed && st->state == STREAM_ACCEPTED &&
                now_us - st->said_us >= conf->keep_alive_s * 1000000) {
-        say(st, MR_STR(MR_SSE_KEEP_ALIVE));
+        (void)say(st, MR_STR(MR_SSE_KEEP_ALIVE));
     }
 }
 

@@ -216,7 +216,7 @@ void fixture_done(fixture *f) {
     mr_metrics_free(f->metrics);
     mr_loop_free(f->loop);
     mr_arena_free(f->arena);
-    test_kafka_stop(f->kafka);
+    if (f->kafka) test_kafka_stop(f->kafka);
 }
 
 double metric(fixture *f, const char *line) {

@@ -1,0 +1,120 @@
+/* What happens when time runs out, or Kafka does: each test has a gateway of its own. */
+#include "fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define CHAT   "/v1/chat/completions"
+#define STREAM "{\"model\":\"small\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}"
+
+static const char text[] = "Water turns the wheel.";
+
+static int setup(void **state) {
+    fixture *f = calloc(1, sizeof(*f));
+    fixture_init(f);
+    f->conf.idle_timeout_s = 1;
+    f->conf.accept_timeout_s = 1;
+    f->conf.drain_s = 1;
+    fixture_start(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture_done(*state);
+    free(*state);
+    return 0;
+}
+
+static void an_idle_connection_is_closed(void **state) {
+    client *c = client_open(*state);
+    client_get(c, "/v1/models");
+    client_expect(c, "\"list\"");
+    client_expect_closed(c);
+    client_close(c);
+}
+
+static void a_connection_that_waits_for_its_answer_is_not_idle(void **state) {
+    fixture *f = *state;
+    client *c = client_open(f);
+    client_post(c, CHAT, "{\"model\":\"small\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}");
+    const mr_chat_request *r = worker_request(f, 0);
+    test_idle(f->loop, 2500);
+    assert_false(c->closed);
+    worker_answer(f, r, text);
+    client_expect(c, "chat.completion");
+    client_expect_closed(c); /* now it is */
+    client_close(c);
+}
+
+static bool is_away(void *arg) {
+    char why[100];
+    return !mr_gateway_ready(((fixture *)arg)->gateway, why, sizeof(why));
+}
+
+static void without_kafka_a_request_gets_503_and_streams_wait(void **state) {
+    fixture *f = *state;
+    client *streaming = client_open(f), *c = client_open(f);
+    client_post(streaming, CHAT, STREAM);
+    client_expect(streaming, "accepted");
+    test_kafka_stop(f->kafka);
+    f->kafka = NULL;
+    assert_true(test_wait(f->loop, WAIT_MS, is_away, f));
+    client_post(c, CHAT, STREAM);
+    client_expect(c, "HTTP/1.1 503 ");
+    client_expect(c, "Retry-After: ");
+    client_get(c, "/readyz");
+    client_expect(c, "Kafka is not connected");
+    client_get(c, "/livez");
+    client_expect(c, "\"ok\"");
+    client_forget(streaming);
+    client_expect(streaming, ": keep-alive");
+    client_close(c);
+    client_close(streaming);
+}
+
+static void a_drain_that_takes_too_long_ends_answers_with_a_word(void **state) {
+    fixture *f = *state;
+    client *c = client_open(f);
+    client_post(c, CHAT, STREAM);
+    worker_delta(f, worker_request(f, 0), text, 0, 5);
+    client_expect(c, "Water");
+    mr_loop_drain(f->loop);
+    client_expect_closed(c);
+    assert_true(client_has(c, "shutting_down"));
+    assert_true(client_has(c, "[Error: "));
+    assert_false(client_has(c, "[DONE]"));
+    client_close(c);
+}
+
+static void a_gateway_may_go_with_answers_on_their_way(void **state) {
+    fixture *f = *state;
+    client *c = client_open(f), *half = client_open(f), *feedback = client_open(f);
+    client_post(c, CHAT, STREAM);
+    worker_delta(f, worker_request(f, 0), text, 0, 5);
+    client_expect(c, "Water");
+    client_post(c, CHAT, STREAM);
+    client_send(half, "POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{");
+    client_post(feedback, "/v1/feedback", "{\"request\":\"chatcmpl-1\",\"rating\":1}");
+    test_idle(f->loop, 5);
+    client_close(feedback);
+    client_close(half);
+    client_close(c);
+    (void)state; /* the teardown frees everything in the middle; the sanitizers watch */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(an_idle_connection_is_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_connection_that_waits_for_its_answer_is_not_idle, setup, teardown),
+        cmocka_unit_test_setup_teardown(without_kafka_a_request_gets_503_and_streams_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_drain_that_takes_too_long_ends_answers_with_a_word, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_gateway_may_go_with_answers_on_their_way, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
