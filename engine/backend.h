@@ -20,6 +20,8 @@ typedef struct backend backend;
 typedef struct backend_options {
     int threads;      /* resolved, >= 1 */
     const char *isa;  /* NULL: best */
+    const char *weights; /* NULL or "stored": as in the checkpoint. "int8": quantised at open, and so are activations as
+                            they come; "int8-a16": the same weights against unrounded activations */
     int kv_blocks, block_tokens; /* a block is a multiple of 16 tokens */
     int max_tokens;   /* most tokens in a batch */
     int max_logits;   /* most rows of logits in a batch */

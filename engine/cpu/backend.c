@@ -1,6 +1,7 @@
 /* The CPU backend: takes all of its memory, checks each batch, and sets the threads to run it.
  *
- * Matrices are read where they lie in the checkpoint's mapping; norms and biases, which are small, are widened to f32. One
+ * Matrices are read where they lie in the checkpoint's mapping, or quantised from there; norms and biases, which are small,
+ * are widened to f32. One
  * caller at a time; its thread is thread 0 of the pass.
  */
 #include "engine/cpu/cpu.h"
@@ -11,32 +12,39 @@
 
 static const float *widened(backend *b, const tensor *t) {
     if (!t->data) return NULL;
-    float *out = arena_get(&b->weights, (size_t)t->cols, sizeof *out);
+    float *out = arena_get(&b->weight_arena, (size_t)t->cols, sizeof *out);
     if (out) b->k->widen(out, t->data, t->type, (int)t->cols);
     return out;
 }
 
-static matrix matrix_open(backend *b, const tensor *t, const tensor *bias) {
-    static const matrix_format formats[] = {
+static bool is_int8(const backend *b) {
+    return b->weights == MATRIX_W8A8 || b->weights == MATRIX_W8A16;
+}
+
+/* A view of the stored weights, or the place where the quantised ones will be. */
+static matrix place_matrix(backend *b, const tensor *t, const tensor *bias) {
+    static const matrix_format stored[] = {
         [DTYPE_F32] = MATRIX_F32, [DTYPE_F16] = MATRIX_F16, [DTYPE_BF16] = MATRIX_BF16};
-    return (matrix){.format = formats[t->type],
-                    .rows = (int)t->rows,
-                    .cols = (int)t->cols,
-                    .data = t->data,
-                    .bias = bias ? widened(b, bias) : NULL};
+    matrix m = {.format = is_int8(b) ? b->weights : stored[t->type],
+                .rows = (int)t->rows,
+                .cols = (int)t->cols,
+                .data = t->data,
+                .bias = bias ? widened(b, bias) : NULL};
+    if (is_int8(b)) m.data = arena_get(&b->weight_arena, (size_t)int8_tiles(m.rows), int8_tile_bytes(m.cols));
+    return m;
 }
 
 static void place_layer(backend *b, cpu_layer *out, const model_layer *l) {
     *out = (cpu_layer){
         .attn_norm = widened(b, &l->attn_norm),
         .mlp_norm = widened(b, &l->mlp_norm),
-        .q = matrix_open(b, &l->q, &l->q_bias),
-        .k = matrix_open(b, &l->k, &l->k_bias),
-        .v = matrix_open(b, &l->v, &l->v_bias),
-        .o = matrix_open(b, &l->o, &l->o_bias),
-        .gate = matrix_open(b, &l->gate, &l->gate_bias),
-        .up = matrix_open(b, &l->up, &l->up_bias),
-        .down = matrix_open(b, &l->down, &l->down_bias),
+        .q = place_matrix(b, &l->q, &l->q_bias),
+        .k = place_matrix(b, &l->k, &l->k_bias),
+        .v = place_matrix(b, &l->v, &l->v_bias),
+        .o = place_matrix(b, &l->o, &l->o_bias),
+        .gate = place_matrix(b, &l->gate, &l->gate_bias),
+        .up = place_matrix(b, &l->up, &l->up_bias),
+        .down = place_matrix(b, &l->down, &l->down_bias),
     };
 }
 
@@ -44,10 +52,16 @@ static void place_weights(backend *b) {
     const model *m = b->model;
     for (int i = 0; i < m->config.layers; i++) place_layer(b, &b->layer[i], &m->layer[i]);
     b->final_norm = widened(b, &m->final_norm);
-    b->head = matrix_open(b, &m->head, NULL);
-    float *frequency = arena_get(&b->weights, (size_t)m->config.head_dim / 2, sizeof *frequency);
+    b->head = place_matrix(b, &m->head, NULL);
+    float *frequency = arena_get(&b->weight_arena, (size_t)m->config.head_dim / 2, sizeof *frequency);
     if (frequency) rope_frequencies(&m->config, frequency);
     b->rope_frequency = frequency;
+}
+
+static int widest_input(const model_config *c) {
+    int widest = c->heads * c->head_dim;
+    if (widest < c->hidden) widest = c->hidden;
+    return widest < c->intermediate ? c->intermediate : widest;
 }
 
 static void place_workspace(backend *b) {
@@ -71,6 +85,7 @@ static void place_workspace(backend *b) {
     b->y = arena_get(w, t, hidden * f);
     b->gate = arena_get(w, t, wide * f);
     b->up = arena_get(w, t, wide * f);
+    b->packed = arena_get(w, h_rows, int8_packed_bytes(widest_input(c)));
     b->scores_stride = (size_t)b->opt.max_blocks_per_seq * (size_t)b->opt.block_tokens;
     b->scores = arena_get(w, (size_t)b->opt.threads * ATTEND_ROWS, b->scores_stride * f);
     b->logits = arena_get(w, logits, (size_t)c->vocab * f);
@@ -120,19 +135,55 @@ static int check_options(const backend_options *o, engine_error *err) {
     return 0;
 }
 
+static int choose_weights(backend *b, engine_error *err) {
+    const char *name = b->opt.weights ? b->opt.weights : "stored";
+    b->weights = !strcmp(name, "int8")       ? MATRIX_W8A8
+                 : !strcmp(name, "int8-a16") ? MATRIX_W8A16
+                                             : MATRIX_FORMATS;
+    if (is_int8(b) || !strcmp(name, "stored")) return 0;
+    return engine_fail(err, ENGINE_EINVAL, "unknown weights \"%s\": use stored, int8 or int8-a16", name);
+}
+
+/* ---- quantisation at open: the tiles of each matrix are dealt to the threads ---- */
+
+static void quantise_matrix(const backend *b, int thread, const tensor *t, const matrix *m) {
+    for (int tile = thread; tile < int8_tiles(m->rows); tile += pool_threads(b->pool)) {
+        int8_quantise_tile(t, tile, (unsigned char *)m->data);
+    }
+}
+
+static void quantise_thread(void *arg, int thread) {
+    const backend *b = arg;
+    const model *m = b->model;
+    for (int i = 0; i < m->config.layers; i++) {
+        const model_layer *from = &m->layer[i];
+        const cpu_layer *to = &b->layer[i];
+        quantise_matrix(b, thread, &from->q, &to->q);
+        quantise_matrix(b, thread, &from->k, &to->k);
+        quantise_matrix(b, thread, &from->v, &to->v);
+        quantise_matrix(b, thread, &from->o, &to->o);
+        quantise_matrix(b, thread, &from->gate, &to->gate);
+        quantise_matrix(b, thread, &from->up, &to->up);
+        quantise_matrix(b, thread, &from->down, &to->down);
+    }
+    quantise_matrix(b, thread, &m->head, &b->head);
+}
+
 static int open_backend(backend *b, engine_error *err) {
-    if (check_options(&b->opt, err)) return -1;
+    if (check_options(&b->opt, err) || choose_weights(b, err)) return -1;
     b->k = kernels_select(b->opt.isa, err);
     if (!b->k) return -1;
     b->layer = calloc((size_t)b->model->config.layers, sizeof *b->layer);
     if (!b->layer) return engine_fail(err, ENGINE_ENOMEM, "out of memory");
-    if (place(b, place_weights, &b->weights, "weights", err) ||
+    if (place(b, place_weights, &b->weight_arena, "weights", err) ||
         place(b, place_workspace, &b->workspace, "workspace (lower step_tokens)", err) ||
         place(b, place_cache, &b->cache, "KV cache (lower kv_tokens)", err)) {
         return -1;
     }
     b->pool = pool_new(b->opt.threads, err);
-    return b->pool ? 0 : -1;
+    if (!b->pool) return -1;
+    if (is_int8(b)) pool_run(b->pool, quantise_thread, b);
+    return 0;
 }
 
 backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err) {
@@ -151,7 +202,7 @@ backend *backend_open_cpu(const model *m, const backend_options *opt, engine_err
 void backend_close(backend *b) {
     if (!b) return;
     pool_free(b->pool);
-    arena_done(&b->weights);
+    arena_done(&b->weight_arena);
     arena_done(&b->workspace);
     arena_done(&b->cache);
     free(b->layer);
@@ -210,8 +261,9 @@ int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits
 }
 
 backend_memory backend_memory_now(const backend *b) {
-    return (backend_memory){
-        .weights = b->model->bytes + b->weights.size, .kv = b->cache.size, .workspace = b->workspace.size};
+    return (backend_memory){.weights = (is_int8(b) ? 0 : b->model->bytes) + b->weight_arena.size,
+                            .kv = b->cache.size,
+                            .workspace = b->workspace.size};
 }
 
 const char *backend_isa(const backend *b) {

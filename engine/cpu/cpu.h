@@ -25,6 +25,7 @@ struct backend {
     const kernels *k;
     pool *pool;
 
+    matrix_format weights;   /* MATRIX_FORMATS: as stored */
     cpu_layer *layer;        /* [layers] */
     const float *final_norm; /* [hidden] */
     matrix head;
@@ -37,20 +38,21 @@ struct backend {
     /* the batch: T = its tokens */
     const batch_seq *seqs;
     int nseqs, ntokens, nlogits;
-    cpu_token *token;   /* [T] */
-    int *logit_token;   /* [nlogits]: which tokens want logits */
-    float *cos, *sin;   /* [T, head_dim / 2] */
-    float *x;           /* [T, hidden]: the residual stream */
-    float *h;           /* [T, hidden]: normalised input of a matmul; later the rows that want logits */
-    float *q, *att;     /* [T, heads * head_dim] */
-    float *key, *value; /* [T, kv_heads * head_dim] */
-    float *y;           /* [T, hidden]: what a block adds to x */
-    float *gate, *up;   /* [T, intermediate] */
-    float *scores;      /* [threads][ATTEND_ROWS][scores_stride] */
+    cpu_token *token;      /* [T] */
+    int *logit_token;      /* [nlogits]: which tokens want logits */
+    float *cos, *sin;      /* [T, head_dim / 2] */
+    float *x;              /* [T, hidden]: the residual stream */
+    float *h;              /* [T, hidden]: normalised input of a matmul; later the rows that want logits */
+    float *q, *att;        /* [T, heads * head_dim] */
+    float *key, *value;    /* [T, kv_heads * head_dim] */
+    float *y;              /* [T, hidden]: what a block adds to x */
+    float *gate, *up;      /* [T, intermediate] */
+    unsigned char *packed; /* [T]: the input of the next matmul as its format wants it */
+    float *scores;         /* [threads][ATTEND_ROWS][scores_stride] */
     size_t scores_stride;
     float *logits; /* [max_logits, vocab] */
 
-    arena weights, workspace, cache;
+    arena weight_arena, workspace, cache;
 };
 
 /* The pass over the batch described above, run by every thread of the pool. */

@@ -22,11 +22,33 @@ static range share(const backend *b, int thread, int n, int unit) {
     return (range){begin, end < n ? end : n};
 }
 
+/* Where row t of a matmul's packed input lies. */
+static unsigned char *packed_row(const backend *b, int cols, int t) {
+    return b->packed + (size_t)t * int8_packed_bytes(cols);
+}
+
+/* Rows of x as the format of w wants them, one by one; nothing to do where that is f32. */
+static void pack(const backend *b, const matrix *w, const float *x, range rows) {
+    void (*pack_row)(unsigned char *, const float *, int) = b->k->pack[w->format];
+    if (!pack_row) return;
+    for (int t = rows.begin; t < rows.end; t++) {
+        pack_row(packed_row(b, w->cols, t), x + (size_t)t * (size_t)w->cols, w->cols);
+    }
+}
+
+/* The same for an x that others wrote parts of, between barriers. */
+static void pack_shared(const backend *b, int thread, const matrix *w, const float *x) {
+    if (!b->k->pack[w->format]) return;
+    pack(b, w, x, share(b, thread, b->ntokens, 1));
+    pool_barrier(b->pool);
+}
+
 /* y [n, w->rows] = x [n, w->cols] . w^T: this thread's rows. A share is whole cache lines of y. */
 static void matmul(const backend *b, int thread, const matrix *w, const float *x, int n, float *y) {
     range rows = share(b, thread, w->rows, KERNEL_LANES);
     if (rows.begin == rows.end) return;
-    b->k->matmul[w->format](w, rows.begin, rows.end, x, (size_t)w->cols, n, y, (size_t)w->rows);
+    const activations in = {.x = x, .packed = b->packed, .packed_stride = int8_packed_bytes(w->cols)};
+    b->k->matmul[w->format](w, rows.begin, rows.end, &in, n, y, (size_t)w->rows);
 }
 
 /* x = embedding of each token; and the angles of its position */
@@ -44,14 +66,15 @@ static void embed(const backend *b, int thread) {
     }
 }
 
-/* x += add (NULL in the first layer); h = norm(x) */
-static void norm(const backend *b, int thread, const float *add, const float *weight) {
+/* x += add (NULL in the first layer); h = norm(x), ready for the matmul with `next` */
+static void norm(const backend *b, int thread, const float *add, const float *weight, const matrix *next) {
     const model_config *c = &b->model->config;
     range r = share(b, thread, b->ntokens, 1);
     for (int t = r.begin; t < r.end; t++) {
         const size_t at = (size_t)t * (size_t)c->hidden;
         b->k->add_rmsnorm(b->h + at, b->x + at, add ? add + at : NULL, weight, c->hidden, c->norm_eps);
     }
+    pack(b, next, b->h, r);
 }
 
 /* Rotates q and k, and puts k and v into the cache; keys lie there rotated. */
@@ -142,13 +165,14 @@ static void final_norm(const backend *b, int thread) {
         b->k->add_rmsnorm(b->h + (size_t)i * hidden, b->x + at, b->y + at, b->final_norm, c->hidden,
                           c->norm_eps);
     }
+    pack(b, &b->head, b->h, r);
 }
 
 static void layer_forward(const backend *b, int thread, int i) {
     const cpu_layer *l = &b->layer[i];
     const int n = b->ntokens;
 
-    norm(b, thread, i ? b->y : NULL, l->attn_norm);
+    norm(b, thread, i ? b->y : NULL, l->attn_norm, &l->q);
     pool_barrier(b->pool);
     matmul(b, thread, &l->q, b->h, n, b->q);
     matmul(b, thread, &l->k, b->h, n, b->key);
@@ -158,15 +182,17 @@ static void layer_forward(const backend *b, int thread, int i) {
     pool_barrier(b->pool);
     attention(b, thread, i);
     pool_barrier(b->pool);
+    pack_shared(b, thread, &l->o, b->att);
     matmul(b, thread, &l->o, b->att, n, b->y);
     pool_barrier(b->pool);
 
-    norm(b, thread, b->y, l->mlp_norm);
+    norm(b, thread, b->y, l->mlp_norm, &l->gate);
     pool_barrier(b->pool);
     matmul(b, thread, &l->gate, b->h, n, b->gate);
     matmul(b, thread, &l->up, b->h, n, b->up);
     activate(b, thread);
     pool_barrier(b->pool);
+    pack_shared(b, thread, &l->down, b->gate);
     matmul(b, thread, &l->down, b->gate, n, b->y);
     pool_barrier(b->pool);
 }

@@ -10,11 +10,17 @@ static bool always(void) {
 
 #if defined(__x86_64__)
 /* F16C is older than AVX2, and clang 14 cannot ask for it. */
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 
 static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+static bool has_avx512_vnni(void) {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
@@ -23,6 +29,7 @@ static const struct {
     bool (*supported)(void);
 } tables[] = {
 #if defined(__x86_64__)
+    {&kernels_avx512_vnni, has_avx512_vnni},
     {&kernels_avx512, has_avx512},
     {&kernels_avx2, has_avx2},
 #endif
@@ -39,6 +46,7 @@ const kernels *kernels_select(const char *isa, engine_error *err) {
             return NULL;
         }
     }
-    engine_fail(err, ENGINE_EINVAL, "unknown instruction set \"%s\": use avx512, avx2 or generic", isa);
+    engine_fail(err, ENGINE_EINVAL,
+                "unknown instruction set \"%s\": use avx512-vnni, avx512, avx2 or generic", isa);
     return NULL;
 }

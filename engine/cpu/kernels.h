@@ -39,13 +39,22 @@ typedef struct attend_args {
     size_t scores_stride;
 } attend_args;
 
-typedef void matmul_kernel(const matrix *w, int row0, int row1, const float *x, size_t x_stride, int ntokens,
-                           float *y, size_t y_stride);
+/* The input of a matmul: rows of f32, and the same as the matrix's format wants them (see `pack`). */
+typedef struct activations {
+    const float *x;              /* [ntokens, cols] */
+    const unsigned char *packed; /* [ntokens] of packed_stride bytes */
+    size_t packed_stride;
+} activations;
+
+typedef void matmul_kernel(const matrix *w, int row0, int row1, const activations *in, int ntokens, float *y,
+                           size_t y_stride);
 
 typedef struct kernels {
     const char *isa;
     /* y[t][r] = x[t] . w[r] + bias[r] for rows row0 <= r < row1 */
     matmul_kernel *matmul[MATRIX_FORMATS];
+    /* one row of activations into the form that matmul reads; NULL where that is f32 */
+    void (*pack[MATRIX_FORMATS])(unsigned char *packed, const float *x, int n);
     /* out[0..n) = a row of weights in f32 */
     void (*widen)(float *out, const void *row, dtype type, int n);
     /* x += add (where not NULL); out = x / rms(x) * w */
@@ -64,7 +73,7 @@ const kernels *kernels_select(const char *isa, engine_error *err);
 
 extern const kernels kernels_generic;
 #if defined(__x86_64__)
-extern const kernels kernels_avx2, kernels_avx512;
+extern const kernels kernels_avx2, kernels_avx512, kernels_avx512_vnni;
 #endif
 
 #endif

@@ -12,8 +12,14 @@ typedef struct vf {
     __m256 lo, hi;
 } vf;
 
+typedef struct vi {
+    __m256i lo, hi;
+} vi;
+
 #define TILE_ROWS   2
 #define TILE_TOKENS 2
+#define INT8_TILES  1
+#define INT8_TOKENS 2
 
 static inline vf vf_set1(float a) {
     return (vf){_mm256_set1_ps(a), _mm256_set1_ps(a)};
@@ -125,6 +131,69 @@ static inline float vf_top(vf v) {
     __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+
+static inline vf vf_from_int(vi v) {
+    return (vf){_mm256_cvtepi32_ps(v.lo), _mm256_cvtepi32_ps(v.hi)};
+}
+
+static inline vf vf_abs(vf v) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return (vf){_mm256_andnot_ps(sign, v.lo), _mm256_andnot_ps(sign, v.hi)};
+}
+
+/* To whole numbers, ties to even; n of them as bytes. The values are within -127 .. 127. */
+static inline void vf_store_int8_n(int8_t *p, vf v, int n) {
+    int32_t a[16];
+    _mm256_storeu_si256((__m256i *)a, _mm256_cvtps_epi32(v.lo));
+    _mm256_storeu_si256((__m256i *)(a + 8), _mm256_cvtps_epi32(v.hi));
+    for (int i = 0; i < n; i++) p[i] = (int8_t)a[i];
+}
+
+static inline vi vi_load(const void *p) {
+    return (vi){_mm256_loadu_si256(p), _mm256_loadu_si256((const __m256i *)p + 1)};
+}
+
+static inline __m256 byte_of(__m256i v, int j) {
+    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(v, j * 8), _mm256_set1_epi32(0xff)));
+}
+
+/* Byte j of each 32-bit lane, as a number */
+static inline vf vf_from_byte(vi v, int j) {
+    return (vf){byte_of(v.lo, j), byte_of(v.hi, j)};
+}
+
+/* 64 bytes of weights with their sizes: there is a product of unsigned with signed bytes only. */
+typedef struct vq {
+    vi w, size;
+} vq;
+
+static inline vq vq_load(const uint8_t *p) {
+    const __m256i offset = _mm256_set1_epi8((char)0x80);
+    vi w = vi_load(p);
+    w = (vi){_mm256_xor_si256(w.lo, offset), _mm256_xor_si256(w.hi, offset)};
+    return (vq){w, {_mm256_abs_epi8(w.lo), _mm256_abs_epi8(w.hi)}};
+}
+
+static inline vi vi_start(int32_t offset) {
+    (void)offset;
+    return (vi){_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+
+/* acc[i] += sum of 4 products; 2 * 127 * 127 fits the 16 bits of the first step */
+static inline __m256i dot(__m256i acc, __m256i size, __m256i w, __m256i x) {
+    __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+static inline vi vi_dot(vi acc, vq w, vi x) {
+    return (vi){dot(acc.lo, w.size.lo, w.w.lo, x.lo), dot(acc.hi, w.size.hi, w.w.hi, x.hi)};
+}
+
+static inline vi vi_spread(const int8_t *four) {
+    int32_t x;
+    memcpy(&x, four, sizeof x);
+    return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
 }
 
 #define KERNELS_TABLE kernels_avx2

@@ -1,96 +1,33 @@
-/* Kernels for AVX-512 (F, BW, VL, DQ); compiled with those flags, reached only through kernels_select. */
-#include "engine/cpu/kernels.h"
+/* Kernels for AVX-512 without its dot products of bytes; reached only through kernels_select. */
+#include "engine/cpu/vector_avx512.h"
 
-#include <immintrin.h>
-#include <math.h>
-#include <stdbool.h>
-#include <string.h>
+/* 64 bytes of weights, apart in size and sign: there is a product of unsigned with signed bytes only. */
+typedef struct vq {
+    __m512i size;
+    __mmask64 negative;
+} vq;
 
-typedef __m512 vf;
-
-/* 24 accumulators, 4 rows of weights and a vector of x fill the 32 registers */
-#define TILE_ROWS   4
-#define TILE_TOKENS 6
-
-static inline __mmask16 first(int n) {
-    return (__mmask16)((1u << n) - 1);
+static inline vq vq_load(const uint8_t *p) {
+    __m512i w = _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8((char)0x80));
+    return (vq){_mm512_abs_epi8(w), _mm512_movepi8_mask(w)};
 }
 
-static inline vf vf_set1(float a) {
-    return _mm512_set1_ps(a);
-}
-static inline vf vf_load(const float *p) {
-    return _mm512_loadu_ps(p);
-}
-static inline void vf_store(float *p, vf v) {
-    _mm512_storeu_ps(p, v);
-}
-static inline vf vf_load_n(const float *p, int n) {
-    return _mm512_maskz_loadu_ps(first(n), p);
-}
-static inline void vf_store_n(float *p, vf v, int n) {
-    _mm512_mask_storeu_ps(p, first(n), v);
+static inline vi vi_start(int32_t offset) {
+    (void)offset;
+    return _mm512_setzero_si512();
 }
 
-static inline vf vf_from_bf16(__m256i h) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+/* acc[i] += sum of 4 products; 2 * 127 * 127 fits the 16 bits of the first step */
+static inline vi vi_dot(vi acc, vq w, vi x) {
+    __m512i sx = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
+    __m512i pairs = _mm512_maddubs_epi16(w.size, sx);
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 
-static inline vf vf_load_bf16(const uint16_t *p) {
-    return vf_from_bf16(_mm256_loadu_si256((const __m256i *)p));
-}
-static inline vf vf_load_bf16_n(const uint16_t *p, int n) {
-    return vf_from_bf16(_mm256_maskz_loadu_epi16(first(n), p));
-}
-static inline vf vf_load_f16(const uint16_t *p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-}
-static inline vf vf_load_f16_n(const uint16_t *p, int n) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(n), p));
-}
-
-/* To nearest, ties to even, without the BF16 extension */
-static inline void vf_store_bf16_n(uint16_t *p, vf v, int n) {
-    __m512i u = _mm512_castps_si512(v);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    u = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)));
-}
-
-static inline vf vf_add(vf a, vf b) {
-    return _mm512_add_ps(a, b);
-}
-static inline vf vf_sub(vf a, vf b) {
-    return _mm512_sub_ps(a, b);
-}
-static inline vf vf_mul(vf a, vf b) {
-    return _mm512_mul_ps(a, b);
-}
-static inline vf vf_div(vf a, vf b) {
-    return _mm512_div_ps(a, b);
-}
-static inline vf vf_fma(vf a, vf b, vf c) {
-    return _mm512_fmadd_ps(a, b, c);
-}
-static inline vf vf_max(vf a, vf b) {
-    return _mm512_max_ps(a, b);
-}
-static inline vf vf_min(vf a, vf b) {
-    return _mm512_min_ps(a, b);
-}
-static inline vf vf_scale2(vf a, vf n) {
-    return _mm512_scalef_ps(a, n);
-}
-
-static inline float vf_sum(vf v) {
-    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
-}
-
-static inline float vf_top(vf v) {
-    return _mm512_reduce_max_ps(v);
+static inline vi vi_spread(const int8_t *four) {
+    int32_t x;
+    memcpy(&x, four, sizeof x);
+    return _mm512_set1_epi32(x);
 }
 
 #define KERNELS_TABLE kernels_avx512

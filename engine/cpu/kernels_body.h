@@ -29,64 +29,65 @@ INLINE vf vf_exp(vf x) {
     return vf_scale2(p, n);
 }
 
-/* ---- matmul: y[t][r] = x[t] . w[r] + bias[r] ----
- * A tile holds R rows x N tokens of accumulators over the whole of K: every element is one chain of sums in 16 lanes,
- * folded at the end, the same for every R and N. */
-#define DEFINE_MATMUL(NAME, TYPE, LOAD, LOAD_N)                                                              \
-    INLINE void NAME##_tile(const matrix *m, int row, const float *x, size_t ldx, float *y, size_t ldy,      \
-                            const int R, const int N) {                                                      \
-        const int K = m->cols;                                                                               \
-        const TYPE *w = (const TYPE *)m->data + (size_t)row * (size_t)K;                                     \
-        vf acc[TILE_ROWS][TILE_TOKENS], wv[TILE_ROWS];                                                       \
-        UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < N; t++) acc[r][t] = vf_set1(0);        \
-        int k = 0;                                                                                           \
-        for (; k + KERNEL_LANES <= K; k += KERNEL_LANES) {                                                   \
-            UNROLL for (int r = 0; r < R; r++) wv[r] = LOAD(w + (size_t)r * (size_t)K + k);                  \
-            UNROLL for (int t = 0; t < N; t++) {                                                             \
-                vf xv = vf_load(x + (size_t)t * ldx + k);                                                    \
-                UNROLL for (int r = 0; r < R; r++) acc[r][t] = vf_fma(wv[r], xv, acc[r][t]);                 \
-            }                                                                                                \
-        }                                                                                                    \
-        if (k < K) {                                                                                         \
-            UNROLL for (int r = 0; r < R; r++) wv[r] = LOAD_N(w + (size_t)r * (size_t)K + k, K - k);         \
-            UNROLL for (int t = 0; t < N; t++) {                                                             \
-                vf xv = vf_load_n(x + (size_t)t * ldx + k, K - k);                                           \
-                UNROLL for (int r = 0; r < R; r++) acc[r][t] = vf_fma(wv[r], xv, acc[r][t]);                 \
-            }                                                                                                \
-        }                                                                                                    \
-        UNROLL for (int r = 0; r < R; r++) {                                                                 \
-            float bias = m->bias ? m->bias[row + r] : 0;                                                     \
-            UNROLL for (int t = 0; t < N; t++) y[(size_t)t * ldy + (size_t)(row + r)] =                      \
-                vf_sum(acc[r][t]) + bias;                                                                    \
-        }                                                                                                    \
-    }                                                                                                        \
-    /* R rows against all of the tokens */                                                                   \
-    INLINE void NAME##_rows(const matrix *m, int row, const float *x, size_t ldx, int n, float *y,           \
-                            size_t ldy, const int R) {                                                       \
-        int t = 0;                                                                                           \
-        for (; t + TILE_TOKENS <= n; t += TILE_TOKENS) {                                                     \
-            NAME##_tile(m, row, x + (size_t)t * ldx, ldx, y + (size_t)t * ldy, ldy, R, TILE_TOKENS);         \
-        }                                                                                                    \
-        if (n - t >= 2 && TILE_TOKENS > 2) {                                                                 \
-            for (; t + 2 <= n; t += 2) {                                                                     \
-                NAME##_tile(m, row, x + (size_t)t * ldx, ldx, y + (size_t)t * ldy, ldy, R, 2);               \
-            }                                                                                                \
-        }                                                                                                    \
-        if (t < n) NAME##_tile(m, row, x + (size_t)t * ldx, ldx, y + (size_t)t * ldy, ldy, R, 1);            \
-    }                                                                                                        \
-    static void NAME(const matrix *m, int row0, int row1, const float *x, size_t ldx, int n, float *y,       \
-                     size_t ldy) {                                                                           \
-        const int block = token_block(m->cols);                                                              \
-        for (int t = 0; t < n; t += block) {                                                                 \
-            const int count = n - t < block ? n - t : block;                                                 \
-            const float *xt = x + (size_t)t * ldx;                                                           \
-            float *yt = y + (size_t)t * ldy;                                                                 \
-            int r = row0;                                                                                    \
-            for (; r + TILE_ROWS <= row1; r += TILE_ROWS)                                                    \
-                NAME##_rows(m, r, xt, ldx, count, yt, ldy, TILE_ROWS);                                       \
-            for (; r < row1; r++) NAME##_rows(m, r, xt, ldx, count, yt, ldy, 1);                             \
-        }                                                                                                    \
+static inline int lanes_left(int i, int n) {
+    return n - i < KERNEL_LANES ? n - i : KERNEL_LANES;
+}
+
+INLINE vf load_n(const void *p, const dtype type, size_t at, int n) {
+    if (type == DTYPE_F32) return vf_load_n((const float *)p + at, n);
+    if (type == DTYPE_F16) return vf_load_f16_n((const uint16_t *)p + at, n);
+    return vf_load_bf16_n((const uint16_t *)p + at, n);
+}
+
+INLINE vf load(const void *p, const dtype type, size_t at) {
+    if (type == DTYPE_F32) return vf_load((const float *)p + at);
+    if (type == DTYPE_F16) return vf_load_f16((const uint16_t *)p + at);
+    return vf_load_bf16((const uint16_t *)p + at);
+}
+
+/* ---- matmul over weights as stored: y[t][r] = x[t] . w[r] + bias[r] ---- */
+
+/* R rows x N tokens of accumulators over the whole of K: every element is one chain of sums in 16 lanes, folded at the end,
+ * the same for every R and N. */
+INLINE void stored_tile(const matrix *m, int row, const float *x, float *y, size_t ldy, const dtype type,
+                        const int R, const int N) {
+    const size_t K = (size_t)m->cols, tail = K % KERNEL_LANES, whole = K - tail, w = (size_t)row * K;
+    vf acc[TILE_ROWS][TILE_TOKENS], wv[TILE_ROWS];
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < N; t++) acc[r][t] = vf_set1(0);
+    for (size_t k = 0; k < whole; k += KERNEL_LANES) {
+        UNROLL for (int r = 0; r < R; r++) wv[r] = load(m->data, type, w + (size_t)r * K + k);
+        UNROLL for (int t = 0; t < N; t++) {
+            vf xv = vf_load(x + (size_t)t * K + k);
+            UNROLL for (int r = 0; r < R; r++) acc[r][t] = vf_fma(wv[r], xv, acc[r][t]);
+        }
     }
+    if (tail) {
+        UNROLL for (int r = 0; r < R; r++) wv[r] =
+            load_n(m->data, type, w + (size_t)r * K + whole, (int)tail);
+        UNROLL for (int t = 0; t < N; t++) {
+            vf xv = vf_load_n(x + (size_t)t * K + whole, (int)tail);
+            UNROLL for (int r = 0; r < R; r++) acc[r][t] = vf_fma(wv[r], xv, acc[r][t]);
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        const float bias = m->bias ? m->bias[row + r] : 0;
+        UNROLL for (int t = 0; t < N; t++) y[(size_t)t * ldy + (size_t)(row + r)] = vf_sum(acc[r][t]) + bias;
+    }
+}
+
+/* R rows against all of the tokens */
+INLINE void stored_rows(const matrix *m, int row, const float *x, int n, float *y, size_t ldy,
+                        const dtype type, const int R) {
+    const size_t K = (size_t)m->cols;
+    int t = 0;
+    for (; t + TILE_TOKENS <= n; t += TILE_TOKENS) {
+        stored_tile(m, row, x + (size_t)t * K, y + (size_t)t * ldy, ldy, type, R, TILE_TOKENS);
+    }
+    for (; TILE_TOKENS > 2 && t + 2 <= n; t += 2) {
+        stored_tile(m, row, x + (size_t)t * K, y + (size_t)t * ldy, ldy, type, R, 2);
+    }
+    if (t < n) stored_tile(m, row, x + (size_t)t * K, y + (size_t)t * ldy, ldy, type, R, 1);
+}
 
 /* Tokens whose x stays in half a megabyte of L2 while all rows of weights stream past it. */
 static int token_block(int cols) {
@@ -94,26 +95,40 @@ static int token_block(int cols) {
     return fit < TILE_TOKENS ? TILE_TOKENS : fit;
 }
 
-DEFINE_MATMUL(matmul_f32, float, vf_load, vf_load_n)
-DEFINE_MATMUL(matmul_f16, uint16_t, vf_load_f16, vf_load_f16_n)
-DEFINE_MATMUL(matmul_bf16, uint16_t, vf_load_bf16, vf_load_bf16_n)
+INLINE void stored_all(const matrix *m, int row0, int row1, const activations *in, int n, float *y,
+                       size_t ldy, const dtype type) {
+    const int block = token_block(m->cols);
+    for (int t = 0; t < n; t += block) {
+        const int count = n - t < block ? n - t : block;
+        const float *x = in->x + (size_t)t * (size_t)m->cols;
+        float *out = y + (size_t)t * ldy;
+        int r = row0;
+        for (; r + TILE_ROWS <= row1; r += TILE_ROWS) stored_rows(m, r, x, count, out, ldy, type, TILE_ROWS);
+        for (; r < row1; r++) stored_rows(m, r, x, count, out, ldy, type, 1);
+    }
+}
+
+static void matmul_f32(const matrix *m, int row0, int row1, const activations *in, int n, float *y,
+                       size_t ldy) {
+    stored_all(m, row0, row1, in, n, y, ldy, DTYPE_F32);
+}
+
+static void matmul_f16(const matrix *m, int row0, int row1, const activations *in, int n, float *y,
+                       size_t ldy) {
+    stored_all(m, row0, row1, in, n, y, ldy, DTYPE_F16);
+}
+
+static void matmul_bf16(const matrix *m, int row0, int row1, const activations *in, int n, float *y,
+                        size_t ldy) {
+    stored_all(m, row0, row1, in, n, y, ldy, DTYPE_BF16);
+}
 
 /* ---- elementwise, one row at a time ---- */
-
-INLINE vf load_any(const void *row, dtype type, int i, int n) {
-    if (type == DTYPE_F32) return vf_load_n((const float *)row + i, n);
-    if (type == DTYPE_F16) return vf_load_f16_n((const uint16_t *)row + i, n);
-    return vf_load_bf16_n((const uint16_t *)row + i, n);
-}
-
-static inline int lanes_left(int i, int n) {
-    return n - i < KERNEL_LANES ? n - i : KERNEL_LANES;
-}
 
 static void widen(float *out, const void *row, dtype type, int n) {
     for (int i = 0; i < n; i += KERNEL_LANES) {
         int left = lanes_left(i, n);
-        vf_store_n(out + i, load_any(row, type, i, left), left);
+        vf_store_n(out + i, load_n(row, type, (size_t)i, left), left);
     }
 }
 
@@ -292,9 +307,16 @@ static void attend(const attend_args *a) {
     }
 }
 
+#include "engine/cpu/kernels_int8.h"
+
 const kernels KERNELS_TABLE = {
     .isa = KERNELS_ISA,
-    .matmul = {[MATRIX_F32] = matmul_f32, [MATRIX_F16] = matmul_f16, [MATRIX_BF16] = matmul_bf16},
+    .matmul = {[MATRIX_F32] = matmul_f32,
+               [MATRIX_F16] = matmul_f16,
+               [MATRIX_BF16] = matmul_bf16,
+               [MATRIX_W8A8] = matmul_w8a8,
+               [MATRIX_W8A16] = matmul_w8a16},
+    .pack = {[MATRIX_W8A8] = pack_int8},
     .widen = widen,
     .add_rmsnorm = add_rmsnorm,
     .rope = rope,

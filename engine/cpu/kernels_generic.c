@@ -14,6 +14,8 @@ typedef uint16_t vh __attribute__((vector_size(32)));
 
 #define TILE_ROWS   2
 #define TILE_TOKENS 2
+#define INT8_TILES  1
+#define INT8_TOKENS 2
 
 static inline vf vf_set1(float a) {
     return a - (vf){0};
@@ -126,6 +128,57 @@ static inline float vf_top(vf v) {
     vf_store(a, v);
     for (int i = 1; i < 16; i++) a[0] = a[i] > a[0] ? a[i] : a[0];
     return a[0];
+}
+
+static inline vf vf_abs(vf v) {
+    return (vf)((vu)v & 0x7fffffff);
+}
+static inline vf vf_from_int(vi v) {
+    return __builtin_convertvector(v, vf);
+}
+
+/* To whole numbers, ties to even, by way of 1.5 * 2^23; n of them as bytes. The values are within -127 .. 127. */
+static inline void vf_store_int8_n(int8_t *p, vf v, int n) {
+    const vf magic = vf_set1(12582912.0f);
+    vi whole = __builtin_convertvector((v + magic) - magic, vi);
+    for (int i = 0; i < n; i++) p[i] = (int8_t)whole[i];
+}
+
+static inline vi vi_load(const void *p) {
+    vi v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Byte j of each 32-bit lane, as a number */
+static inline vf vf_from_byte(vi v, int j) {
+    return __builtin_convertvector((vi)((vu)v >> (8 * j) & 0xff), vf);
+}
+
+typedef vi vq;
+
+static inline vq vq_load(const uint8_t *p) {
+    return vi_load(p);
+}
+
+static inline vi vi_start(int32_t offset) {
+    return offset - (vi){0};
+}
+
+/* acc[i] += sum of 4 products, the weights still 128 too high */
+static inline vi vi_dot(vi acc, vq w, vi x) {
+    for (int j = 0; j < 4; j++) {
+        vi xj = (x << (24 - 8 * j)) >> 24;
+        acc += (vi)((vu)w >> (8 * j) & 0xff) * xj;
+    }
+    return acc;
+}
+
+/* Four activations to every lane, the first in the lowest byte whatever the byte order. */
+static inline vi vi_spread(const int8_t *four) {
+    uint32_t x = 0;
+    for (int j = 3; j >= 0; j--) x = x << 8 | (uint8_t)four[j];
+    return (vi)(x - (vu){0});
 }
 
 #define KERNELS_TABLE kernels_generic

@@ -15,7 +15,7 @@ const char *const golden_names[] = {
     "llama_linear_f32", "llama_yarn_f32", "qwen2_tied_f32", "qwen2_tied_bf16", "llama_sharded_f32",
 };
 const size_t golden_count = sizeof golden_names / sizeof golden_names[0];
-const char *const golden_isas[3] = {"generic", "avx2", "avx512"};
+const char *const golden_isas[4] = {"generic", "avx2", "avx512", "avx512-vnni"};
 
 static void read_floats(const char *dir, const char *file, float *out, size_t n) {
     char path[512];

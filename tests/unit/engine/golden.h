@@ -8,7 +8,7 @@
 
 extern const char *const golden_names[];
 extern const size_t golden_count;
-extern const char *const golden_isas[3];
+extern const char *const golden_isas[4];
 
 typedef struct golden_prompt {
     int32_t *ids;

@@ -130,7 +130,7 @@ static void logits_do_not_depend_on_the_batch_the_chunks_or_the_threads(void **s
     (void)state;
     static const char *const names[] = {"llama_gqa_f32", "llama_gqa_bf16", "llama_gqa_f16",
                                         "qwen2_tied_bf16"};
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         if (!golden_isa_runs(golden_isas[i])) continue;
         for (size_t m = 0; m < sizeof names / sizeof names[0]; m++) check_model(names[m], golden_isas[i]);
     }
