@@ -157,11 +157,9 @@ static int write_plan(scheduler *s) {
 }
 
 step_plan scheduler_plan(scheduler *s) {
-    uint64_t before = s->preemptions;
     int budget = plan_decodes(s, s->limits.step_tokens);
     budget = plan_prompts(s, budget);
-    /* a block given back by force would only go to the one who lost it */
-    if (s->preemptions == before) admit(s, budget);
+    admit(s, budget);
     int tokens = write_plan(s);
     return (step_plan){s->batch, s->planned, s->nplanned, tokens};
 }

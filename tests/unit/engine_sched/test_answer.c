@@ -43,15 +43,15 @@ static void read_in_pieces(const char *text, const how *h, size_t size, uint64_t
         quiet = t.n ? 0 : quiet + (int)k;
         if (quiet > r->longest_wait) r->longest_wait = quiet;
     }
-    r->stopped = a.stopped;
     take(r, answer_finish(&a));
+    r->stopped = a.stopped;
     answer_done(&a);
 }
 
 static void expect(const char *text, how h, const char *reasoning, const char *content, bool stopped) {
     reading r;
     for (int i = 0; i < 40; i++) {
-        read_in_pieces(text, &h, i < 10 ? (size_t)i + 1 : 0, (uint64_t)i, &r);
+        read_in_pieces(text, &h, i < 20 ? (size_t)i + 1 : 0, (uint64_t)i, &r);
         assert_string_equal(r.reasoning, reasoning);
         assert_string_equal(r.content, content);
         assert_int_equal(r.stopped, stopped);
@@ -104,6 +104,7 @@ static void test_stop_strings_hold_in_reasoning_too(void **state) {
     (void)state;
     how h = {.thinking = true, .stops = {"STOP"}, .nstops = 1};
     expect("think STOP more</think>x", h, "think ", "", true);
+    expect("a</think>STOP", h, "a", "", true);
     expect("think ST</think>OP", h, "think ST", "OP", false);
 }
 

@@ -141,8 +141,8 @@ static void test_random_submits_and_cancels_leak_no_block_and_lose_no_end(void *
         } else if (kind == 3 && id) {
             engine_cancel(e, id - rnd(&r, 10));
         } else {
-            int n = engine_step(e, ev, kind == 4 ? 10 : 64, &err);
-            assert_true(n >= 0);
+            int max = kind == 4 ? 10 : 64, n = engine_step(e, ev, max, &err);
+            assert_in_range(n, 0, max);
             for (int i = 0; i < n; i++) ended += ev[i].kind == ENGINE_END;
         }
         engine_load load = engine_load_now(e);
@@ -228,6 +228,30 @@ static void test_cancel_frees_at_once_and_ends_once(void **state) {
     }
     assert_int_equal(engine_step(e, ev, 64, &err), 0);
     assert_false(engine_busy(e));
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_events_never_exceed_their_room(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, &(engine_limits){.max_seqs = 2, .max_waiting = 10});
+    engine_event ev[64];
+    engine_error err;
+    int ended = 0;
+    for (uint64_t id = 0; id < 10; id++) {
+        engine_request q = request_of(id, "a prompt");
+        q.sampling.max_tokens = 2;
+        assert_int_equal(engine_submit(e, &q, &err), 0);
+    }
+    engine_step(e, ev, 64, &err);
+    for (uint64_t id = 5; id < 10; id++) engine_cancel(e, id);
+    while (engine_busy(e)) {
+        int n = engine_step(e, ev, 4, &err);
+        assert_in_range(n, 0, 4);
+        for (int i = 0; i < n; i++) ended += ev[i].kind == ENGINE_END;
+    }
+    assert_int_equal(ended, 10);
     engine_close(e);
     fake_done(&f);
 }
@@ -380,6 +404,28 @@ static void test_answers_end_at_their_limits(void **state) {
     fake_done(&f);
 }
 
+static void test_what_was_held_back_at_the_limit_is_said(void **state) {
+    (void)state;
+    static const char *const stops[] = {"STOP"};
+    static const int32_t script[] = {'a', 'S', 'T', 'O', 'P'};
+    fake f = {.script = script, .nscript = 5, .script_at = 2};
+    engine *e = fake_open(&f, NULL);
+    engine_request q = request_of(1, "hi");
+    said s;
+    q.sampling.stop = stops;
+    q.sampling.nstop = 1;
+    q.sampling.max_tokens = 4;
+    say(e, &q, &s);
+    assert_int_equal(s.finish, ENGINE_FINISH_LENGTH);
+    assert_string_equal(s.text[ENGINE_CONTENT], "aSTO");
+    q.sampling.max_tokens = 5;
+    say(e, &q, &s);
+    assert_int_equal(s.finish, ENGINE_FINISH_STOP);
+    assert_string_equal(s.text[ENGINE_CONTENT], "a");
+    engine_close(e);
+    fake_done(&f);
+}
+
 static void test_min_tokens_and_ignore_eos_hold_off_the_end(void **state) {
     (void)state;
     static const int32_t ends[] = {'a', 'b', FAKE_END, 'c', FAKE_END};
@@ -390,9 +436,9 @@ static void test_min_tokens_and_ignore_eos_hold_off_the_end(void **state) {
     say(e, &q, &s);
     assert_int_equal(s.n, 2);
     assert_int_equal(s.finish, ENGINE_FINISH_STOP);
-    q.sampling.min_tokens = 4;
+    q.sampling.min_tokens = 3;
     say(e, &q, &s);
-    assert_true(s.n >= 4);
+    assert_int_equal(s.n, 4);
     q.sampling.min_tokens = 0;
     q.sampling.ignore_eos = true;
     q.sampling.max_tokens = 20;
@@ -506,10 +552,12 @@ int main(void) {
         cmocka_unit_test(test_first_come_first_served),
         cmocka_unit_test(test_a_full_engine_says_so_and_recovers),
         cmocka_unit_test(test_cancel_frees_at_once_and_ends_once),
+        cmocka_unit_test(test_events_never_exceed_their_room),
         cmocka_unit_test(test_forced_tokens_resume_an_answer_wherever_it_was_cut),
         cmocka_unit_test(test_forced_tokens_after_the_end_are_refused),
         cmocka_unit_test(test_reasoning_goes_to_its_own_channel),
         cmocka_unit_test(test_answers_end_at_their_limits),
+        cmocka_unit_test(test_what_was_held_back_at_the_limit_is_said),
         cmocka_unit_test(test_min_tokens_and_ignore_eos_hold_off_the_end),
         cmocka_unit_test(test_one_sick_sequence_does_not_harm_the_others),
         cmocka_unit_test(test_a_broken_backend_is_reported),
