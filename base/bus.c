@@ -1,5 +1,5 @@
 /* What producer, consumer and topics share: names, client configuration, wake-ups, headers (see bus.h).
- * Runs on the loop's thread, except on_log, which librdkafka calls from its own threads. */
+ * Runs on the loop's thread, except mr_bus_log, which librdkafka calls from its own threads. */
 #include "base/bus_internal.h"
 
 #include "base/log.h"
@@ -31,7 +31,7 @@ mr_str mr_record_header(const mr_record *r, const char *name) {
 
 /* ---- client configuration ---- */
 
-static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text) {
+void mr_bus_log(const rd_kafka_t *rk, int level, const char *facility, const char *text) {
     (void)rk;
     /* syslog's levels: up to 4 is warning or worse */
     mr_log(level <= 4 ? MR_WARN : MR_DEBUG, "kafka client", MR_S("facility", facility), MR_S("text", text));
@@ -66,7 +66,7 @@ rd_kafka_conf_t *mr_bus_conf(const mr_kafka_conf *k, const char *part, mr_error 
     char client[80];
     snprintf(client, sizeof(client), "millrace-%s", part);
     rd_kafka_conf_t *c = rd_kafka_conf_new();
-    rd_kafka_conf_set_log_cb(c, on_log);
+    rd_kafka_conf_set_log_cb(c, mr_bus_log);
     if (mr_bus_set(c, "bootstrap.servers", k->brokers, err) != 0 ||
         mr_bus_set(c, "client.id", client, err) != 0 ||
         /* a local broker that restarts should be found again within a second, not ten */

@@ -19,12 +19,12 @@
 #include <stdint.h>
 
 /* The topics of the design; mr_bus_topic puts the configured prefix before them. */
-#define MR_TOPIC_REQUESTS "chat.requests"
+#define MR_TOPIC_REQUESTS  "chat.requests"
 #define MR_TOPIC_RESPONSES "chat.responses"
-#define MR_TOPIC_CONTROL "chat.control"
-#define MR_TOPIC_FEEDBACK "chat.feedback"
-#define MR_TOPIC_DEAD "chat.dead"
-#define MR_TOPIC_GENERATE "chat.generate" /* + .<pool>.<color> */
+#define MR_TOPIC_CONTROL   "chat.control"
+#define MR_TOPIC_FEEDBACK  "chat.feedback"
+#define MR_TOPIC_DEAD      "chat.dead"
+#define MR_TOPIC_GENERATE  "chat.generate" /* + .<pool>.<color> */
 
 void mr_bus_topic(const mr_kafka_conf *conf, const char *name, char out[250]);
 /* chat.generate.<pool>.<color> */
@@ -60,12 +60,12 @@ mr_producer *mr_producer_new(const mr_kafka_conf *conf, mr_loop *l, mr_metrics *
 void mr_producer_free(mr_producer *p, int flush_ms);
 
 typedef struct mr_produce {
-    const char *topic;   /* with prefix */
-    int32_t partition;   /* -1: by the key */
-    mr_str key, value;   /* copied */
+    const char *topic; /* with prefix */
+    int32_t partition; /* -1: by the key */
+    mr_str key, value; /* copied */
     const mr_header *headers;
     int nheaders;
-    void *tag;           /* handed to the delivery callback */
+    void *tag; /* handed to the delivery callback */
 } mr_produce;
 
 /* Fails with MR_ESTATE when the local queue is full (try again when deliveries have come), MR_ETOOBIG when the record
@@ -92,18 +92,18 @@ typedef enum {
 } mr_consumer_start;
 
 typedef struct mr_consumer_options {
-    const char *group;      /* with MR_FROM_COMMITTED; else NULL */
-    const char *topics[8];  /* with prefix; NULL-terminated */
-    int32_t partition;      /* with assignment by hand: this partition of the topics, or -1 for all */
+    const char *group;     /* with MR_FROM_COMMITTED; else NULL */
+    const char *topics[8]; /* with prefix; NULL-terminated */
+    int32_t partition;     /* with assignment by hand: this partition of the topics, or -1 for all */
     mr_consumer_start start;
-    const char *instance;   /* group.instance.id for static membership, or NULL */
+    const char *instance; /* group.instance.id for static membership, or NULL */
     mr_record_cb *on_record;
     mr_revoked_cb *on_revoked; /* may be NULL */
     void *arg;
 } mr_consumer_options;
 
-mr_consumer *mr_consumer_new(const mr_kafka_conf *conf, const mr_consumer_options *opt, mr_loop *l, mr_metrics *m,
-                             const char *part, mr_error *err);
+mr_consumer *mr_consumer_new(const mr_kafka_conf *conf, const mr_consumer_options *opt, mr_loop *l,
+                             mr_metrics *m, const char *part, mr_error *err);
 /* Commits what is done, leaves the group, closes. */
 void mr_consumer_free(mr_consumer *c);
 
@@ -131,6 +131,7 @@ typedef struct mr_topic_spec {
 } mr_topic_spec;
 
 /* Create what is missing (message size from conf), wait until all have a leader. Blocks up to timeout_ms. */
-int mr_bus_create_topics(const mr_kafka_conf *conf, const mr_topic_spec *specs, int n, int timeout_ms, mr_error *err);
+int mr_bus_create_topics(const mr_kafka_conf *conf, const mr_topic_spec *specs, int n, int timeout_ms,
+                         mr_error *err);
 
 #endif

@@ -355,26 +355,25 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_p
 
 /* ---- errors and statistics ---- */
 
-/* auto.offset.reset=error makes these two cases visible: a group's first start, and records that the broker
- * has dropped before they were read. */
-static void on_offset_reset(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
-    if (m->offset >= 0) {
+/* The only sign of records that the broker dropped before they were read is this line of librdkafka's log
+ * (auto.offset.reset=error would give an event, but then the partition cannot be started again). A group's first
+ * start, where nothing is lost, is not logged as a warning. Called by librdkafka's threads. */
+static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text) {
+    mr_consumer *c = rd_kafka_opaque(rk);
+    if (level <= 4 && strcmp(facility, "OFFSET") == 0) {
         mr_counter_add(c->lost, 1);
         mr_log(MR_ERROR,
                "records were lost: the broker dropped them before they were read; going on with the oldest",
-               MR_S("topic", p->topic), MR_I("partition", p->number), MR_I("offset", m->offset));
+               MR_S("text", text));
+    } else {
+        mr_bus_log(rk, level, facility, text);
     }
-    p->next = -1;
-    mr_watermark_reset(&p->done);
-    seek(c, p, RD_KAFKA_OFFSET_BEGINNING);
 }
 
 static void on_error_event(mr_consumer *c, const rd_kafka_message_t *m) {
     partition *p = m->rkt ? find_partition(c, rd_kafka_topic_name(m->rkt), m->partition) : NULL;
     if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
         if (p) p->eof_seen = true;
-    } else if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && p && p->assigned) {
-        on_offset_reset(c, p, m);
     } else {
         mr_log(MR_WARN, "kafka consumer", MR_S("error", rd_kafka_message_errstr(m)),
                MR_S("code", rd_kafka_err2name(m->err)), MR_S("topic", p ? p->topic : ""));
@@ -444,7 +443,7 @@ static int configure_group(const mr_consumer *c, rd_kafka_conf_t *k, mr_error *e
         mr_bus_set(k, "heartbeat.interval.ms", "500", err) != 0 ||
         /* stored offsets go out often, so that a crash repeats little */
         mr_bus_set(k, "auto.commit.interval.ms", "200", err) != 0 ||
-        mr_bus_set(k, "auto.offset.reset", "error", err) != 0) {
+        mr_bus_set(k, "auto.offset.reset", "earliest", err) != 0) {
         return -1;
     }
     rd_kafka_conf_set_rebalance_cb(k, on_rebalance);
@@ -463,6 +462,7 @@ static int configure(mr_consumer *c, rd_kafka_conf_t *k, mr_error *err) {
     if (mr_bus_set(k, "enable.auto.offset.store", "false", err) != 0) return -1;
     if (mr_bus_set_int(k, "fetch.wait.max.ms", c->conf.fetch_wait_ms, err) != 0) return -1;
     if ((has_offsets(c) ? configure_group(c, k, err) : configure_by_hand(k, err)) != 0) return -1;
+    rd_kafka_conf_set_log_cb(k, on_log);
     rd_kafka_conf_set_error_cb(k, on_error);
     rd_kafka_conf_set_stats_cb(k, on_stats);
     rd_kafka_conf_set_opaque(k, c);

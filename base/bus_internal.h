@@ -13,6 +13,9 @@ int mr_bus_conf_extra(rd_kafka_conf_t *c, const mr_kafka_conf *k, mr_error *err)
 int mr_bus_set(rd_kafka_conf_t *c, const char *name, const char *value, mr_error *err);
 int mr_bus_set_int(rd_kafka_conf_t *c, const char *name, int64_t value, mr_error *err);
 
+/* librdkafka's log lines; called by its threads. */
+void mr_bus_log(const rd_kafka_t *rk, int level, const char *facility, const char *text);
+
 /* Batches carry some bytes around the records: clients and topics allow for them beyond kafka.message_max. */
 #define MR_BUS_OVERHEAD 65536
 
@@ -36,7 +39,8 @@ mr_gauge *mr_bus_gauge(mr_metrics *m, const char *part, const char *what, const 
 
 /* ---- the watermark of one partition: what is handed out, and up to where everything is finished ---- */
 
-#define MR_WATERMARK_WINDOW 8192 /* records from the lowest unfinished one on; past it the partition is paused */
+#define MR_WATERMARK_WINDOW                                                                                  \
+    8192 /* records from the lowest unfinished one on; past it the partition is paused */
 
 typedef struct mr_watermark {
     struct mr_watermark_slot *slots; /* a ring, ascending by offset */
@@ -51,7 +55,9 @@ bool mr_watermark_begin(mr_watermark *w, int64_t offset);
 void mr_watermark_cancel(mr_watermark *w, int64_t offset); /* undo the last begin */
 /* The offset to commit (one past the finished prefix), or -1 when it has not moved. */
 int64_t mr_watermark_finish(mr_watermark *w, int64_t offset);
-static inline bool mr_watermark_full(const mr_watermark *w) { return w->n >= MR_WATERMARK_WINDOW; }
+static inline bool mr_watermark_full(const mr_watermark *w) {
+    return w->n >= MR_WATERMARK_WINDOW;
+}
 
 /* Tests provoke fatal errors through it. */
 rd_kafka_t *mr_producer_client(mr_producer *p);

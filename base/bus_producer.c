@@ -207,11 +207,11 @@ static rd_kafka_headers_t *make_headers(const mr_produce *rec) {
     return h;
 }
 
-static int fail_send(const mr_produce *rec, rd_kafka_resp_err_t e, mr_error *err) {
-    enum mr_error_code code = e == RD_KAFKA_RESP_ERR__QUEUE_FULL          ? MR_ESTATE
-                              : e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? MR_ETOOBIG
-                              : e == RD_KAFKA_RESP_ERR__FATAL             ? MR_ESTATE
-                                                                          : MR_EKAFKA;
+static int fail_send(const mr_producer *p, const mr_produce *rec, rd_kafka_resp_err_t e, mr_error *err) {
+    enum mr_error_code code = MR_EKAFKA;
+    /* a fatal error is over as soon as the loop has put a new client in place */
+    if (e == RD_KAFKA_RESP_ERR__QUEUE_FULL || rd_kafka_fatal_error(p->rk, NULL, 0)) code = MR_ESTATE;
+    if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) code = MR_ETOOBIG;
     return mr_fail(err, code, "record for topic %s cannot be sent: %s", rec->topic, rd_kafka_err2str(e));
 }
 
@@ -237,7 +237,7 @@ int mr_producer_send(mr_producer *p, const mr_produce *rec, mr_error *err) {
     rd_kafka_resp_err_t code = rd_kafka_error_code(e);
     rd_kafka_error_destroy(e);
     if (headers) rd_kafka_headers_destroy(headers); /* the client takes them only with the record */
-    return fail_send(rec, code, err);
+    return fail_send(p, rec, code, err);
 }
 
 int mr_producer_in_flight(const mr_producer *p) {

@@ -31,17 +31,17 @@ typedef struct mr_strlist {
 typedef struct mr_conf_key {
     const char *name;
     mr_conf_type type;
-    size_t offset;      /* offsetof(struct, member) */
-    const char *def;    /* as it would be written in the environment; NULL = required */
-    double min, max;    /* for INT and NUM; both 0 = unchecked */
+    size_t offset;       /* offsetof(struct, member) */
+    const char *def;     /* as it would be written in the environment; NULL = required */
+    double min, max;     /* for INT and NUM; both 0 = unchecked */
     const char *choices; /* for STR: "json|plain|auto", or NULL */
-    const char *doc;    /* one sentence: what it does, its unit */
+    const char *doc;     /* one sentence: what it does, its unit */
 } mr_conf_key;
 
 typedef struct mr_conf_group {
-    const char *name;         /* "gateway" */
-    const mr_conf_key *keys;  /* ends with name == NULL */
-    void *out;                /* the struct to fill; strings in it live as long as the mr_conf */
+    const char *name;        /* "gateway" */
+    const mr_conf_key *keys; /* ends with name == NULL */
+    void *out;               /* the struct to fill; strings in it live as long as the mr_conf */
 } mr_conf_group;
 
 /* The names of all groups of all parts; ends with NULL. */
@@ -60,16 +60,16 @@ void mr_conf_print(const mr_conf_group *groups, mr_buf *out);
 /* The groups that every process shares: kafka, redis, log. Their structs are below. */
 typedef struct mr_kafka_conf {
     const char *brokers;
-    const char *prefix;      /* put before every topic name, so that two pipelines can share a broker */
-    int64_t message_max;     /* bytes; topics are created with it too */
+    const char *prefix;  /* put before every topic name, so that two pipelines can share a broker */
+    int64_t message_max; /* bytes; topics are created with it too */
     int64_t linger_ms, fetch_wait_ms;
     int64_t session_timeout_ms;
-    mr_strlist extra;        /* "property=value" handed to librdkafka as they are (SASL, TLS…) */
+    mr_strlist extra; /* "property=value" handed to librdkafka as they are (SASL, TLS…) */
 } mr_kafka_conf;
 extern const mr_conf_key mr_kafka_keys[];
 
 typedef struct mr_redis_conf {
-    const char *address;     /* host:port; empty = run without Redis */
+    const char *address; /* host:port; empty = run without Redis */
     const char *password;
     const char *prefix;
     int64_t timeout_ms;

@@ -12,14 +12,14 @@
 
 enum mr_error_code {
     MR_OK = 0,
-    MR_EINVAL,   /* the caller's or the user's input is wrong */
+    MR_EINVAL,    /* the caller's or the user's input is wrong */
     MR_ENOTFOUND, /* a file, key, topic or record is not there */
-    MR_ETOOBIG,  /* over a limit that is stated in the message */
+    MR_ETOOBIG,   /* over a limit that is stated in the message */
     MR_ENOMEM,
-    MR_EIO,      /* the operating system, disk or network refused */
-    MR_EKAFKA,   /* librdkafka or the broker */
+    MR_EIO,    /* the operating system, disk or network refused */
+    MR_EKAFKA, /* librdkafka or the broker */
     MR_EREDIS,
-    MR_ESTATE,   /* not possible now: closing, full, not connected */
+    MR_ESTATE, /* not possible now: closing, full, not connected */
 };
 
 typedef struct mr_error {
@@ -28,7 +28,8 @@ typedef struct mr_error {
 } mr_error;
 
 /* Fill err and return -1, so that `return mr_fail(err, MR_EIO, "…")` reads as one statement. */
-int mr_fail(mr_error *err, enum mr_error_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int mr_fail(mr_error *err, enum mr_error_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Put "what: " before the message, as an error travels up. Returns -1. */
 int mr_fail_in(mr_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -23,10 +23,10 @@ typedef struct mr_log_field {
     double f;
 } mr_log_field;
 
-#define MR_S(k, z) ((mr_log_field){.key = (k), .kind = MR_LOG_STR, .s = mr_str_of(z)})
+#define MR_S(k, z)    ((mr_log_field){.key = (k), .kind = MR_LOG_STR, .s = mr_str_of(z)})
 #define MR_SS(k, str) ((mr_log_field){.key = (k), .kind = MR_LOG_STR, .s = (str)})
-#define MR_I(k, v) ((mr_log_field){.key = (k), .kind = MR_LOG_INT, .i = (int64_t)(v)})
-#define MR_F(k, v) ((mr_log_field){.key = (k), .kind = MR_LOG_NUM, .f = (v)})
+#define MR_I(k, v)    ((mr_log_field){.key = (k), .kind = MR_LOG_INT, .i = (int64_t)(v)})
+#define MR_F(k, v)    ((mr_log_field){.key = (k), .kind = MR_LOG_NUM, .f = (v)})
 
 /* part: "gateway", "router"…; format: "json", "plain" or "auto" (plain when stderr is a terminal). Call once,
  * before threads start. */
@@ -34,9 +34,9 @@ int mr_log_init(const char *part, const char *format, enum mr_log_level min, mr_
 int mr_log_level_parse(const char *name, enum mr_log_level *out, mr_error *err);
 
 void mr_log_fields(enum mr_log_level level, const char *msg, const mr_log_field *f, int n);
-#define mr_log(level, msg, ...)                                                                                \
-    mr_log_fields((level), (msg), (const mr_log_field[]){__VA_ARGS__ __VA_OPT__(,) {0}},                      \
-                  (int)(sizeof((mr_log_field[]){__VA_ARGS__ __VA_OPT__(,) {0}}) / sizeof(mr_log_field)) - 1)
+#define mr_log(level, msg, ...)                                                                              \
+    mr_log_fields((level), (msg), (const mr_log_field[]){__VA_ARGS__ __VA_OPT__(, ){0}},                     \
+                  (int)(sizeof((mr_log_field[]){__VA_ARGS__ __VA_OPT__(, ){0}}) / sizeof(mr_log_field)) - 1)
 
 /* The line as it would be written (what tests look at). */
 void mr_log_line(mr_buf *out, enum mr_log_level level, const char *msg, const mr_log_field *f, int n);

@@ -33,7 +33,7 @@ int mr_loop_run(mr_loop *l); /* 0 after a clean stop, 1 when cut short */
 mr_timer *mr_timer_new(mr_loop *l, int ms, mr_loop_cb *cb, void *arg, mr_error *err);
 void mr_timer_free(mr_timer *t);
 
-int64_t mr_now_ms(void);      /* unix time */
-int64_t mr_mono_us(void);     /* monotonic, for durations */
+int64_t mr_now_ms(void);  /* unix time */
+int64_t mr_mono_us(void); /* monotonic, for durations */
 
 #endif

@@ -1,0 +1,54 @@
+/* The table of the router's settings. */
+#include "router/conf.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#define AT(member) offsetof(mr_router_conf, member)
+
+const mr_conf_key mr_router_keys[] = {
+    {"pools", MR_CONF_STRLIST, AT(pools), "", 0, 0, NULL,
+     "Which pool of workers serves a model, each `model=pool`. Models that are not named go to pool main."},
+    {"kb", MR_CONF_STR, AT(kb), "", 0, 0, NULL,
+     "Knowledge base for routine questions, made by `millrace kb import`. Empty: the model answers "
+     "everything."},
+    {"kb_threshold", MR_CONF_NUM, AT(kb_threshold), "0.7", 0, 1, NULL,
+     "Similarity from which the knowledge base answers; 1 is the same wording. `millrace kb search` shows "
+     "it."},
+    {"request_timeout_s", MR_CONF_INT, AT(request_timeout_s), "600", 1, 86400, NULL,
+     "Seconds from its creation after which a request without a deadline expires."},
+    {"max_in_flight", MR_CONF_INT, AT(max_in_flight), "1000", 1, 100000, NULL,
+     "Requests on their way back to Kafka at once; at the limit the router stops reading."},
+    {"drain_s", MR_CONF_INT, AT(drain_s), "10", 0, 86400, NULL,
+     "Seconds that they get to arrive after SIGTERM."},
+    {"metrics_host", MR_CONF_STR, AT(metrics_host), "127.0.0.1", 0, 0, NULL,
+     "Address of /metrics, /livez and /readyz."},
+    {"metrics_port", MR_CONF_INT, AT(metrics_port), "8082", 0, 65535, NULL, "Their port; 0 is none."},
+    {NULL},
+};
+
+/* What may stand in a topic's name, without the dot that separates its parts. */
+static bool is_pool_name(const char *z) {
+    size_t n = strspn(z, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
+    return n > 0 && n <= MR_POOL_MAX && z[n] == '\0';
+}
+
+int mr_router_conf_check(const mr_router_conf *c, mr_error *err) {
+    for (int i = 0; i < c->pools.n; i++) {
+        const char *equals = strrchr(c->pools.v[i], '=');
+        if (equals && equals > c->pools.v[i] && is_pool_name(equals + 1)) continue;
+        return mr_fail(
+            err, MR_EINVAL,
+            "router.pools: \"%s\" is not of the form model=pool, with a pool of letters, digits, _ and -",
+            c->pools.v[i]);
+    }
+    return 0;
+}
+
+mr_str mr_router_pool(const mr_router_conf *c, mr_str model) {
+    for (int i = 0; i < c->pools.n; i++) {
+        const char *name = c->pools.v[i], *equals = strrchr(name, '=');
+        if (mr_str_eq(model, (mr_str){name, (size_t)(equals - name)})) return mr_str_of(equals + 1);
+    }
+    return MR_STR(MR_POOL_DEFAULT);
+}

@@ -1,0 +1,70 @@
+/* The routing decision; see route.h. */
+#include "router/route.h"
+
+#include "base/log.h"
+#include "base/loop.h"
+#include "router/purpose.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+
+/* 53 bits, so that the seed survives a trip through JavaScript. */
+static int random_seed(int64_t *out, mr_error *err) {
+    uint64_t bits;
+    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits) {
+        return mr_fail(err, MR_EIO, "the system gave no random seed: %m");
+    }
+    *out = (int64_t)(bits >> 11);
+    return 0;
+}
+
+int mr_route_complete(const mr_routing *r, mr_chat_request *q, int64_t record_ms, mr_error *err) {
+    int64_t seed;
+    if (!MR_HAS(q, MR_CHAT_REQUEST_CREATED_MS)) {
+        MR_SET(q, MR_CHAT_REQUEST_CREATED_MS, created_ms, record_ms > 0 ? record_ms : mr_now_ms());
+    }
+    if (!MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS)) {
+        MR_SET(q, MR_CHAT_REQUEST_DEADLINE_MS, deadline_ms,
+               q->created_ms + 1000 * r->conf->request_timeout_s);
+    }
+    if (!MR_HAS(q, MR_CHAT_REQUEST_ATTEMPT)) MR_SET(q, MR_CHAT_REQUEST_ATTEMPT, attempt, 1);
+    MR_SET(q, MR_CHAT_REQUEST_PURPOSE, purpose, mr_request_purpose(q));
+    if (MR_HAS(&q->sampling, MR_SAMPLING_SEED)) return 0;
+    if (random_seed(&seed, err) < 0) return -1;
+    MR_SET(&q->sampling, MR_SAMPLING_SEED, seed, seed);
+    MR_MARK(q, MR_CHAT_REQUEST_SAMPLING);
+    return 0;
+}
+
+/* An ordinary question, from someone who wants an answer and no properties of a model's output. */
+static bool may_be_routine(const mr_chat_request *q) {
+    const mr_sampling *s = &q->sampling;
+    bool measures = s->logprobs || s->ignore_eos || s->min_tokens > 0;
+    return q->purpose == MR_PURPOSE_CHAT && !measures;
+}
+
+static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {
+    mr_kb_hit hit;
+    mr_error err;
+    if (!r->kb || !may_be_routine(q)) return false;
+    int64_t start = mr_mono_us();
+    int n = mr_kb_search(r->kb, mr_request_question(q, a), &hit, 1, &err);
+    mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
+    if (n < 0) mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err.msg));
+    if (n < 1 || hit.score < r->conf->kb_threshold) return false;
+    out->answer = hit.answer;
+    return true;
+}
+
+void mr_route_choose(const mr_routing *r, const mr_chat_request *q, int64_t now_ms, mr_arena *a,
+                     mr_route *out) {
+    mr_str pool = mr_router_pool(r->conf, q->model);
+    *out = (mr_route){.kind = MR_ROUTE_MODEL, .key = q->session.n > 0 ? q->session : q->id};
+    snprintf(out->pool, sizeof out->pool, "%.*s", MR_FMT(pool));
+    out->color = mr_weights_color(r->weights, pool, out->key);
+    if (q->deadline_ms <= now_ms) {
+        out->kind = MR_ROUTE_EXPIRED;
+    } else if (answer_from_kb(r, q, a, out)) {
+        out->kind = MR_ROUTE_KB;
+    }
+}

@@ -1,0 +1,462 @@
+/* The router's work on each record, and the life of the process's parts; see router.h. */
+#include "router/router.h"
+
+#include "base/log.h"
+#include "router/answer.h"
+#include "router/forwarder.h"
+#include "router/kb.h"
+#include "router/route.h"
+#include "router/weights.h"
+#include "schemas/messages.h"
+#include "schemas/sender.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    ARENA_MAX =
+        64 << 20, /* a decoded request; a record is under 4 MB, its structs may be several times that */
+    BYTES_MAX = 64 << 20, /* of parcels on their way */
+    DEAD_OVERHEAD = 8192, /* of a Dead record around the record in it */
+    TICK_MS = 50,
+    KB_CHECK_TICKS = 20,
+    FLUSH_MS = 5000,
+};
+
+typedef enum { OUT_MODEL, OUT_KB, OUT_EXPIRED, OUT_INVALID, OUT_DEAD, OUT_UNDELIVERED, OUTCOMES } outcome;
+
+static const char *const outcome_names[OUTCOMES] = {"model",   "kb",   "expired",
+                                                    "invalid", "dead", "undelivered"};
+
+struct mr_router {
+    const mr_router_conf *conf;
+    const mr_kafka_conf *kafka;
+    mr_loop *loop;
+    mr_metrics *metrics;
+    mr_forwarder *forwarder;
+    mr_consumer *control, *requests;
+    mr_timer *timer;
+    mr_weights *weights;
+    mr_kb *kb;
+    mr_routing routing;
+    mr_arena *arena, *control_arena;
+    bool stalled; /* a record was sent back because there was no room */
+    bool closing, failed;
+    unsigned ticks;
+    char requests_topic[250], responses_topic[250], control_topic[250], dead_topic[250], group[300];
+    mr_counter *count[OUTCOMES];
+    mr_histogram *seconds;
+    mr_gauge *kb_entries;
+};
+
+/* One record of chat.requests, from its arrival until everything that it led to is delivered. */
+typedef struct job {
+    int32_t partition;
+    int64_t offset, start_us;
+    outcome outcome;
+    bool answered; /* its user has an answer or an error in the parcel, or nobody to answer was found */
+    mr_reply_to reply;
+} job;
+
+/* ---- a job's parcels ---- */
+
+static job *job_new(mr_router *r, const mr_record *rec, mr_error *err) {
+    job *j = calloc(1, sizeof *j);
+    if (!j) {
+        mr_fail(err, MR_ENOMEM, "no memory for a request");
+        return NULL;
+    }
+    j->partition = rec->partition;
+    j->offset = rec->offset;
+    j->start_us = mr_mono_us();
+    j->reply.topic = r->responses_topic;
+    j->reply.partition = -1;
+    j->reply.accepted_ms = rec->timestamp_ms > 0 ? rec->timestamp_ms : mr_now_ms();
+    mr_trace_child(mr_record_header(rec, "traceparent"), j->reply.traceparent);
+    return j;
+}
+
+static void copy_text(char *out, size_t cap, mr_str in) {
+    snprintf(out, cap, "%.*s", MR_FMT(in));
+}
+
+static void log_outcome(const job *j, const char *reason) {
+    bool bad = j->outcome != OUT_MODEL && j->outcome != OUT_KB;
+    mr_log(bad ? MR_WARN : MR_DEBUG, "request routed", MR_S("request", j->reply.id),
+           MR_S("outcome", outcome_names[j->outcome]), MR_S("reason", reason ? reason : ""),
+           MR_I("partition", j->partition), MR_I("offset", j->offset),
+           MR_S("traceparent", j->reply.traceparent));
+}
+
+static void ship(mr_router *r, job *j, mr_parcel *p, outcome what, const char *reason) {
+    j->outcome = what;
+    mr_counter_add(r->count[what], 1);
+    log_outcome(j, reason);
+    mr_parcel_send(p);
+}
+
+/* The user gets an error in place of an answer. */
+static int refuse(mr_router *r, job *j, outcome what, int status, const char *code, const char *message,
+                  mr_error *err) {
+    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    if (!p) return -1;
+    j->answered = true;
+    if (mr_answer_error(p, &j->reply, status, code, message, err) < 0) {
+        mr_parcel_free(p);
+        return -1;
+    }
+    ship(r, j, p, what, message);
+    return 0;
+}
+
+static int forward(mr_router *r, job *j, mr_chat_request *q, const mr_route *route, mr_error *err) {
+    char topic[250];
+    mr_address to = {.topic = topic, .partition = -1, .key = route->key, .traceparent = j->reply.traceparent};
+    mr_bus_generate_topic(r->kafka, route->pool, route->color, topic);
+    MR_SET(q, MR_CHAT_REQUEST_TRACE, trace, mr_str_of(j->reply.traceparent));
+    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    if (!p) return -1;
+    if (mr_parcel_add(p, &to, &mr_chat_request_def, q, err) == 0) {
+        ship(r, j, p, OUT_MODEL, NULL);
+        return 0;
+    }
+    mr_parcel_free(p);
+    if (err->code != MR_ETOOBIG) return -1;
+    return refuse(r, j, OUT_INVALID, 413, "request_too_large", "The conversation is too large; shorten it.",
+                  err);
+}
+
+static int answer(mr_router *r, job *j, mr_str text, mr_error *err) {
+    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    if (!p) return -1;
+    j->answered = true;
+    if (mr_answer_kb(p, &j->reply, text, err) < 0) {
+        mr_parcel_free(p);
+        return -1;
+    }
+    ship(r, j, p, OUT_KB, NULL);
+    return 0;
+}
+
+/* ---- what cannot be decoded ---- */
+
+static int add_dead(mr_router *r, const job *j, mr_parcel *p, const mr_record *rec, const char *reason,
+                    mr_error *err) {
+    mr_dead d = {0};
+    mr_address to = {.topic = r->dead_topic,
+                     .partition = -1,
+                     .key = j->reply.id[0] ? mr_str_of(j->reply.id) : rec->key,
+                     .traceparent = j->reply.traceparent};
+    size_t room = (size_t)r->kafka->message_max - DEAD_OVERHEAD - rec->key.n;
+    mr_str kept = {rec->value.p, rec->value.n < room ? rec->value.n : room};
+    MR_SET(&d, MR_DEAD_V, v, MR_SCHEMA_VERSION);
+    if (j->reply.id[0]) MR_SET(&d, MR_DEAD_REQUEST, request, mr_str_of(j->reply.id));
+    MR_SET(&d, MR_DEAD_TOPIC, topic, mr_str_of(rec->topic));
+    MR_SET(&d, MR_DEAD_PARTITION, partition, rec->partition);
+    MR_SET(&d, MR_DEAD_OFFSET, offset, rec->offset);
+    MR_SET(&d, MR_DEAD_STAGE, stage, MR_STR("router"));
+    MR_SET(&d, MR_DEAD_REASON, reason, mr_str_of(reason));
+    MR_SET(&d, MR_DEAD_CREATED_MS, created_ms, mr_now_ms());
+    MR_SET(&d, MR_DEAD_RECORD, record, kept);
+    if (kept.n < rec->value.n) MR_SET(&d, MR_DEAD_TRUNCATED, truncated, true);
+    return mr_parcel_add(p, &to, &mr_dead_def, &d, err);
+}
+
+static void read_sender(mr_router *r, const mr_record *rec, mr_reply_to *reply) {
+    mr_sender from;
+    mr_arena_reset(r->arena);
+    if (!mr_sender_read(rec->value, mr_record_header(rec, "content-type"), r->arena, &from)) return;
+    copy_text(reply->id, sizeof reply->id, from.id);
+    if (MR_HAS(&from, MR_SENDER_REPLY_TO)) reply->partition = (int32_t)from.reply_to;
+}
+
+static int bury(mr_router *r, job *j, const mr_record *rec, const char *reason, mr_error *err) {
+    read_sender(r, rec, &j->reply);
+    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    if (!p) return -1;
+    j->answered = true;
+    int rc = add_dead(r, j, p, rec, reason, err);
+    if (rc == 0 && j->reply.id[0]) rc = mr_answer_error(p, &j->reply, 400, "invalid_request", reason, err);
+    if (rc < 0) {
+        mr_parcel_free(p);
+        return -1;
+    }
+    ship(r, j, p, OUT_DEAD, reason);
+    return 0;
+}
+
+/* ---- records ---- */
+
+static void set_reply(job *j, const mr_chat_request *q) {
+    mr_reply_to *to = &j->reply;
+    copy_text(to->id, sizeof to->id, q->id);
+    copy_text(to->model, sizeof to->model, q->model);
+    to->attempt = q->attempt;
+    to->accepted_ms = q->created_ms;
+    if (MR_HAS(q, MR_CHAT_REQUEST_REPLY_TO)) to->partition = (int32_t)q->reply_to;
+}
+
+static int route_request(mr_router *r, job *j, const mr_record *rec, mr_chat_request *q, mr_error *err) {
+    mr_route route;
+    if (mr_route_complete(&r->routing, q, rec->timestamp_ms, err) < 0) return -1;
+    set_reply(j, q);
+    if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(q->trace, j->reply.traceparent);
+    mr_route_choose(&r->routing, q, mr_now_ms(), r->arena, &route);
+    switch (route.kind) {
+    case MR_ROUTE_KB: return answer(r, j, route.answer, err);
+    case MR_ROUTE_MODEL: return forward(r, j, q, &route, err);
+    case MR_ROUTE_EXPIRED: break;
+    }
+    return refuse(r, j, OUT_EXPIRED, 504, "deadline_exceeded", "The request waited longer than its deadline.",
+                  err);
+}
+
+static int take(mr_router *r, const mr_record *rec, mr_error *err) {
+    mr_chat_request q;
+    mr_error bad;
+    job *j = job_new(r, rec, err);
+    if (!j) return -1;
+    mr_arena_reset(r->arena);
+    int rc;
+    if (mr_decode(&mr_chat_request_def, rec->value, mr_record_header(rec, "content-type"), r->arena, &q,
+                  &bad) < 0) {
+        rc = bury(r, j, rec, bad.msg, err);
+    } else {
+        rc = route_request(r, j, rec, &q, err);
+    }
+    if (rc < 0) free(j);
+    return rc;
+}
+
+static bool has_room(const mr_router *r, int percent) {
+    return mr_forwarder_parcels(r->forwarder) * (int64_t)100 < r->conf->max_in_flight * percent &&
+           mr_forwarder_bytes(r->forwarder) < (size_t)BYTES_MAX / 100 * (size_t)percent;
+}
+
+/* Goes on where on_request said that there is no room, or not yet. */
+static void resume(mr_router *r) {
+    if (!r->stalled || !mr_consumer_caught_up(r->control) || !has_room(r, 75)) return;
+    r->stalled = false;
+    mr_consumer_resume(r->requests);
+}
+
+static bool on_request(void *arg, const mr_record *rec) {
+    mr_router *r = arg;
+    mr_error err;
+    if (!mr_loop_draining(r->loop) && mr_consumer_caught_up(r->control) && has_room(r, 100)) {
+        if (take(r, rec, &err) == 0) return true;
+        mr_log(MR_ERROR, "a request is tried again later", MR_I("offset", rec->offset),
+               MR_S("error", err.msg));
+    }
+    r->stalled = true;
+    mr_consumer_pause(r->requests);
+    return false;
+}
+
+static bool on_control(void *arg, const mr_record *rec) {
+    mr_router *r = arg;
+    mr_error err;
+    mr_arena_reset(r->control_arena);
+    if (mr_weights_update(r->weights, rec->key, rec->value, r->control_arena, &err) < 0) {
+        mr_log(MR_WARN, "a record of chat.control is ignored", MR_I("offset", rec->offset),
+               MR_S("reason", err.msg));
+    }
+    return true;
+}
+
+/* ---- deliveries ---- */
+
+static void job_done(mr_router *r, job *j) {
+    mr_histogram_observe(r->seconds, (double)(mr_mono_us() - j->start_us) * 1e-6);
+    mr_bus_done(r->requests, r->requests_topic, j->partition, j->offset);
+    free(j);
+}
+
+/* Neither the request nor an answer got through. It stays unfinished, so whoever runs next gets it again. */
+static void give_up(mr_router *r, job *j, const char *why) {
+    mr_log(MR_ERROR, "Kafka does not take the answer to a request, the router ends",
+           MR_S("request", j->reply.id), MR_I("offset", j->offset), MR_S("error", why));
+    free(j);
+    r->failed = true;
+    mr_loop_drain(r->loop);
+}
+
+static void on_parcel(void *arg, void *tag, const mr_error *err) {
+    mr_router *r = arg;
+    job *j = tag;
+    mr_error second;
+    if (!err) {
+        job_done(r, j);
+        if (!r->closing && !mr_loop_draining(r->loop)) resume(r);
+    } else if (r->closing) {
+        free(j);
+    } else if (j->answered) {
+        give_up(r, j, err->msg);
+    } else {
+        mr_log(MR_ERROR, "a request could not be forwarded", MR_S("request", j->reply.id),
+               MR_S("error", err->msg));
+        if (refuse(r, j, OUT_UNDELIVERED, 503, "unavailable", "No worker can be reached; please try again.",
+                   &second) < 0) {
+            give_up(r, j, second.msg);
+        }
+    }
+}
+
+/* ---- housekeeping ---- */
+
+static void refresh_kb(mr_router *r) {
+    mr_error err;
+    if (!r->kb) return;
+    int rc = mr_kb_refresh(r->kb, &err);
+    if (rc < 0) {
+        mr_log(MR_ERROR, "the knowledge base was not loaded again, the old one goes on",
+               MR_S("error", err.msg));
+    }
+    if (rc == 1) mr_log(MR_INFO, "knowledge base loaded again", MR_I("entries", mr_kb_entries(r->kb)));
+    mr_gauge_set(r->kb_entries, mr_kb_entries(r->kb));
+}
+
+static void on_tick(void *arg) {
+    mr_router *r = arg;
+    if (mr_loop_draining(r->loop)) {
+        if (mr_forwarder_parcels(r->forwarder) == 0) mr_loop_stop(r->loop);
+        return;
+    }
+    resume(r);
+    if (r->ticks++ % KB_CHECK_TICKS == 0) refresh_kb(r);
+}
+
+static void on_drain(void *arg) {
+    mr_router *r = arg;
+    mr_log(MR_INFO, "router drains", MR_I("requests", mr_forwarder_parcels(r->forwarder)));
+    mr_consumer_pause(r->requests);
+}
+
+bool mr_router_ready(const mr_router *r, char *why, size_t why_size) {
+    const char *missing = NULL;
+    if (mr_loop_draining(r->loop)) {
+        missing = "shutting down";
+    } else if (!mr_forwarder_connected(r->forwarder)) {
+        missing = "Kafka is not connected";
+    } else if (!mr_consumer_caught_up(r->control)) {
+        missing = "chat.control is not read up to its end yet";
+    } else if (mr_consumer_assigned(r->requests) == 0) {
+        missing = "no partition of chat.requests is assigned yet";
+    }
+    snprintf(why, why_size, "%s", missing ? missing : "");
+    return !missing;
+}
+
+static bool on_ready(void *arg, char *why, size_t why_size) {
+    return mr_router_ready(arg, why, why_size);
+}
+
+bool mr_router_failed(const mr_router *r) {
+    return r->failed;
+}
+
+mr_metrics *mr_router_metrics(mr_router *r) {
+    return r->metrics;
+}
+
+/* ---- making the parts ---- */
+
+static void name_topics(mr_router *r) {
+    mr_bus_topic(r->kafka, MR_TOPIC_REQUESTS, r->requests_topic);
+    mr_bus_topic(r->kafka, MR_TOPIC_RESPONSES, r->responses_topic);
+    mr_bus_topic(r->kafka, MR_TOPIC_CONTROL, r->control_topic);
+    mr_bus_topic(r->kafka, MR_TOPIC_DEAD, r->dead_topic);
+    snprintf(r->group, sizeof r->group, "%smillrace-router", r->kafka->prefix);
+}
+
+static int make_metrics(mr_router *r, mr_error *err) {
+    static const char name[] = "millrace_router_requests_total";
+    char label[40];
+    r->metrics = mr_metrics_new(err);
+    if (!r->metrics) return -1;
+    for (int i = 0; i < OUTCOMES; i++) {
+        snprintf(label, sizeof label, "outcome=\"%s\"", outcome_names[i]);
+        r->count[i] = mr_counter_new(r->metrics, name, label, "Requests by what became of them.");
+    }
+    r->seconds = mr_histogram_new(r->metrics, "millrace_router_request_seconds", NULL,
+                                  "From reading a request until what it led to was acknowledged.");
+    r->routing.kb_seconds =
+        mr_histogram_new(r->metrics, "millrace_router_kb_seconds", NULL, "A search of the knowledge base.");
+    r->kb_entries = mr_gauge_new(r->metrics, "millrace_router_kb_entries", NULL,
+                                 "Questions that the knowledge base knows.");
+    const mr_router_conf *c = r->conf;
+    return mr_metrics_serve(r->metrics, r->loop, c->metrics_host, (int)c->metrics_port, on_ready, r, err);
+}
+
+static int make_rules(mr_router *r, mr_error *err) {
+    r->arena = mr_arena_new(ARENA_MAX);
+    r->control_arena = mr_arena_new(1 << 20);
+    if (!r->arena || !r->control_arena) return mr_fail(err, MR_ENOMEM, "no memory for the router");
+    r->weights = mr_weights_new(err);
+    if (!r->weights) return -1;
+    if (r->conf->kb[0]) {
+        r->kb = mr_kb_open(r->conf->kb, err);
+        if (!r->kb) return -1;
+    }
+    r->routing.conf = r->conf;
+    r->routing.weights = r->weights;
+    r->routing.kb = r->kb;
+    return 0;
+}
+
+static int connect_bus(mr_router *r, mr_error *err) {
+    r->forwarder = mr_forwarder_new(r->kafka, r->loop, r->metrics, on_parcel, r, err);
+    if (!r->forwarder) return -1;
+    mr_consumer_options control = {.topics = {r->control_topic},
+                                   .partition = -1,
+                                   .start = MR_FROM_BEGINNING,
+                                   .on_record = on_control,
+                                   .arg = r};
+    r->control = mr_consumer_new(r->kafka, &control, r->loop, r->metrics, "router_control", err);
+    if (!r->control) return -1;
+    mr_consumer_options requests = {.group = r->group,
+                                    .topics = {r->requests_topic},
+                                    .start = MR_FROM_COMMITTED,
+                                    .on_record = on_request,
+                                    .arg = r};
+    r->requests = mr_consumer_new(r->kafka, &requests, r->loop, r->metrics, "router", err);
+    if (!r->requests) return -1;
+    r->timer = mr_timer_new(r->loop, TICK_MS, on_tick, r, err);
+    return r->timer ? 0 : -1;
+}
+
+mr_router *mr_router_new(const mr_router_conf *conf, const mr_kafka_conf *kafka, mr_loop *loop,
+                         mr_error *err) {
+    mr_router *r = calloc(1, sizeof *r);
+    if (!r) {
+        mr_fail(err, MR_ENOMEM, "no memory for the router");
+        return NULL;
+    }
+    r->conf = conf;
+    r->kafka = kafka;
+    r->loop = loop;
+    name_topics(r);
+    if (mr_router_conf_check(conf, err) < 0 || make_rules(r, err) < 0 || make_metrics(r, err) < 0 ||
+        connect_bus(r, err) < 0) {
+        mr_router_free(r);
+        return NULL;
+    }
+    mr_loop_on_drain(loop, (int)(conf->drain_s * 1000), on_drain, r);
+    return r;
+}
+
+void mr_router_free(mr_router *r) {
+    if (!r) return;
+    r->closing = true;
+    mr_timer_free(r->timer);
+    mr_forwarder_free(r->forwarder, FLUSH_MS);
+    mr_consumer_free(r->requests);
+    mr_consumer_free(r->control);
+    mr_kb_close(r->kb);
+    mr_weights_free(r->weights);
+    mr_arena_free(r->arena);
+    mr_arena_free(r->control_arena);
+    mr_metrics_free(r->metrics);
+    free(r);
+}
