@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 #include <unistd.h>
 
-#define POLL_MS 100
+#define POLL_MS       100
+#define CONTROLLER_MS 2000
 
 typedef struct topic_job {
     rd_kafka_t *rk;
@@ -100,11 +102,6 @@ static rd_kafka_NewTopic_t *new_topic(const topic_job *j, const mr_topic_spec *s
 
 static int check_created(rd_kafka_event_t *ev, mr_error *err) {
     rd_kafka_resp_err_t e = rd_kafka_event_error(ev);
-    if (e == RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE || e == RD_KAFKA_RESP_ERR_UNSUPPORTED_VERSION) {
-        return mr_fail(err, MR_ENOTFOUND,
-                       "the broker has no such topics and cannot create any; the embedded broker "
-                       "gets its topics at its start: millrace broker --topics");
-    }
     if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return mr_fail(err, MR_EKAFKA, "topics cannot be created: %s", rd_kafka_event_error_string(ev));
     }
@@ -123,6 +120,13 @@ static int check_created(rd_kafka_event_t *ev, mr_error *err) {
 
 static int send_create(const topic_job *j, rd_kafka_NewTopic_t **topics, size_t n, mr_error *err) {
     int rc;
+    /* librdkafka would wait for a controller until the time is up; the embedded broker has none */
+    if (rd_kafka_controllerid(j->rk, MIN(CONTROLLER_MS, ms_left(j))) < 0) {
+        return mr_fail(err, MR_ENOTFOUND,
+                       "the broker at %s lacks %zu of our topics and cannot create any; the embedded broker gets its "
+                       "topics at its start: millrace broker --topics",
+                       j->conf->brokers, n);
+    }
     rd_kafka_queue_t *q = rd_kafka_queue_new(j->rk);
     rd_kafka_CreateTopics(j->rk, topics, n, NULL, q);
     rd_kafka_event_t *ev = rd_kafka_queue_poll(q, ms_left(j));

@@ -19,7 +19,7 @@ static int random_seed(int64_t *out, mr_error *err) {
 }
 
 int mr_route_complete(const mr_routing *r, mr_chat_request *q, int64_t record_ms, mr_error *err) {
-    int64_t seed;
+    int64_t seed = 0;
     if (!MR_HAS(q, MR_CHAT_REQUEST_CREATED_MS)) {
         MR_SET(q, MR_CHAT_REQUEST_CREATED_MS, created_ms, record_ms > 0 ? record_ms : mr_now_ms());
     }
