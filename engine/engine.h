@@ -39,7 +39,9 @@ typedef struct engine_options {
     int max_context;    /* tokens of one sequence, prompt and answer; 0: the model's own, at most 8192 */
     int kv_tokens; /* KV cache in tokens, rounded up to blocks; 0: max_seqs * max_context, capped by memory */
     int step_tokens; /* token budget of a step, at least max_seqs; 0: 256 */
-    const char *isa; /* NULL: the best this CPU has; "generic", "avx2", "avx512" to force a path */
+    const char
+        *weights;    /* NULL or "stored"; "int8" quantises them, "int8-a16" without rounding activations */
+    const char *isa; /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
 } engine_options;
 
 typedef struct engine_info {

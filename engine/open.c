@@ -123,10 +123,14 @@ size_t engine_kv_bytes_per_token(const model_config *c) {
     return (size_t)c->layers * (size_t)c->kv_heads * ((size_t)c->head_dim + padded) * element;
 }
 
+static bool quantises(const engine_options *o) {
+    return o->weights && !strncmp(o->weights, "int8", 4);
+}
+
 /* Tokens of KV cache that fit beside the weights, with a quarter of the rest left alone. */
-static size_t affordable_tokens(const model *m) {
-    size_t memory = available_memory();
-    size_t room = memory > m->bytes ? memory - m->bytes : 0;
+static size_t affordable_tokens(const engine_options *o, const model *m) {
+    size_t memory = available_memory(), weights = quantises(o) ? (size_t)m->parameters : m->bytes;
+    size_t room = memory > weights ? memory - weights : 0;
     return room / 4 * 3 / engine_kv_bytes_per_token(&m->config);
 }
 
@@ -155,7 +159,7 @@ static int blocks_for(size_t tokens) {
 
 /* The cache must hold at least one sequence of max_context; a default context gives way to it, a chosen one does not. */
 static int size_cache(engine_limits *l, const engine_options *o, const model *m, engine_error *err) {
-    size_t affordable = affordable_tokens(m), wanted = (size_t)o->kv_tokens;
+    size_t affordable = affordable_tokens(o, m), wanted = (size_t)o->kv_tokens;
     if (!wanted) wanted = (size_t)l->max_seqs * (size_t)l->max_context;
     if (wanted > INT32_MAX / 2) wanted = INT32_MAX / 2;
     size_t tokens = o->kv_tokens || wanted <= affordable ? wanted : affordable;
@@ -193,6 +197,7 @@ static backend *open_backend(const checkpoint *c, const engine_options *o, const
     backend_options b = {
         .threads = threads,
         .isa = o->isa,
+        .weights = o->weights,
         .kv_blocks = l->kv_blocks,
         .block_tokens = l->block_tokens,
         .max_tokens = l->step_tokens,
@@ -218,13 +223,15 @@ static void collect_stops(engine_parts *p, const checkpoint *c) {
     for (int i = 0; i < c->model->config.neos; i++) add_stop(p, c->model->config.eos[i]);
 }
 
-/* All but an embedding of its own, of which a token needs one row. */
-static size_t token_weights(const model *m) {
-    size_t embed = (size_t)m->embed.rows * (size_t)m->embed.cols * dtype_bytes(m->embed.type);
-    return m->bytes - (m->config.tied_embeddings ? 0 : embed);
+/* All but an embedding of its own, of which a token needs one row. Quantised weights are without it. */
+static size_t token_weights(const checkpoint *c, const engine_options *o, size_t weights) {
+    const tensor *t = &c->model->embed;
+    size_t embed = (size_t)t->rows * (size_t)t->cols * dtype_bytes(t->type);
+    return weights - (c->model->config.tied_embeddings || quantises(o) ? 0 : embed);
 }
 
-static engine_info describe(const checkpoint *c, const engine_limits *l, int threads) {
+static engine_info describe(const checkpoint *c, const engine_options *o, const engine_limits *l,
+                            int threads) {
     const model_config *m = &c->model->config;
     backend_memory memory = backend_memory_now(c->backend);
     return (engine_info){
@@ -247,7 +254,7 @@ static engine_info describe(const checkpoint *c, const engine_limits *l, int thr
         .weight_bytes = memory.weights,
         .kv_bytes = memory.kv,
         .workspace_bytes = memory.workspace,
-        .token_weight_bytes = token_weights(c->model),
+        .token_weight_bytes = token_weights(c, o, memory.weights),
     };
 }
 
@@ -272,7 +279,7 @@ engine *engine_open(const engine_options *o, engine_error *err) {
         .known_vocab = known < vocab ? known : vocab,
         .opens_thinking = c->template && chat_template_opens_thinking(c->template),
         .tokenizer = c->tokenizer,
-        .info = describe(c, &limits, threads),
+        .info = describe(c, o, &limits, threads),
     };
     collect_stops(&parts, c);
     return engine_open_with(&limits, &parts, err);

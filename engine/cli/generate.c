@@ -53,7 +53,8 @@ static int parse(job *j, int argc, char **argv) {
          "tokens of prompt and answer (0: the model's)"},
         {"chat-template", ARG_TEXT, &e->chat_template, 0, 0, "NAME", "in place of the checkpoint's own"},
         {"threads", ARG_INT, &e->threads, 0, 1024, "N", "0: the CPUs this process may use"},
-        {"isa", ARG_TEXT, &e->isa, 0, 0, "NAME", "force generic, avx2 or avx512"},
+        {"weights", ARG_TEXT, &e->weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
+        {"isa", ARG_TEXT, &e->isa, 0, 0, "NAME", "force generic, avx2, avx512 or avx512-vnni"},
         {0},
     };
     const command c = {"generate", "Answers a prompt, streaming to stdout.", args};
