@@ -277,6 +277,8 @@ static int fill_slot(engine *e, slot *s, const engine_request *r, bool *ended, e
     s->id = r->id;
     s->how = r->sampling;
     s->how.stop = NULL;
+    s->seq.table.salt = r->cache_salt;
+    s->seq.reused = -1;
     s->reasoning = 0;
     bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
     if (check_sampling(&r->sampling, err)) return -1;
@@ -334,6 +336,11 @@ static void report_token(event_list *out, slot *s, answer_text text) {
     };
 }
 
+static int cached(const slot *s) {
+    int known = s->seq.reused > 0 ? s->seq.reused : 0;
+    return known < s->nprompt ? known : s->nprompt;
+}
+
 /* The slots are free for new requests, but what the events borrow stays until the next call. */
 static void report_ended(engine *e, event_list *out) {
     while (e->ended.first && out->n < out->max) {
@@ -348,6 +355,7 @@ static void report_ended(engine *e, event_list *out) {
             .prompt_tokens = s->nprompt,
             .completion_tokens = answered(s),
             .reasoning_tokens = s->reasoning,
+            .cached_tokens = cached(s),
             .error = s->finish == ENGINE_FINISH_ERROR ? s->error.msg : NULL,
         };
         s->used = false;

@@ -94,6 +94,9 @@ typedef struct engine_request {
                                  start after them */
     int nforced;
     engine_sampling sampling;
+    /* The cache shares prefixes only among requests of the same salt: one a tenant, so that nobody can learn from the
+     * time to first token what others have asked. */
+    uint64_t cache_salt;
 } engine_request;
 
 /* Copies what it needs. Fails with ENGINE_EINVAL (bad request: say it to the user), ENGINE_ETOOLONG (prompt does not fit;

@@ -65,6 +65,7 @@ bool scheduler_add(scheduler *s, seq *q) {
     if (s->waiting.n >= s->limits.max_waiting) return false;
     q->state = SEQ_WAITING;
     q->computed = q->planned = 0;
+    q->reused = -1;
     list_insert_after(&s->waiting, s->waiting.last, q);
     return true;
 }
@@ -100,16 +101,25 @@ static bool make_room(scheduler *s, seq *q) {
     return true;
 }
 
-/* Blocks for all its known tokens, and one spare for each that runs: else the newcomer would soon be preempted again. */
-static bool can_admit(const scheduler *s, const seq *q) {
+/* Takes blocks for all that it knows: first what the cache has of it (but for one token, from which the logits come), then
+ * new ones. One is left for each sequence that runs, else the newcomer would soon be preempted again. */
+static bool take_blocks(scheduler *s, seq *q) {
+    int reused = kv_table_reuse(s->pool, &q->table, q->tokens, q->ntokens - 1);
     int spare = kv_pool_free_blocks(s->pool) - kv_table_lacks(s->pool, &q->table, q->ntokens);
-    return s->running.n < s->limits.max_seqs && spare >= s->running.n;
+    if (spare < s->running.n) {
+        kv_table_release(s->pool, &q->table);
+        return false;
+    }
+    kv_table_grow(s->pool, &q->table, q->ntokens);
+    q->computed = reused;
+    if (q->reused < 0) q->reused = reused;
+    return true;
 }
 
 static void admit(scheduler *s, int budget) {
-    while (budget > 0 && s->waiting.first && can_admit(s, s->waiting.first)) {
+    while (budget > 0 && s->waiting.first && s->running.n < s->limits.max_seqs) {
         seq *q = s->waiting.first;
-        kv_table_grow(s->pool, &q->table, q->ntokens);
+        if (!take_blocks(s, q)) return;
         list_remove(&s->waiting, q);
         list_insert_after(&s->running, s->running.last, q);
         q->state = SEQ_RUNNING;
@@ -166,8 +176,10 @@ step_plan scheduler_plan(scheduler *s) {
 
 void scheduler_commit(scheduler *s) {
     for (int i = 0; i < s->nplanned; i++) {
-        s->planned[i]->computed += s->planned[i]->planned;
-        s->planned[i]->planned = 0;
+        seq *q = s->planned[i];
+        q->computed += q->planned;
+        q->planned = 0;
+        kv_table_publish(s->pool, &q->table, q->tokens, q->computed);
     }
     s->nplanned = 0;
 }

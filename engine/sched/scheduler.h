@@ -7,8 +7,9 @@
  *
  * Order is first come, first served. A waiting sequence is admitted when there are blocks for all tokens that it knows; who
  * stands at the head of the queue is never overtaken. When a running one cannot get its next block, the sequence admitted
- * last loses its blocks, goes back to the head of the queue, and will compute its tokens again: results do not change, since
- * a token's logits depend on its sequence alone. The sequence admitted first always goes on, so all of them finish.
+ * last loses its blocks, goes back to the head of the queue, and will compute its tokens again, but for what its old blocks
+ * still know. Results do not change, since a token's logits depend on its sequence alone. The sequence admitted first always
+ * goes on, so all of them finish.
  *
  * The scheduler knows nothing of text and sampling. Sequences are the owner's memory. All memory is taken by
  * scheduler_new. Not thread-safe: it belongs to its engine's thread.
@@ -21,8 +22,8 @@
 
 typedef enum { SEQ_IDLE, SEQ_WAITING, SEQ_RUNNING } seq_state;
 
-/* One sequence. The owner gives it `tokens` and `table.block`, sets ntokens before scheduler_add, and appends while it
- * runs; the rest is the scheduler's. Zeroed memory is an idle sequence. */
+/* One sequence. The owner gives it `tokens` and `table.block`, sets ntokens and table.salt before scheduler_add, and appends
+ * while it runs; the rest is the scheduler's. Zeroed memory is an idle sequence. */
 typedef struct seq {
     int32_t *tokens;
     int ntokens;
@@ -30,6 +31,7 @@ typedef struct seq {
     kv_table table;
     seq_state state;
     int planned; /* tokens in the current step */
+    int reused;  /* tokens that the cache knew when it was first admitted; -1 before */
     struct seq *prev, *next;
 } seq;
 

@@ -91,6 +91,8 @@ int mr_host_request(const mr_frame_submit *f, mr_arena *a, engine_request *out, 
     engine_sampling_default(&out->sampling);
     /* without a seed of its own a request still gives the same answer when it is begun again */
     out->sampling.seed = mr_text_hash_feed(mr_text_hash_init(), r.id);
+    if (MR_HAS(&r, MR_CHAT_REQUEST_TENANT))
+        out->cache_salt = mr_text_hash_feed(mr_text_hash_init(), r.tenant);
     if (map_messages(&r, a, out, err) || map_forced(&f->forced, a, out, err)) return -1;
     return MR_HAS(&r, MR_CHAT_REQUEST_SAMPLING) ? map_sampling(&r.sampling, a, &out->sampling, err) : 0;
 }

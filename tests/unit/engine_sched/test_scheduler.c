@@ -25,6 +25,7 @@ static bench *bench_new(int max_seqs, int max_waiting, int step_tokens, int bloc
     for (int i = 0; i < 64; i++) {
         b->seqs[i].tokens = b->tokens[i];
         b->seqs[i].table.block = b->tables[i];
+        b->seqs[i].table.salt = (uint64_t)i; /* nothing is shared unless a test says so */
     }
     return b;
 }
@@ -60,7 +61,7 @@ static void test_a_table_grows_whole_or_not_at_all(void **state) {
     engine_error err;
     kv_pool *p = kv_pool_new(4, BLOCK, &err);
     int32_t mem[2][8];
-    kv_table a = {mem[0], 0}, b = {mem[1], 0};
+    kv_table a = {.block = mem[0]}, b = {.block = mem[1]};
     assert_true(kv_table_grow(p, &a, 33));
     assert_int_equal(a.n, 3);
     assert_true(kv_table_grow(p, &a, 48));
@@ -71,6 +72,107 @@ static void test_a_table_grows_whole_or_not_at_all(void **state) {
     kv_table_release(p, &a);
     assert_int_equal(kv_pool_free_blocks(p), 4);
     kv_pool_free(p);
+}
+
+/* ---- the prefix cache ---- */
+
+/* Text of its own for each `kind`. */
+static void fill(int32_t *tokens, int n, int kind) {
+    for (int i = 0; i < n; i++) tokens[i] = kind * 1000 + i;
+}
+
+static void compute(kv_pool *p, kv_table *t, const int32_t *tokens, int n) {
+    assert_true(kv_table_grow(p, t, n));
+    kv_table_publish(p, t, tokens, n);
+}
+
+static void test_a_known_prefix_is_shared_in_whole_blocks(void **state) {
+    (void)state;
+    engine_error err;
+    kv_pool *p = kv_pool_new(16, BLOCK, &err);
+    int32_t mem[3][8], text[80];
+    kv_table a = {.block = mem[0]}, b = {.block = mem[1]}, other = {.block = mem[2], .salt = 1};
+    fill(text, 80, 1);
+    compute(p, &a, text, 70);
+    assert_int_equal(kv_table_reuse(p, &b, text, 63),
+                     48); /* 4 are full, the fourth is not asked for in whole */
+    assert_memory_equal(mem[0], mem[1], 3 * sizeof(int32_t));
+    assert_int_equal(kv_pool_holders(p, mem[0][0]), 2);
+    assert_int_equal(kv_pool_free_blocks(p), 11);
+    assert_int_equal(kv_table_reuse(p, &other, text, 70), 0);
+    kv_table_release(p, &a);
+    assert_int_equal(kv_pool_holders(p, mem[1][0]), 1);
+    kv_table_release(p, &b);
+    assert_int_equal(kv_pool_free_blocks(p), 16);
+    assert_int_equal(kv_table_reuse(p, &a, text, 80), 64); /* nobody held it, but it is still known */
+    text[20] = 7;
+    assert_int_equal(kv_table_reuse(p, &b, text, 80), 16);
+    kv_table_release(p, &a);
+    kv_table_release(p, &b);
+    kv_pool_free(p);
+}
+
+static void test_what_was_unused_longest_is_forgotten_first_and_ends_before_beginnings(void **state) {
+    (void)state;
+    engine_error err;
+    kv_pool *p = kv_pool_new(8, BLOCK, &err);
+    int32_t mem[3][8], old[64], young[64], new[64];
+    kv_table t = {.block = mem[0]}, u = {.block = mem[1]};
+    fill(old, 64, 1);
+    fill(young, 64, 2);
+    fill(new, 64, 3);
+    compute(p, &t, old, 48);
+    kv_table_release(p, &t);
+    compute(p, &t, young, 48);
+    kv_table_release(p, &t);
+    compute(p, &t, new, 64); /* 2 blocks knew nothing; 2 more are the end of `old` */
+    assert_int_equal(kv_table_reuse(p, &u, young, 64), 48);
+    kv_table_release(p, &u);
+    assert_int_equal(kv_table_reuse(p, &u, old, 64), 16);
+    kv_table_release(p, &u);
+    kv_table_release(p, &t);
+    kv_pool_free(p);
+}
+
+static void test_equal_text_computed_twice_goes_on_as_one_chain(void **state) {
+    (void)state;
+    engine_error err;
+    kv_pool *p = kv_pool_new(16, BLOCK, &err);
+    int32_t mem[3][8], text[64];
+    kv_table a = {.block = mem[0]}, b = {.block = mem[1]}, c = {.block = mem[2]};
+    fill(text, 64, 1);
+    compute(p, &a, text, 32);
+    compute(p, &b, text, 64); /* its first two are known already, as a's */
+    kv_table_release(p, &a);
+    assert_int_equal(kv_table_reuse(p, &c, text, 64), 64);
+    assert_int_equal(mem[2][0], mem[0][0]);
+    assert_int_equal(mem[2][2], mem[1][2]);
+    kv_table_release(p, &b);
+    kv_table_release(p, &c);
+    assert_int_equal(kv_pool_free_blocks(p), 16);
+    kv_pool_free(p);
+}
+
+static void test_a_second_turn_computes_only_what_is_new(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 8, 64, 16);
+    fill(b->tokens[0], CONTEXT, 1);
+    fill(b->tokens[1], CONTEXT, 1);
+    b->seqs[1].table.salt = b->seqs[0].table.salt;
+    seq *turn = add(b, 0, 50);
+    step(b);
+    scheduler_remove(b->s, turn);
+    seq *next = add(b, 1, 60);
+    step_plan p = scheduler_plan(b->s);
+    assert_int_equal(p.batch[0].pos, 48);
+    assert_int_equal(share(&p, next), 12);
+    assert_int_equal(next->reused, 48);
+    scheduler_commit(b->s);
+    scheduler_remove(b->s, next);
+    add(b, 0, 48); /* known in whole: its last token is computed for the logits, with its block */
+    p = scheduler_plan(b->s);
+    assert_int_equal(p.batch[0].pos, 32);
+    bench_free(b);
 }
 
 static void test_decodes_go_before_prompts_and_the_budget_holds(void **state) {
@@ -134,7 +236,8 @@ static void test_who_came_last_gives_way_and_is_next_in_line(void **state) {
     int known = last->ntokens;
     scheduler_remove(b->s, first);
     step_plan p = step(b);
-    assert_int_equal(share(&p, last), known);
+    assert_int_equal(last->computed, known); /* at once: some of its blocks still knew their text */
+    assert_true(share(&p, last) < known);
     assert_int_equal(share(&p, waiting) > 0, last->state == SEQ_RUNNING && waiting->state == SEQ_RUNNING);
     bench_free(b);
 }
@@ -177,6 +280,8 @@ static void test_ten_thousand_random_operations_leak_no_block(void **state) {
         case 1:
             if (q->state != SEQ_IDLE) break;
             q->ntokens = 1 + (int)rnd(&r, CONTEXT - 1);
+            q->table.salt = 0;
+            fill(q->tokens, CONTEXT, (int)rnd(&r, 4));
             scheduler_add(b->s, q);
             break;
         case 2: scheduler_remove(b->s, q); break;
@@ -200,6 +305,10 @@ static void test_ten_thousand_random_operations_leak_no_block(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_table_grows_whole_or_not_at_all),
+        cmocka_unit_test(test_a_known_prefix_is_shared_in_whole_blocks),
+        cmocka_unit_test(test_what_was_unused_longest_is_forgotten_first_and_ends_before_beginnings),
+        cmocka_unit_test(test_equal_text_computed_twice_goes_on_as_one_chain),
+        cmocka_unit_test(test_a_second_turn_computes_only_what_is_new),
         cmocka_unit_test(test_decodes_go_before_prompts_and_the_budget_holds),
         cmocka_unit_test(test_logits_come_with_the_last_known_token_only),
         cmocka_unit_test(test_nobody_overtakes_the_head_of_the_queue),

@@ -21,7 +21,8 @@ typedef struct varied {
 static void vary(varied *v, uint64_t id) {
     uint64_t s = id * 1000;
     size_t n = 1 + rnd(&s, 100);
-    for (size_t i = 0; i < n; i++) v->prompt[i] = (char)('a' + rnd(&s, 26));
+    size_t common = rnd(&s, 2) ? n / 2 : 0; /* some begin with the same text */
+    for (size_t i = 0; i < n; i++) v->prompt[i] = i < common ? '.' : (char)('a' + rnd(&s, 26));
     v->message = (engine_message){"user", v->prompt, n};
     v->r = (engine_request){.id = id, .messages = &v->message, .nmessages = 1};
     engine_sampling_default(&v->r.sampling);
@@ -153,6 +154,42 @@ static void test_random_submits_and_cancels_leak_no_block_and_lose_no_end(void *
     assert_int_equal(engine_load_now(e).kv_blocks_used, 0);
     engine_close(e);
     fake_done(&f);
+}
+
+static void test_a_second_turn_takes_its_history_from_the_cache(void **state) {
+    (void)state;
+    fake f = {0}, g = {0};
+    engine *e = fake_open(&f, NULL), *fresh = fake_open(&g, NULL);
+    said first, second, alone;
+    char prompt[200];
+    engine_request q = request_of(1, "a first turn, of some length, that is to be remembered");
+    q.sampling.ignore_eos = true;
+    q.sampling.max_tokens = 20;
+    q.cache_salt = 5;
+    say(e, &q, &first);
+    assert_int_equal(first.cached_tokens, 0);
+    /* what the fake says is not text: the history goes on with token ids, which here are bytes */
+    int32_t ids[200];
+    int n = snprintf(prompt, sizeof prompt, "a first turn, of some length, that is to be remembered");
+    for (int i = 0; i < n; i++) ids[i] = (unsigned char)prompt[i];
+    for (int i = 0; i < first.n; i++) ids[n++] = first.token[i];
+    for (int i = 0; i < 10; i++) ids[n++] = 'x';
+    engine_request next = {.id = 2, .prompt = ids, .nprompt = n, .sampling = q.sampling, .cache_salt = 5};
+    uint64_t before = f.tokens;
+    say(e, &next, &second);
+    assert_int_equal(second.cached_tokens, (54 + 19) / 16 * 16); /* the last token was never computed */
+    assert_int_equal(f.tokens - before, n - second.cached_tokens + 19);
+    say(fresh, &next, &alone);
+    assert_int_equal(alone.cached_tokens, 0);
+    assert_same(&second, &alone);
+    next.cache_salt = 6;
+    say(e, &next, &second);
+    assert_int_equal(second.cached_tokens, 0);
+    assert_same(&second, &alone);
+    engine_close(e);
+    engine_close(fresh);
+    fake_done(&f);
+    fake_done(&g);
 }
 
 static void test_first_come_first_served(void **state) {
@@ -549,6 +586,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_answer_is_the_same_alone_and_in_any_company),
         cmocka_unit_test(test_random_submits_and_cancels_leak_no_block_and_lose_no_end),
+        cmocka_unit_test(test_a_second_turn_takes_its_history_from_the_cache),
         cmocka_unit_test(test_first_come_first_served),
         cmocka_unit_test(test_a_full_engine_says_so_and_recovers),
         cmocka_unit_test(test_cancel_frees_at_once_and_ends_once),
