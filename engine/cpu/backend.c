@@ -1,4 +1,4 @@
-/* The CPU backend: takes all of its memory, checks each batch, and sets the threads to run it.
+/* The CPU backend: takes all of its memory, and sets the threads to run each batch.
  *
  * Matrices are read where they lie in the checkpoint's mapping, or quantised from there; norms and biases, which are small,
  * are widened to f32. One
@@ -10,19 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const float *widened(backend *b, const tensor *t) {
+static const float *widened(cpu_backend *b, const tensor *t) {
     if (!t->data) return NULL;
     float *out = arena_get(&b->weight_arena, (size_t)t->cols, sizeof *out);
     if (out) b->k->widen(out, t->data, t->type, (int)t->cols);
     return out;
 }
 
-static bool is_int8(const backend *b) {
+static bool is_int8(const cpu_backend *b) {
     return b->weights == MATRIX_W8A8 || b->weights == MATRIX_W8A16;
 }
 
 /* A view of the stored weights, or the place where the quantised ones will be. */
-static matrix place_matrix(backend *b, const tensor *t, const tensor *bias) {
+static matrix place_matrix(cpu_backend *b, const tensor *t, const tensor *bias) {
     static const matrix_format stored[] = {
         [DTYPE_F32] = MATRIX_F32, [DTYPE_F16] = MATRIX_F16, [DTYPE_BF16] = MATRIX_BF16};
     matrix m = {.format = is_int8(b) ? b->weights : stored[t->type],
@@ -34,7 +34,7 @@ static matrix place_matrix(backend *b, const tensor *t, const tensor *bias) {
     return m;
 }
 
-static void place_layer(backend *b, cpu_layer *out, const model_layer *l) {
+static void place_layer(cpu_backend *b, cpu_layer *out, const model_layer *l) {
     *out = (cpu_layer){
         .attn_norm = widened(b, &l->attn_norm),
         .mlp_norm = widened(b, &l->mlp_norm),
@@ -48,7 +48,7 @@ static void place_layer(backend *b, cpu_layer *out, const model_layer *l) {
     };
 }
 
-static void place_weights(backend *b) {
+static void place_weights(cpu_backend *b) {
     const model *m = b->model;
     for (int i = 0; i < m->config.layers; i++) place_layer(b, &b->layer[i], &m->layer[i]);
     b->final_norm = widened(b, &m->final_norm);
@@ -64,12 +64,12 @@ static int widest_input(const model_config *c) {
     return widest < c->intermediate ? c->intermediate : widest;
 }
 
-static void place_workspace(backend *b) {
+static void place_workspace(cpu_backend *b) {
     const model_config *c = &b->model->config;
     arena *w = &b->workspace;
-    const size_t t = (size_t)b->opt.max_tokens, f = sizeof(float);
+    const size_t t = (size_t)b->base.opt.max_tokens, f = sizeof(float);
     const size_t d = (size_t)c->head_dim, hidden = (size_t)c->hidden, wide = (size_t)c->intermediate;
-    const size_t logits = (size_t)b->opt.max_logits;
+    const size_t logits = (size_t)b->base.opt.max_logits;
     /* h holds a row per token, and later one per row of logits */
     const size_t h_rows = t > logits ? t : logits;
     b->token = arena_get(w, t, sizeof *b->token);
@@ -86,29 +86,30 @@ static void place_workspace(backend *b) {
     b->gate = arena_get(w, t, wide * f);
     b->up = arena_get(w, t, wide * f);
     b->packed = arena_get(w, h_rows, int8_packed_bytes(widest_input(c)));
-    b->scores_stride = (size_t)b->opt.max_blocks_per_seq * (size_t)b->opt.block_tokens;
-    b->scores = arena_get(w, (size_t)b->opt.threads * ATTEND_ROWS, b->scores_stride * f);
+    b->scores_stride = (size_t)b->base.opt.max_blocks_per_seq * (size_t)b->base.opt.block_tokens;
+    b->scores = arena_get(w, (size_t)b->base.opt.threads * ATTEND_ROWS, b->scores_stride * f);
     b->logits = arena_get(w, logits, (size_t)c->vocab * f);
 }
 
 /* bf16 checkpoints keep a bf16 cache, as the reference does; the others an f32 one. */
-static void place_cache(backend *b) {
+static void place_cache(cpu_backend *b) {
     const model_config *c = &b->model->config;
     kv_layout *kv = &b->kv;
     kv->type = c->stored == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
     const size_t element = kv->type == DTYPE_F32 ? 4 : 2;
-    kv->block_tokens = b->opt.block_tokens;
+    kv->block_tokens = b->base.opt.block_tokens;
     kv->head_dim = c->head_dim;
     kv->value_stride = (c->head_dim + KERNEL_LANES - 1) / KERNEL_LANES * KERNEL_LANES;
     kv->value_offset = (size_t)kv->head_dim * (size_t)kv->block_tokens * element;
     kv->head_bytes = kv->value_offset + (size_t)kv->block_tokens * (size_t)kv->value_stride * element;
     kv->block_bytes = kv->head_bytes * (size_t)c->kv_heads;
-    b->kv_layer_bytes = kv->block_bytes * (size_t)b->opt.kv_blocks;
+    b->kv_layer_bytes = kv->block_bytes * (size_t)b->base.opt.kv_blocks;
     b->kv_data = arena_get(&b->cache, b->kv_layer_bytes, (size_t)c->layers);
 }
 
 /* Measures with an empty arena, takes it, and places for real. */
-static int place(backend *b, void (*layout)(backend *), arena *a, const char *what, engine_error *err) {
+static int place(cpu_backend *b, void (*layout)(cpu_backend *), arena *a, const char *what,
+                 engine_error *err) {
     layout(b);
     if (arena_take(a, what, err)) return -1;
     layout(b);
@@ -135,8 +136,8 @@ static int check_options(const backend_options *o, engine_error *err) {
     return 0;
 }
 
-static int choose_weights(backend *b, engine_error *err) {
-    const char *name = b->opt.weights ? b->opt.weights : "stored";
+static int choose_weights(cpu_backend *b, engine_error *err) {
+    const char *name = b->base.opt.weights ? b->base.opt.weights : "stored";
     b->weights = !strcmp(name, "int8")       ? MATRIX_W8A8
                  : !strcmp(name, "int8-a16") ? MATRIX_W8A16
                                              : MATRIX_FORMATS;
@@ -146,14 +147,14 @@ static int choose_weights(backend *b, engine_error *err) {
 
 /* ---- quantisation at open: the tiles of each matrix are dealt to the threads ---- */
 
-static void quantise_matrix(const backend *b, int thread, const tensor *t, const matrix *m) {
+static void quantise_matrix(const cpu_backend *b, int thread, const tensor *t, const matrix *m) {
     for (int tile = thread; tile < int8_tiles(m->rows); tile += pool_threads(b->pool)) {
         int8_quantise_tile(t, tile, (unsigned char *)m->data);
     }
 }
 
 static void quantise_thread(void *arg, int thread) {
-    const backend *b = arg;
+    const cpu_backend *b = arg;
     const model *m = b->model;
     for (int i = 0; i < m->config.layers; i++) {
         const model_layer *from = &m->layer[i];
@@ -169,9 +170,9 @@ static void quantise_thread(void *arg, int thread) {
     quantise_matrix(b, thread, &m->head, &b->head);
 }
 
-static int open_backend(backend *b, engine_error *err) {
-    if (check_options(&b->opt, err) || choose_weights(b, err)) return -1;
-    b->k = kernels_select(b->opt.isa, err);
+static int open_backend(cpu_backend *b, engine_error *err) {
+    if (check_options(&b->base.opt, err) || choose_weights(b, err)) return -1;
+    b->k = kernels_select(b->base.opt.isa, err);
     if (!b->k) return -1;
     b->layer = calloc((size_t)b->model->config.layers, sizeof *b->layer);
     if (!b->layer) return engine_fail(err, ENGINE_ENOMEM, "out of memory");
@@ -180,27 +181,14 @@ static int open_backend(backend *b, engine_error *err) {
         place(b, place_cache, &b->cache, "KV cache (lower kv_tokens)", err)) {
         return -1;
     }
-    b->pool = pool_new(b->opt.threads, err);
+    b->pool = pool_new(b->base.opt.threads, err);
     if (!b->pool) return -1;
     if (is_int8(b)) pool_run(b->pool, quantise_thread, b);
     return 0;
 }
 
-backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err) {
-    backend *b = calloc(1, sizeof *b);
-    if (!b) {
-        engine_fail(err, ENGINE_ENOMEM, "out of memory");
-        return NULL;
-    }
-    b->model = m;
-    b->opt = *opt;
-    if (!open_backend(b, err)) return b;
-    backend_close(b);
-    return NULL;
-}
-
-void backend_close(backend *b) {
-    if (!b) return;
+static void cpu_close(backend *base) {
+    cpu_backend *b = (cpu_backend *)base;
     pool_free(b->pool);
     arena_done(&b->weight_arena);
     arena_done(&b->workspace);
@@ -209,63 +197,49 @@ void backend_close(backend *b) {
     free(b);
 }
 
-/* Every index that the pass will use is checked here. */
-static int check_seq(const backend *b, const batch_seq *s, engine_error *err) {
-    const backend_options *o = &b->opt;
-    const int64_t capacity = (int64_t)o->max_blocks_per_seq * o->block_tokens;
-    if (s->ntokens < 1 || s->pos < 0 || s->nlogits < 0 || s->nlogits > s->ntokens) {
-        return engine_fail(err, ENGINE_EINTERNAL, "a sequence of the batch is ill-formed");
-    }
-    if ((int64_t)s->pos + s->ntokens > capacity) {
-        return engine_fail(err, ENGINE_EINTERNAL, "positions %d to %lld are beyond the %lld of a sequence",
-                           s->pos, (long long)s->pos + s->ntokens - 1, (long long)capacity);
-    }
-    for (int i = 0; i <= (s->pos + s->ntokens - 1) / o->block_tokens; i++) {
-        if (s->blocks[i] < 0 || s->blocks[i] >= o->kv_blocks) {
-            return engine_fail(err, ENGINE_EINTERNAL, "KV block %d is out of range", s->blocks[i]);
-        }
-    }
-    for (int i = 0; i < s->ntokens; i++) {
-        if (s->tokens[i] < 0 || s->tokens[i] >= b->model->config.vocab) {
-            return engine_fail(err, ENGINE_EINVAL, "token id %d is outside the model's vocabulary of %d",
-                               s->tokens[i], b->model->config.vocab);
-        }
-    }
-    return 0;
-}
-
-static int set_batch(backend *b, const batch_seq *seqs, int nseqs, engine_error *err) {
+static void set_batch(cpu_backend *b, const batch_seq *seqs, int nseqs) {
     b->seqs = seqs;
     b->nseqs = nseqs;
     b->ntokens = b->nlogits = 0;
     for (int i = 0; i < nseqs; i++) {
         const batch_seq *s = &seqs[i];
-        if (check_seq(b, s, err)) return -1;
-        if (s->ntokens > b->opt.max_tokens - b->ntokens || s->nlogits > b->opt.max_logits - b->nlogits) {
-            return engine_fail(err, ENGINE_EINTERNAL, "the batch is over %d tokens or %d logits",
-                               b->opt.max_tokens, b->opt.max_logits);
-        }
         for (int t = 0; t < s->ntokens; t++) {
             if (t >= s->ntokens - s->nlogits) b->logit_token[b->nlogits++] = b->ntokens;
             b->token[b->ntokens++] = (cpu_token){.id = s->tokens[t], .pos = s->pos + t, .seq = s};
         }
     }
-    return 0;
 }
 
-int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
-    if (set_batch(b, seqs, nseqs, err)) return -1;
+static int cpu_forward(backend *base, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
+    (void)err;
+    cpu_backend *b = (cpu_backend *)base;
+    set_batch(b, seqs, nseqs);
     *logits = b->logits;
     if (b->ntokens) pool_run(b->pool, forward_thread, b);
     return 0;
 }
 
-backend_memory backend_memory_now(const backend *b) {
+static backend_memory cpu_memory(const backend *base) {
+    const cpu_backend *b = (const cpu_backend *)base;
     return (backend_memory){.weights = (is_int8(b) ? 0 : b->model->bytes) + b->weight_arena.size,
                             .kv = b->cache.size,
                             .workspace = b->workspace.size};
 }
 
-const char *backend_isa(const backend *b) {
-    return b->k->isa;
+static const char *cpu_isa(const backend *base) {
+    return ((const cpu_backend *)base)->k->isa;
+}
+
+backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err) {
+    static const backend_ops ops = {cpu_forward, cpu_close, cpu_memory, cpu_isa};
+    cpu_backend *b = calloc(1, sizeof *b);
+    if (!b) {
+        engine_fail(err, ENGINE_ENOMEM, "out of memory");
+        return NULL;
+    }
+    b->base = (backend){.ops = &ops, .opt = *opt, .vocab = m->config.vocab};
+    b->model = m;
+    if (!open_backend(b, err)) return &b->base;
+    cpu_close(&b->base);
+    return NULL;
 }

@@ -1,8 +1,8 @@
-/* The CPU backend's own state, shared by backend.c (open, check, close) and forward.c (the pass). */
+/* The CPU backend's own state, shared by backend.c (open, close) and forward.c (the pass). */
 #ifndef ENGINE_CPU_CPU_H
 #define ENGINE_CPU_CPU_H
 
-#include "engine/backend.h"
+#include "engine/backend_impl.h"
 #include "engine/cpu/arena.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/pool.h"
@@ -19,9 +19,9 @@ typedef struct cpu_token {
     const batch_seq *seq;
 } cpu_token;
 
-struct backend {
+typedef struct cpu_backend {
+    backend base;
     const model *model;
-    backend_options opt;
     const kernels *k;
     pool *pool;
 
@@ -53,7 +53,7 @@ struct backend {
     float *logits; /* [max_logits, vocab] */
 
     arena weight_arena, workspace, cache;
-};
+} cpu_backend;
 
 /* The pass over the batch described above, run by every thread of the pool. */
 void forward_thread(void *backend, int thread);

@@ -16,19 +16,19 @@ typedef struct range {
 } range;
 
 /* Thread t's share of n things, in whole multiples of `unit`. */
-static range share(const backend *b, int thread, int n, int unit) {
+static range share(const cpu_backend *b, int thread, int n, int unit) {
     int64_t units = (n + unit - 1) / unit, threads = pool_threads(b->pool);
     int begin = (int)(units * thread / threads) * unit, end = (int)(units * (thread + 1) / threads) * unit;
     return (range){begin, end < n ? end : n};
 }
 
 /* Where row t of a matmul's packed input lies. */
-static unsigned char *packed_row(const backend *b, int cols, int t) {
+static unsigned char *packed_row(const cpu_backend *b, int cols, int t) {
     return b->packed + (size_t)t * int8_packed_bytes(cols);
 }
 
 /* Rows of x as the format of w wants them, one by one; nothing to do where that is f32. */
-static void pack(const backend *b, const matrix *w, const float *x, range rows) {
+static void pack(const cpu_backend *b, const matrix *w, const float *x, range rows) {
     void (*pack_row)(unsigned char *, const float *, int) = b->k->pack[w->format];
     if (!pack_row) return;
     for (int t = rows.begin; t < rows.end; t++) {
@@ -37,14 +37,14 @@ static void pack(const backend *b, const matrix *w, const float *x, range rows) 
 }
 
 /* The same for an x that others wrote parts of, between barriers. */
-static void pack_shared(const backend *b, int thread, const matrix *w, const float *x) {
+static void pack_shared(const cpu_backend *b, int thread, const matrix *w, const float *x) {
     if (!b->k->pack[w->format]) return;
     pack(b, w, x, share(b, thread, b->ntokens, 1));
     pool_barrier(b->pool);
 }
 
 /* y [n, w->rows] = x [n, w->cols] . w^T: this thread's rows. A share is whole cache lines of y. */
-static void matmul(const backend *b, int thread, const matrix *w, const float *x, int n, float *y) {
+static void matmul(const cpu_backend *b, int thread, const matrix *w, const float *x, int n, float *y) {
     range rows = share(b, thread, w->rows, KERNEL_LANES);
     if (rows.begin == rows.end) return;
     const activations in = {.x = x, .packed = b->packed, .packed_stride = int8_packed_bytes(w->cols)};
@@ -52,7 +52,7 @@ static void matmul(const backend *b, int thread, const matrix *w, const float *x
 }
 
 /* x = embedding of each token; and the angles of its position */
-static void embed(const backend *b, int thread) {
+static void embed(const cpu_backend *b, int thread) {
     const model_config *c = &b->model->config;
     const tensor *e = &b->model->embed;
     const size_t hidden = (size_t)c->hidden, half = (size_t)c->head_dim / 2;
@@ -67,7 +67,8 @@ static void embed(const backend *b, int thread) {
 }
 
 /* x += add (NULL in the first layer); h = norm(x), ready for the matmul with `next` */
-static void norm(const backend *b, int thread, const float *add, const float *weight, const matrix *next) {
+static void norm(const cpu_backend *b, int thread, const float *add, const float *weight,
+                 const matrix *next) {
     const model_config *c = &b->model->config;
     range r = share(b, thread, b->ntokens, 1);
     for (int t = r.begin; t < r.end; t++) {
@@ -78,7 +79,7 @@ static void norm(const backend *b, int thread, const float *add, const float *we
 }
 
 /* Rotates q and k, and puts k and v into the cache; keys lie there rotated. */
-static void rope_and_store(const backend *b, int thread, int layer) {
+static void rope_and_store(const cpu_backend *b, int thread, int layer) {
     const model_config *c = &b->model->config;
     const kv_layout *kv = &b->kv;
     const size_t d = (size_t)c->head_dim, half = d / 2, heads = (size_t)c->heads,
@@ -102,7 +103,7 @@ static void rope_and_store(const backend *b, int thread, int layer) {
 }
 
 /* One tile: query rows [row, row + rows) of a sequence for one KV head, where row = token * group + head in the group. */
-static void attend_tile(const backend *b, int thread, int layer, const batch_seq *s, int first_token,
+static void attend_tile(const cpu_backend *b, int thread, int layer, const batch_seq *s, int first_token,
                         int kv_head, int row, int rows) {
     const model_config *c = &b->model->config;
     const int group = c->heads / c->kv_heads;
@@ -127,7 +128,7 @@ static void attend_tile(const backend *b, int thread, int layer, const batch_seq
 }
 
 /* Tiles are dealt to the threads in turn: later tokens see more, so neighbours cost about the same. */
-static void attention(const backend *b, int thread, int layer) {
+static void attention(const cpu_backend *b, int thread, int layer) {
     const model_config *c = &b->model->config;
     const int group = c->heads / c->kv_heads, threads = pool_threads(b->pool);
     int first_token = 0, turn = 0;
@@ -146,7 +147,7 @@ static void attention(const backend *b, int thread, int layer) {
 }
 
 /* gate = silu(gate) * up, over the columns that this thread's matmuls just wrote */
-static void activate(const backend *b, int thread) {
+static void activate(const cpu_backend *b, int thread) {
     const int width = b->model->config.intermediate;
     range r = share(b, thread, width, KERNEL_LANES);
     for (int t = 0; t < b->ntokens; t++) {
@@ -156,7 +157,7 @@ static void activate(const backend *b, int thread) {
 }
 
 /* The last block's sum and the final norm, of the tokens that want logits only. */
-static void final_norm(const backend *b, int thread) {
+static void final_norm(const cpu_backend *b, int thread) {
     const model_config *c = &b->model->config;
     const size_t hidden = (size_t)c->hidden;
     range r = share(b, thread, b->nlogits, 1);
@@ -168,7 +169,7 @@ static void final_norm(const backend *b, int thread) {
     pack(b, &b->head, b->h, r);
 }
 
-static void layer_forward(const backend *b, int thread, int i) {
+static void layer_forward(const cpu_backend *b, int thread, int i) {
     const cpu_layer *l = &b->layer[i];
     const int n = b->ntokens;
 
@@ -198,7 +199,7 @@ static void layer_forward(const backend *b, int thread, int i) {
 }
 
 void forward_thread(void *backend_arg, int thread) {
-    const backend *b = backend_arg;
+    const cpu_backend *b = backend_arg;
     embed(b, thread);
     for (int i = 0; i < b->model->config.layers; i++) layer_forward(b, thread, i);
     if (!b->nlogits) return;

@@ -1,0 +1,22 @@
+/* What stands behind backend.h: the head that every implementation's own state begins with, and what it must be able to do.
+ */
+#ifndef ENGINE_BACKEND_IMPL_H
+#define ENGINE_BACKEND_IMPL_H
+
+#include "engine/backend.h"
+
+typedef struct backend_ops {
+    /* The batch was checked: sizes, positions, blocks and tokens are in range. A failure means that the backend is broken. */
+    int (*forward)(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
+    void (*close)(backend *b);
+    backend_memory (*memory)(const backend *b);
+    const char *(*isa)(const backend *b);
+} backend_ops;
+
+struct backend {
+    const backend_ops *ops;
+    backend_options opt;
+    int vocab;
+};
+
+#endif
