@@ -46,6 +46,10 @@ int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits
     return b->ops->forward(b, seqs, nseqs, logits, err);
 }
 
+void backend_copy_block(backend *b, int32_t from, int32_t to) {
+    b->ops->copy_block(b, from, to);
+}
+
 void backend_close(backend *b) {
     if (b) b->ops->close(b);
 }

@@ -44,6 +44,9 @@ void backend_close(backend *b);
 /* Runs the batch. *logits: [sum of nlogits, vocab] f32 in the order of seqs, borrowed until the next call. */
 int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
 
+/* Makes block `to` a copy of block `from`, in every layer. Both are valid ids. */
+void backend_copy_block(backend *b, int32_t from, int32_t to);
+
 typedef struct backend_memory {
     size_t weights, kv, workspace; /* bytes */
 } backend_memory;

@@ -219,6 +219,15 @@ static int cpu_forward(backend *base, const batch_seq *seqs, int nseqs, float **
     return 0;
 }
 
+static void cpu_copy_block(backend *base, int32_t from, int32_t to) {
+    cpu_backend *b = (cpu_backend *)base;
+    const size_t n = b->kv.block_bytes;
+    for (int i = 0; i < b->model->config.layers; i++) {
+        unsigned char *layer = b->kv_data + (size_t)i * b->kv_layer_bytes;
+        memcpy(layer + (size_t)to * n, layer + (size_t)from * n, n);
+    }
+}
+
 static backend_memory cpu_memory(const backend *base) {
     const cpu_backend *b = (const cpu_backend *)base;
     return (backend_memory){.weights = (is_int8(b) ? 0 : b->model->bytes) + b->weight_arena.size,
@@ -231,7 +240,7 @@ static const char *cpu_isa(const backend *base) {
 }
 
 backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err) {
-    static const backend_ops ops = {cpu_forward, cpu_close, cpu_memory, cpu_isa};
+    static const backend_ops ops = {cpu_forward, cpu_copy_block, cpu_close, cpu_memory, cpu_isa};
     cpu_backend *b = calloc(1, sizeof *b);
     if (!b) {
         engine_fail(err, ENGINE_ENOMEM, "out of memory");
