@@ -2,6 +2,7 @@
  * byte by byte. Sets are built at load and then only read, by any thread. */
 #include "engine/text/added.h"
 
+#include "engine/text/unicode.h"
 #include "engine/text/utf8.h"
 
 #include <stdlib.h>
@@ -71,8 +72,8 @@ static const added_token *longest_at(const added_set *a, const char *s, size_t n
 
 static bool is_single_word(const char *s, size_t n, size_t start, size_t end) {
     size_t len;
-    bool before = start > 0 && utf8_is_word(utf8_last(s, s + start, &len));
-    bool after = end < n && utf8_is_word(utf8_first(s + end, s + n, &len));
+    bool before = start > 0 && unicode_is_word(utf8_last(s, s + start, &len));
+    bool after = end < n && unicode_is_word(utf8_first(s + end, s + n, &len));
 
     return !before && !after;
 }

@@ -55,10 +55,9 @@ void bpe_work_done(bpe_work *w) {
 
 /* n nodes, and as many heap entries as can ever be: one a pair at first, then two a merge. */
 static int reserve(bpe_work *w, size_t n) {
-    size_t cap = w->cap < 64 ? 64 : w->cap;
+    size_t cap = n + n / 4 + 64;
 
     if (n <= w->cap) return 0;
-    while (cap < n) cap *= 2;
     bpe_work_done(w);
     w->nodes = malloc(cap * sizeof *w->nodes);
     w->heap = malloc(cap * 3 * sizeof *w->heap);

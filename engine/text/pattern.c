@@ -58,7 +58,7 @@ pattern *pattern_new(const char *regex, size_t n, engine_error *err) {
     }
     if (pattern_translate(regex, n, &out, err) == 0) {
         if (out.len <= TRANSLATED_MAX)
-            p = compile(out.data, out.len, PCRE2_UCP | PCRE2_MULTILINE, err);
+            p = compile(out.len ? out.data : "", out.len, PCRE2_UCP | PCRE2_MULTILINE, err);
         else
             engine_fail(err, ENGINE_EFORMAT, "the regex names too many character classes");
     }

@@ -6,18 +6,21 @@
 #include <ctype.h>
 #include <stdbool.h>
 #include <string.h>
+#include <strings.h>
 
 /* \s, as the inside of a class: White_Space. PCRE2's own \s has U+180E too. */
 #define SPACE "\\t-\\r \\x{85}\\p{Z}"
-/* \w has, beside letters, marks and numbers of these categories, what is Alphabetic or a digit by other properties. */
+/* \w has, beside letters, marks and digits, what is Alphabetic by other properties; and, only outside of a class, three
+ * superscripts and fractions of Latin-1: an oddity of Oniguruma's. */
 #define WORD_MORE                                                                                            \
-    "\\p{Nl}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-"  \
-    "\\x{1F169}"                                                                                             \
-    "\\x{1F170}-\\x{1F189}"
+    "\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+#define WORD_LATIN1 "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 
 struct translation {
     const char *s, *begin, *end; /* s: what is not yet read */
     text_buf *out;
+    int depth;    /* of groups */
+    int caseless; /* the depth from which on case is ignored; -1: it is not */
     engine_error *err;
 };
 
@@ -44,17 +47,18 @@ static void put_range(void *ctx, uint32_t lo, uint32_t hi) {
     text_buf_printf(ctx, "\\x{%X}-\\x{%X}", (unsigned)lo, (unsigned)hi);
 }
 
-/* A general category as the inside of a class, with the characters that PCRE2 may not know. */
-static void put_category(text_buf *out, const char *name) {
-    text_buf_printf(out, "\\p{%s}", name);
+/* A general category or script as the inside of a class, with the characters that PCRE2 may not know. */
+static void put_property(text_buf *out, const char *name) {
+    text_buf_printf(out, unicode_has_script(name) ? "\\p{sc:%s}" : "\\p{%s}", name);
     unicode_newer(name, put_range, out);
 }
 
-static void put_word(text_buf *out) {
-    put_category(out, "L");
-    put_category(out, "M");
-    put_category(out, "Nd");
+static void put_word(text_buf *out, bool in_class) {
+    put_property(out, "L");
+    put_property(out, "M");
+    put_property(out, "Nd");
     text_buf_puts(out, WORD_MORE);
+    if (!in_class) text_buf_puts(out, WORD_LATIN1);
 }
 
 static bool is_category(const char *name) {
@@ -66,7 +70,7 @@ static bool is_category(const char *name) {
     return false;
 }
 
-/* \p{…} or \P{…} at the cursor. A name longer than two letters is taken as a script's. */
+/* \p{…} or \P{…} at the cursor. */
 static int property(struct translation *t, bool in_class) {
     bool negated = t->s[1] == 'P';
     char name[32];
@@ -78,21 +82,14 @@ static int property(struct translation *t, bool in_class) {
         negated = !negated;
         p++;
     }
-    for (; p < t->end && n < sizeof name - 1 && (isalpha((unsigned char)*p) || *p == '_'); p++)
-        name[n++] = *p;
+    for (; p < t->end && n < sizeof name - 1 && isalpha((unsigned char)*p); p++) name[n++] = *p;
     name[n] = 0;
-    if (p == t->end || *p != '}' || n == 0) return refuse(t, "an unknown property");
-    if (n <= 2 && !is_category(name)) return refuse(t, "an unknown general category");
-    if (n > 2) {
-        text_buf_printf(t->out, "\\%c{sc:%s}", negated ? 'P' : 'p', name);
-    } else if (in_class) {
-        if (negated) return refuse(t, "a negated property inside of [ ]");
-        put_category(t->out, name);
-    } else {
-        text_buf_puts(t->out, negated ? "[^" : "[");
-        put_category(t->out, name);
-        text_buf_puts(t->out, "]");
-    }
+    if (p == t->end || *p != '}') return refuse(t, "a broken property");
+    if (!is_category(name) && !unicode_has_script(name)) return refuse(t, "an unknown property");
+    if (in_class && negated) return refuse(t, "a negated property inside of [ ]");
+    if (!in_class) text_buf_puts(t->out, negated ? "[^" : "[");
+    put_property(t->out, name);
+    if (!in_class) text_buf_puts(t->out, "]");
     t->s = p + 1;
     return 0;
 }
@@ -110,8 +107,8 @@ static bool shorthand(struct translation *t, char letter, bool in_class, bool *r
     }
     if (!in_class) text_buf_puts(t->out, negated ? "[^" : "[");
     if (kind == 's') text_buf_puts(t->out, SPACE);
-    if (kind == 'd') put_category(t->out, "Nd");
-    if (kind == 'w') put_word(t->out);
+    if (kind == 'd') put_property(t->out, "Nd");
+    if (kind == 'w') put_word(t->out, in_class);
     if (kind == 'h') text_buf_puts(t->out, "0-9A-Fa-f");
     if (!in_class) text_buf_puts(t->out, "]");
     return true;
@@ -160,6 +157,20 @@ static int escape(struct translation *t, bool in_class) {
     return 0;
 }
 
+/* A character that stands for itself. Where case is ignored, Oniguruma also takes "ß" for "ss" and "ﬁ" for "fi". */
+static int literal(struct translation *t) {
+    static const char *const folded[] = {"ss", "st", "ff", "fi", "fl"};
+
+    if (t->caseless >= 0) {
+        if ((unsigned char)*t->s >= 0x80) return refuse(t, "a character beyond ASCII where case is ignored");
+        for (size_t i = 0; i < sizeof folded / sizeof folded[0]; i++)
+            if (left(t) >= 2 && strncasecmp(t->s, folded[i], 2) == 0)
+                return refuse(t, "ss, st, ff, fi or fl where case is ignored");
+    }
+    copy(t, 1);
+    return 0;
+}
+
 static int class(struct translation *t) {
     copy(t, 1);
     if (at(t, "^")) copy(t, 1);
@@ -186,6 +197,9 @@ static int options(struct translation *t) {
     for (; p < t->end && strchr("im-", *p) != NULL && *p != 0; p++)
         text_buf_put(t->out, *p == 'm' ? "s" : p, 1);
     if (p == t->end || !(*p == ':' || (*p == ')' && first))) return refuse(t, "an unknown kind of group");
+    if (t->caseless < 0 && memchr(t->s, 'i', (size_t)(p - t->s)) != NULL)
+        t->caseless = t->depth + (*p == ':');
+    t->depth += *p == ':';
     text_buf_put(t->out, p, 1);
     t->s = p + 1;
     return 0;
@@ -197,13 +211,21 @@ static int group(struct translation *t) {
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
         if (at(t, same[i])) {
             copy(t, strlen(same[i]));
+            t->depth++;
             return 0;
         }
     }
     if (at(t, "(?")) return options(t);
     if (at(t, "(*")) return refuse(t, "a (*");
     copy(t, 1);
+    t->depth++;
     return 0;
+}
+
+static void end_group(struct translation *t) {
+    if (t->depth == t->caseless) t->caseless = -1;
+    t->depth--;
+    copy(t, 1);
 }
 
 static size_t digits_at(const struct translation *t, size_t from) {
@@ -237,7 +259,7 @@ static int interval(struct translation *t) {
 #define TRAILING_SPACE_LINEAR "(?<![" SPACE "])[" SPACE "]+$"
 
 int pattern_translate(const char *s, size_t n, text_buf *out, engine_error *err) {
-    struct translation t = {.s = s, .begin = s, .end = s + n, .out = out, .err = err};
+    struct translation t = {.s = s, .begin = s, .end = s + n, .out = out, .caseless = -1, .err = err};
     int rc = 0;
 
     if (n == strlen(TRAILING_SPACE) && memcmp(s, TRAILING_SPACE, n) == 0) {
@@ -250,7 +272,8 @@ int pattern_translate(const char *s, size_t n, text_buf *out, engine_error *err)
         case '[': rc = class(&t); break;
         case '(': rc = group(&t); break;
         case '{': rc = interval(&t); break;
-        default: copy(&t, 1);
+        case ')': end_group(&t); break;
+        default: rc = literal(&t);
         }
     }
     if (rc == 0 && out->failed) rc = engine_fail(err, ENGINE_ENOMEM, "out of memory");

@@ -52,6 +52,8 @@ static int count_ids(struct reader *r, const json_t *vocab, const json_t *added)
     size_t i;
     int32_t id = -1, highest = -1;
 
+    if (added != NULL && !json_is_array(added) && !json_is_null(added))
+        return engine_fail(r->err, ENGINE_EFORMAT, "\"added_tokens\" must be a list");
     json_object_foreach((json_t *)vocab, token, v) {
         if (read_id(r, v, token, &id) != 0) return -1;
         if (id > highest) highest = id;
@@ -102,14 +104,28 @@ static int read_word(struct reader *r, const char *token, int32_t id) {
     return put_piece(r, id, bytes, nbytes);
 }
 
-static int read_vocab(struct reader *r, const json_t *vocab) {
+/* A byte without a token would become the unknown token; without one, it is left out, which we do. */
+static int check_unknown(struct reader *r, const json_t *model) {
+    const char *unk;
+
+    if (json_get_string(model, "unk_token", &unk, r->err) != 0) return -1;
+    for (int b = 0; unk != NULL && b < 256; b++) {
+        bool in_utf8 = b != 0xC0 && b != 0xC1 && b < 0xF5;
+        if (in_utf8 && r->t->bpe.byte_id[b] < 0)
+            return engine_fail(r->err, ENGINE_EFORMAT,
+                               "unk_token is not supported where bytes, such as 0x%02X, have no token", b);
+    }
+    return 0;
+}
+
+static int read_vocab(struct reader *r, const json_t *model) {
     const char *token;
     const json_t *v;
 
-    json_object_foreach((json_t *)vocab, token, v) {
+    json_object_foreach(json_object_get(model, "vocab"), token, v) {
         if (read_word(r, token, (int32_t)json_integer_value(v)) != 0) return -1;
     }
-    return 0;
+    return check_unknown(r, model);
 }
 
 /* The words that a whole piece may be. Control tokens are not among them: text would become one. */
@@ -164,7 +180,8 @@ static int read_merge(struct reader *r, const json_t *m, uint32_t rank) {
     }
     if (id < 0)
         return engine_fail(r->err, ENGINE_EFORMAT,
-                           "merge %u (\"%.40s\" and \"%.40s\") is not of the vocabulary", rank, a, b);
+                           "merge %u (\"%.*s\" and \"%.40s\") is not of the vocabulary", rank,
+                           na < 40 ? (int)na : 40, a, b);
     if (!r->control[id]) bpe_add(&t->bpe, left, right, rank, id);
     return 0;
 }
@@ -181,14 +198,13 @@ static int read_merges(struct reader *r, const json_t *merges) {
 
 /* Options of the BPE model that change ids and that we do not have. */
 static int check_options(struct reader *r, const json_t *model) {
-    const char *prefix, *suffix, *unk;
+    const char *prefix, *suffix;
     bool fallback = false;
     const json_t *dropout = json_object_get(model, "dropout");
 
     if (json_get_bool(model, "byte_fallback", &fallback, r->err) != 0) return -1;
     if (json_get_string(model, "continuing_subword_prefix", &prefix, r->err) != 0) return -1;
     if (json_get_string(model, "end_of_word_suffix", &suffix, r->err) != 0) return -1;
-    if (json_get_string(model, "unk_token", &unk, r->err) != 0) return -1;
     if (fallback)
         return engine_fail(r->err, ENGINE_EFORMAT, "byte_fallback (SentencePiece) is not supported");
     if ((prefix && *prefix) || (suffix && *suffix))
@@ -266,6 +282,19 @@ static int read_added_flags(struct reader *r, const json_t *o, added_token *a, b
     return json_get_bool(o, "rstrip", &a->rstrip, r->err);
 }
 
+/* A token that the vocabulary has keeps the vocabulary's id, as in the reference. */
+static int choose_id(struct reader *r, const json_t *o, added_token *a) {
+    tokenizer *t = r->t;
+
+    a->id = word_table_find(&t->names, a->content, a->len);
+    if (a->id >= 0) return 0;
+    a->id = (int32_t)json_integer_value(json_object_get(o, "id"));
+    if (t->pieces[a->id].known)
+        return engine_fail(r->err, ENGINE_EFORMAT, "the id %d of \"%.60s\" is another token's too", a->id,
+                           a->content);
+    return word_table_add(&t->names, a->content, a->len, a->id) == 0 ? 0 : fail_memory(r);
+}
+
 static int read_added(struct reader *r, const json_t *o) {
     tokenizer *t = r->t;
     const char *content;
@@ -279,13 +308,10 @@ static int read_added(struct reader *r, const json_t *o) {
     if (read_added_flags(r, o, &a, &special, &normalized) != 0) return -1;
     a.content = (char *)content;
     a.len = strlen(content);
-    /* a token that the vocabulary has keeps the vocabulary's id, as in the reference */
-    a.id = word_table_find(&t->names, content, a.len);
-    if (a.id < 0) a.id = (int32_t)json_integer_value(json_object_get(o, "id"));
+    if (choose_id(r, o, &a) != 0) return -1;
     special = special || has_role(r->config, content);
     a.control = special || is_markup(content, a.len);
     r->control[a.id] = a.control;
-    if (word_table_add(&t->names, content, a.len, a.id) != 0) return fail_memory(r);
     if (put_piece(r, a.id, content, a.len) != 0) return -1;
     t->pieces[a.id].special = special;
     return add_to_set(r, &a, normalized);
@@ -428,7 +454,7 @@ static int read_model(struct reader *r) {
     if (json_get_bool(model, "ignore_merges", &whole_words, r->err) != 0)
         return engine_fail_in(r->err, "model");
     if (count_ids(r, vocab, added) != 0 || allocate(r, vocab, added, merges) != 0) return -1;
-    if (read_vocab(r, vocab) != 0) return engine_fail_in(r->err, "model");
+    if (read_vocab(r, model) != 0) return engine_fail_in(r->err, "model");
     /* merges and words leave out control tokens, so the added tokens come first */
     if (read_all_added(r, added) != 0) return -1;
     if (read_merges(r, merges) != 0) return engine_fail_in(r->err, "model");

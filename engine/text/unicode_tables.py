@@ -6,7 +6,7 @@
     .venv/bin/python engine/text/unicode_tables.py
 
 Needed only to change the tables. HuggingFace tokenizers itself is asked, code point by code point: by a regex for each
-general category, and by its NFC and NFKC normalizers.
+general category and script, and by its NFC and NFKC normalizers.
 """
 import unicodedata
 from pathlib import Path
@@ -16,6 +16,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 assert unicodedata.unidata_version == "14.0.0", "run this with Python 3.11"
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cf".split()
+SCRIPTS = "Arabic Bopomofo Cyrillic Devanagari Greek Han Hangul Hebrew Hiragana Katakana Latin Thai".split()
 ALL = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 
 
@@ -39,13 +40,20 @@ def ranges(points):
     return out
 
 
-def newer_characters():
-    """(first, last, category) of what Unicode 14 has not assigned and the reference knows."""
+def newer_characters(properties):
+    """(first, last, property) of what Unicode 14 has not assigned and the reference knows."""
     rows = []
-    for category in CATEGORIES:
-        new = {c for c in matching(r"\p{%s}" % category) if unicodedata.category(chr(c)) == "Cn"}
-        rows += [(lo, hi, category) for lo, hi in ranges(new)]
+    for name in properties:
+        new = {c for c in matching(r"\p{%s}" % name) if unicodedata.category(chr(c)) == "Cn"}
+        rows += [(lo, hi, name) for lo, hi in ranges(new)]
     return sorted(rows)
+
+
+def write_newer(f, table, properties):
+    f.write(f"static const struct newer_range {table}[] = {{\n")
+    for lo, hi, name in newer_characters(properties):
+        f.write(f'    {{0x{lo:X}, 0x{hi:X}, "{name}"}},\n')
+    f.write("};\n\n")
 
 
 def unnormalized():
@@ -70,10 +78,10 @@ def unnormalized():
 def main():
     with open(Path(__file__).with_name("unicode_tables.inc"), "w") as f:
         f.write("/* Written by unicode_tables.py. */\n\n")
-        f.write("static const struct newer_range newer_ranges[] = {\n")
-        for lo, hi, category in newer_characters():
-            f.write(f'    {{0x{lo:X}, 0x{hi:X}, "{category}"}},\n')
-        f.write("};\n\nstatic const struct range unnormalized_ranges[] = {\n")
+        write_newer(f, "newer_ranges", CATEGORIES)
+        f.write('static const char *const script_names[] = {"%s"};\n\n' % '", "'.join(SCRIPTS))
+        write_newer(f, "newer_scripts", SCRIPTS)
+        f.write("static const struct range unnormalized_ranges[] = {\n")
         for lo, hi in unnormalized():
             f.write(f"    {{0x{lo:X}, 0x{hi:X}}},\n")
         f.write("};\n")

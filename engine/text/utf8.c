@@ -2,7 +2,6 @@
 #include "engine/text/utf8.h"
 
 #include <string.h>
-#include <utf8proc.h>
 
 /* What may follow a lead byte: how many bytes, and the range of the first of them, which alone excludes overlong forms,
  * surrogates and what lies above U+10FFFF. */
@@ -71,7 +70,15 @@ size_t utf8_repair(const char *s, size_t n, char *out) {
 }
 
 size_t utf8_put(uint32_t c, char out[4]) {
-    return (size_t)utf8proc_encode_char((utf8proc_int32_t)c, (utf8proc_uint8_t *)out);
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+
+    if (n == 1) {
+        out[0] = (char)c;
+        return 1;
+    }
+    for (size_t i = n - 1; i > 0; i--, c >>= 6) out[i] = (char)(0x80 | (c & 0x3F));
+    out[0] = (char)((0xF00u >> n & 0xFF) | c);
+    return n;
 }
 
 uint32_t utf8_first(const char *s, const char *end, size_t *len) {
@@ -102,28 +109,5 @@ bool utf8_is_space(uint32_t c) {
     case 0x205F:
     case 0x3000: return true;
     default: return false;
-    }
-}
-
-/* The letters in circles and squares: symbols by category, alphabetic all the same. */
-static bool is_enclosed_letter(uint32_t c) {
-    return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
-           (c >= 0x1F170 && c <= 0x1F189);
-}
-
-bool utf8_is_word(uint32_t c) {
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_MC:
-    case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
-    default: return c == 0x200C || c == 0x200D || is_enclosed_letter(c);
     }
 }

@@ -1,4 +1,4 @@
-/* UTF-8, one character at a time, and the few character classes that tokenizers ask for outside of a regex. */
+/* UTF-8, one character at a time. */
 #ifndef ENGINE_TEXT_UTF8_H
 #define ENGINE_TEXT_UTF8_H
 
@@ -31,6 +31,5 @@ uint32_t utf8_first(const char *s, const char *end, size_t *len);
 uint32_t utf8_last(const char *begin, const char *s, size_t *len);
 
 bool utf8_is_space(uint32_t c); /* White_Space */
-bool utf8_is_word(uint32_t c);  /* \w: letters, marks, digits, connectors, joiners */
 
 #endif
