@@ -13,18 +13,13 @@ int answer_init(answer *a, size_t longest_piece, engine_error *err) {
     memset(a, 0, sizeof *a);
     /* held over from earlier pushes: less than a stop string, or blanks and a tag, or one token's text (see answer_push) */
     a->cap = STOP_BYTES_MAX + BLANKS_MAX + CLOSE_LEN + 2 * DETOK_MAX(longest_piece);
-    a->held = malloc(a->cap);
-    a->out[0] = malloc(a->cap);
-    a->out[1] = malloc(a->cap);
-    if (a->held && a->out[0] && a->out[1]) return 0;
-    answer_done(a);
-    return engine_fail(err, ENGINE_ENOMEM, "no memory for the text of a sequence");
+    a->held = malloc(a->cap * (ANSWER_TEXTS + 1));
+    for (size_t i = 0; a->held && i < ANSWER_TEXTS; i++) a->out[i] = a->held + (i + 1) * a->cap;
+    return a->held ? 0 : engine_fail(err, ENGINE_ENOMEM, "no memory for the text of a sequence");
 }
 
 void answer_done(answer *a) {
     free(a->held);
-    free(a->out[0]);
-    free(a->out[1]);
     memset(a, 0, sizeof *a);
 }
 
@@ -116,7 +111,8 @@ static size_t uncertain(const answer *a) {
 }
 
 static answer_text release(answer *a, size_t n) {
-    char *out = a->out[a->turn ^= 1];
+    char *out = a->out[a->turn];
+    a->turn = (a->turn + 1) % ANSWER_TEXTS;
     memcpy(out, a->held, n);
     drop_held(a, n);
     return (answer_text){a->phase == ANSWER_THINKING ? ENGINE_REASONING : ENGINE_CONTENT, out, n};

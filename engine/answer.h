@@ -16,7 +16,11 @@
 #include "engine/engine.h"
 #include "engine/text/tokenizer.h"
 
-enum { STOP_MAX = 16, STOP_BYTES_MAX = 256 };
+enum {
+    STOP_MAX = 16,
+    STOP_BYTES_MAX = 256,
+    ANSWER_TEXTS = 9, /* pushes whose text is seen together: the tokens of a step, and the answer's end */
+};
 
 typedef enum { ANSWER_OPENING, ANSWER_THINKING, ANSWER_CONTENT } answer_phase;
 
@@ -35,12 +39,11 @@ typedef struct answer {
     bool may_stop; /* at the last push */
     char *held;    /* text not yet certain */
     size_t nheld, cap;
-    char *out
-        [2]; /* what was handed out last, and before: a last token and its answer's end are seen together */
+    char *out[ANSWER_TEXTS]; /* what was handed out last, in turn */
     int turn;
 } answer;
 
-/* What a push gave: text that is now certain, possibly none. Borrowed until the next but one call. */
+/* What a push gave: text that is now certain, possibly none. Borrowed for the next ANSWER_TEXTS - 1 calls. */
 typedef struct answer_text {
     engine_channel channel;
     const char *p;

@@ -8,21 +8,35 @@
 
 #include "engine/answer.h"
 #include "engine/sample.h"
+#include "engine/sched/draft.h"
 #include "engine/sched/scheduler.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A request from submit to its END event. */
+enum { DRAWS_MAX = 1 + DRAFT_MAX }; /* tokens of one answer in one step */
+_Static_assert((int)ANSWER_TEXTS > (int)DRAWS_MAX, "a step's texts and the answer's end are borrowed together");
+
+typedef enum {
+    SLOT_FREE,
+    SLOT_PENDING, /* a choice that begins when the prompt has been computed for the first one */
+    SLOT_LIVE,
+    SLOT_ENDED,
+} slot_state;
+
+/* One answer, from submit to its END event. */
 typedef struct slot {
     seq seq;           /* first: the scheduler hands it back */
-    struct slot *next; /* in the list of free or of ended slots */
-    bool used;
+    struct slot *next; /* in the list of free, ended or pending slots */
+    struct slot *pending;
+    slot_state state;
     uint64_t id;
+    int choice;
     engine_sampling how; /* without the stop strings: those are the answer's */
     answer answer;
-    sample_output drawn;
+    drafter drafter;
+    sample_output drawn[DRAWS_MAX];
     int nprompt, reasoning;
     engine_finish finish; /* once ended */
     answer_text last;
@@ -39,11 +53,11 @@ struct engine {
     scheduler *sched;
     sampler *sampler;
     slot *slots;
-    int nslots;
+    int nslots, nfree;
     int32_t *ids; /* [nslots][max_context]: tokens of the sequences */
     int32_t *tables;
     slot_list free, ended;
-    uint64_t steps, prompt_tokens, generated_tokens;
+    uint64_t steps, prompt_tokens, generated_tokens, guessed_tokens, right_guesses;
 };
 
 typedef struct event_list {
@@ -62,6 +76,17 @@ static slot *list_pop(slot_list *l) {
     l->first = s->next;
     if (!l->first) l->last = NULL;
     return s;
+}
+
+static slot *take_free(engine *e) {
+    e->nfree--;
+    return list_pop(&e->free);
+}
+
+static void put_free(engine *e, slot *s) {
+    s->state = SLOT_FREE;
+    e->nfree++;
+    list_push(&e->free, s);
 }
 
 /* ---- open and close ---- */
@@ -96,7 +121,7 @@ static int make_slots(engine *e, engine_error *err) {
         e->nslots++;
         s->seq.tokens = e->ids + i * context;
         s->seq.table.block = e->tables + i * blocks;
-        list_push(&e->free, s);
+        put_free(e, s);
     }
     return 0;
 }
@@ -109,9 +134,14 @@ engine *engine_open_with(const engine_limits *limits, const engine_parts *parts,
         return NULL;
     }
     e->parts = *parts;
+    e->parts.info.max_events = 2 * limits->max_seqs + limits->guess_tokens;
     e->limits = *limits;
-    e->sched = scheduler_new(&(scheduler_limits){limits->max_seqs, limits->max_waiting, limits->step_tokens,
-                                                 limits->kv_blocks, limits->block_tokens},
+    e->sched = scheduler_new(&(scheduler_limits){.max_seqs = limits->max_seqs,
+                                                 .max_waiting = limits->max_waiting,
+                                                 .step_tokens = limits->step_tokens,
+                                                 .reserve_tokens = limits->reserve_tokens,
+                                                 .kv_blocks = limits->kv_blocks,
+                                                 .block_tokens = limits->block_tokens},
                              err);
     e->sampler = e->sched ? sampler_new(parts->known_vocab, err) : NULL;
     if (!e->sampler || make_slots(e, err)) {
@@ -179,9 +209,9 @@ static answer_text append(engine *e, slot *s, int32_t token) {
 }
 
 /* Does the answer end with the token appended last? */
-static bool is_complete(const engine *e, const slot *s, engine_finish *why) {
+static bool is_complete(const slot *s, engine_finish *why) {
     *why = s->answer.stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
-    return s->answer.stopped || answered(s) == s->how.max_tokens || s->seq.ntokens == e->limits.max_context;
+    return s->answer.stopped || s->seq.ntokens == s->seq.limit;
 }
 
 static void end(engine *e, slot *s, engine_finish why) {
@@ -189,6 +219,8 @@ static void end(engine *e, slot *s, engine_finish why) {
     s->finish = why;
     bool whole = why == ENGINE_FINISH_STOP || why == ENGINE_FINISH_LENGTH;
     s->last = whole ? answer_finish(&s->answer) : (answer_text){ENGINE_CONTENT, "", 0};
+    s->state = SLOT_ENDED;
+    s->pending = NULL;
     list_push(&e->ended, s);
 }
 
@@ -247,6 +279,9 @@ static int set_prompt(engine *e, slot *s, const engine_request *r, engine_error 
             (long long)n, cap);
     }
     s->nprompt = s->seq.ntokens = (int)n;
+    s->seq.limit = e->limits.max_context;
+    if (s->how.max_tokens && s->how.max_tokens < s->seq.limit - s->nprompt)
+        s->seq.limit = s->nprompt + s->how.max_tokens;
     return check_ids(e, s->seq.tokens, s->nprompt, "prompt", err);
 }
 
@@ -261,48 +296,100 @@ static int replay(engine *e, slot *s, const engine_request *r, bool *ended, engi
             continue;
         }
         append(e, s, r->forced[i]);
-        *ended = is_complete(e, s, &s->finish);
+        *ended = is_complete(s, &s->finish);
     }
     return 0;
 }
 
-static slot *find_slot(engine *e, uint64_t id) {
+static bool is_known(const engine *e, uint64_t id) {
     for (int i = 0; i < e->nslots; i++) {
-        if (e->slots[i].used && e->slots[i].id == id) return &e->slots[i];
+        if (e->slots[i].state != SLOT_FREE && e->slots[i].id == id) return true;
     }
-    return NULL;
+    return false;
+}
+
+/* The first choice is drawn as if it were the only one. */
+static uint64_t seed_of_choice(uint64_t seed, int choice) {
+    uint64_t z = seed + (uint64_t)choice * UINT64_C(0x9E3779B97F4A7C15);
+    if (!choice) return seed;
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
+static int begin_answer(const engine *e, slot *s, const engine_request *r, int choice, engine_error *err) {
+    s->id = r->id;
+    s->choice = choice;
+    s->how = r->sampling;
+    s->how.stop = NULL;
+    s->how.seed = seed_of_choice(r->sampling.seed, choice);
+    s->seq.reused = -1;
+    s->seq.width = 1;
+    s->seq.guessed = 0;
+    s->reasoning = 0;
+    s->pending = NULL;
+    drafter_start(&s->drafter);
+    bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
+    return answer_start(&s->answer, thinking, r->sampling.stop, r->sampling.nstop, err);
 }
 
 static int fill_slot(engine *e, slot *s, const engine_request *r, bool *ended, engine_error *err) {
-    s->id = r->id;
-    s->how = r->sampling;
-    s->how.stop = NULL;
     s->seq.table.salt = r->cache_salt;
-    s->seq.reused = -1;
-    s->reasoning = 0;
-    bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
-    if (check_sampling(&r->sampling, err)) return -1;
-    if (answer_start(&s->answer, thinking, r->sampling.stop, r->sampling.nstop, err)) return -1;
+    if (check_sampling(&r->sampling, err) || begin_answer(e, s, r, r->choice, err)) return -1;
     if (set_prompt(e, s, r, err)) return -1;
     if (check_ids(e, r->forced, r->nforced, "forced tokens", err)) return -1;
     return replay(e, s, r, ended, err);
 }
 
-int engine_submit(engine *e, const engine_request *r, engine_error *err) {
-    bool ended;
+/* A choice beside the first, which is known to be valid. */
+static int add_choice(engine *e, slot *first, const engine_request *r, engine_error *err) {
     slot *s = e->free.first;
-    if (find_slot(e, r->id)) {
+    if (begin_answer(e, s, r, r->choice + first->seq.width, err)) return -1;
+    take_free(e);
+    s->state = SLOT_PENDING;
+    s->nprompt = s->seq.ntokens = first->nprompt;
+    s->seq.limit = first->seq.limit;
+    s->next = first->pending;
+    first->pending = s;
+    first->seq.width++;
+    return 0;
+}
+
+static int check_choices(const engine *e, const engine_request *r, engine_error *err) {
+    if (r->n < 0 || r->n > e->limits.max_seqs || r->choice < 0) {
+        return engine_fail(err, ENGINE_EINVAL, "n is %d: this engine gives 1 to %d answers to a request",
+                           r->n, e->limits.max_seqs);
+    }
+    if (r->n > 1 && r->nforced) {
+        return engine_fail(err, ENGINE_EINVAL, "forced tokens belong to one choice: ask for each by itself");
+    }
+    return 0;
+}
+
+static int check_room(const engine *e, const engine_request *r, engine_error *err) {
+    scheduler_stats now = scheduler_stats_now(e->sched);
+    if (is_known(e, r->id)) {
         return engine_fail(err, ENGINE_EINVAL, "request id %llu is already in use",
                            (unsigned long long)r->id);
     }
-    if (!s || scheduler_waiting(e->sched) >= e->limits.max_waiting) {
+    if (e->nfree < (r->n > 1 ? r->n : 1) || now.waiting >= e->limits.max_waiting) {
         return engine_fail(err, ENGINE_EBUSY,
-                           "%d requests run and %d wait, which is all that can: try again later",
-                           scheduler_running(e->sched), scheduler_waiting(e->sched));
+                           "%d requests run and %d wait, which is all that can: try again later", now.running,
+                           now.waiting);
     }
+    return 0;
+}
+
+int engine_submit(engine *e, const engine_request *r, engine_error *err) {
+    bool ended;
+    if (check_choices(e, r, err) || check_room(e, r, err)) return -1;
+    slot *s = e->free.first;
     if (fill_slot(e, s, r, &ended, err)) return -1;
-    list_pop(&e->free);
-    s->used = true;
+    take_free(e);
+    s->state = SLOT_LIVE;
+    while (s->seq.width < r->n) {
+        if (add_choice(e, s, r, err)) return -1;
+    }
     if (ended)
         end(e, s, s->finish);
     else
@@ -311,28 +398,33 @@ int engine_submit(engine *e, const engine_request *r, engine_error *err) {
 }
 
 bool engine_cancel(engine *e, uint64_t id) {
-    slot *s = find_slot(e, id);
-    if (!s) return false;
-    if (s->seq.state != SEQ_IDLE) end(e, s, ENGINE_FINISH_CANCELLED);
-    return true;
+    bool found = false;
+    for (int i = 0; i < e->nslots; i++) {
+        slot *s = &e->slots[i];
+        if (s->state == SLOT_FREE || s->id != id) continue;
+        if (s->state != SLOT_ENDED) end(e, s, ENGINE_FINISH_CANCELLED);
+        found = true;
+    }
+    return found;
 }
 
 /* ---- step ---- */
 
-static void report_token(event_list *out, slot *s, answer_text text) {
+static void report_token(event_list *out, const slot *s, const sample_output *drawn, answer_text text) {
     engine_channel quiet = s->answer.phase == ANSWER_THINKING ? ENGINE_REASONING : ENGINE_CONTENT;
     out->v[out->n++] = (engine_event){
         .kind = ENGINE_TOKENS,
         .id = s->id,
-        .token = s->drawn.token,
+        .choice = s->choice,
+        .token = drawn->token,
         .index = answered(s) - 1,
         .channel = text.n ? text.channel : quiet,
         .text = text.p,
         .text_len = text.n,
         .has_logprob = s->how.logprobs >= 0,
-        .logprob = s->drawn.logprob,
-        .top = s->drawn.top,
-        .ntop = s->drawn.ntop,
+        .logprob = drawn->logprob,
+        .top = drawn->top,
+        .ntop = drawn->ntop,
     };
 }
 
@@ -348,6 +440,7 @@ static void report_ended(engine *e, event_list *out) {
         out->v[out->n++] = (engine_event){
             .kind = ENGINE_END,
             .id = s->id,
+            .choice = s->choice,
             .channel = s->last.channel,
             .text = s->last.p,
             .text_len = s->last.n,
@@ -358,12 +451,12 @@ static void report_ended(engine *e, event_list *out) {
             .cached_tokens = cached(s),
             .error = s->finish == ENGINE_FINISH_ERROR ? s->error.msg : NULL,
         };
-        s->used = false;
-        list_push(&e->free, s);
+        put_free(e, s);
     }
 }
 
-static void next_token(engine *e, slot *s, const float *logits, event_list *out) {
+/* One more token from a row of logits. False when the answer ends. */
+static bool next_token(engine *e, slot *s, const float *logits, sample_output *drawn, event_list *out) {
     bool early = !s->how.ignore_eos && answered(s) < s->how.min_tokens;
     sample_input in = {logits,
                        &s->how,
@@ -372,18 +465,62 @@ static void next_token(engine *e, slot *s, const float *logits, event_list *out)
                        s->nprompt,
                        e->parts.stop_ids,
                        early ? e->parts.nstop_ids : 0};
-    if (sampler_draw(e->sampler, &in, &s->drawn, &s->error)) {
+    if (sampler_draw(e->sampler, &in, drawn, &s->error)) {
         end(e, s, ENGINE_FINISH_ERROR);
-        return;
+        return false;
     }
     e->generated_tokens++;
-    if (ends_answer(e, s, s->drawn.token)) {
+    if (ends_answer(e, s, drawn->token)) {
         end(e, s, ENGINE_FINISH_STOP);
-        return;
+        return false;
     }
-    report_token(out, s, append(e, s, s->drawn.token));
+    report_token(out, s, drawn, append(e, s, drawn->token));
     engine_finish why;
-    if (is_complete(e, s, &why)) end(e, s, why);
+    if (!is_complete(s, &why)) return true;
+    end(e, s, why);
+    return false;
+}
+
+static void guess(const engine *e, slot *s) {
+    int room = s->seq.limit - s->seq.ntokens - 1; /* the last token's own logits are not asked for */
+    if (!e->limits.guess_tokens) return;
+    s->seq.guessed = drafter_guess(&s->drafter, s->seq.tokens, s->seq.ntokens, room);
+}
+
+/* Draws from the row after the last known token, and goes on as long as the guessed tokens, from which the next rows were
+ * computed, are those that are drawn. */
+static void take_rows(engine *e, slot *s, const float *logits, int rows, event_list *out) {
+    int tried = rows - 1, right = 0;
+    bool goes_on, was_right;
+    do {
+        int32_t guessed = right < tried ? s->seq.tokens[s->seq.ntokens] : -1;
+        sample_output *drawn = &s->drawn[right];
+        goes_on = next_token(e, s, logits + (size_t)right * (size_t)e->parts.vocab, drawn, out);
+        was_right = goes_on && drawn->token == guessed;
+        right += was_right;
+    } while (was_right);
+    e->guessed_tokens += (uint64_t)tried;
+    e->right_guesses += (uint64_t)right;
+    if (!goes_on) return;
+    if (tried) {
+        scheduler_keep(e->sched, &s->seq, right);
+        drafter_learn(&s->drafter, tried, right);
+    }
+    guess(e, s);
+}
+
+/* The prompt has been computed: the other choices begin from the same logits. */
+static void begin_pending(engine *e, slot *first, const float *logits, event_list *out) {
+    slot *s = first->pending, *next;
+    for (slot *p = s; p; p = p->next) {
+        scheduler_fork(e->sched, &first->seq, &p->seq);
+        p->state = SLOT_LIVE;
+    }
+    first->pending = NULL;
+    for (; s; s = next) {
+        next = s->next;
+        take_rows(e, s, logits, 1, out);
+    }
 }
 
 /* How many of its tokens in this step belong to the prompt. */
@@ -394,15 +531,20 @@ static uint64_t prompt_share(const slot *s, const batch_seq *b) {
 
 static int compute(engine *e, const step_plan *plan, event_list *out, engine_error *err) {
     float *logits = NULL;
+    for (int i = 0; i < plan->ncopies; i++) {
+        e->parts.copy_block(e->parts.owner, plan->copies[i].from, plan->copies[i].to);
+    }
     if (e->parts.forward(e->parts.owner, plan->batch, plan->n, &logits, err)) return -1;
     scheduler_commit(e->sched);
     e->steps++;
     for (int i = 0; i < plan->n; i++) {
         slot *s = (slot *)plan->seqs[i];
+        int rows = plan->batch[i].nlogits;
         e->prompt_tokens += prompt_share(s, &plan->batch[i]);
-        if (!plan->batch[i].nlogits) continue;
-        next_token(e, s, logits, out);
-        logits += e->parts.vocab;
+        if (!rows) continue;
+        begin_pending(e, s, logits, out);
+        take_rows(e, s, logits, rows, out);
+        logits += (size_t)rows * (size_t)e->parts.vocab;
     }
     return 0;
 }
@@ -410,27 +552,34 @@ static int compute(engine *e, const step_plan *plan, event_list *out, engine_err
 int engine_step(engine *e, engine_event *events, int max, engine_error *err) {
     event_list out = {events, 0, max};
     report_ended(e, &out);
-    if (max - out.n < 2 * e->limits.max_seqs) return out.n;
-    step_plan plan = scheduler_plan(e->sched);
+    int room = max - out.n - 2 * e->limits.max_seqs;
+    if (room < 0) return out.n;
+    step_plan plan = scheduler_plan(e->sched, room < e->limits.guess_tokens ? room : e->limits.guess_tokens);
     if (plan.n && compute(e, &plan, &out, err)) return -1;
     report_ended(e, &out);
     return out.n;
 }
 
 bool engine_busy(const engine *e) {
-    return e->ended.first || scheduler_running(e->sched) || scheduler_waiting(e->sched);
+    scheduler_stats now = scheduler_stats_now(e->sched);
+    return e->ended.first || now.running || now.waiting;
 }
 
 engine_load engine_load_now(const engine *e) {
     const kv_pool *pool = scheduler_pool(e->sched);
+    scheduler_stats now = scheduler_stats_now(e->sched);
     return (engine_load){
-        .running = scheduler_running(e->sched),
-        .waiting = scheduler_waiting(e->sched),
+        .running = now.running,
+        .waiting = now.waiting,
         .kv_blocks_used = kv_pool_blocks(pool) - kv_pool_free_blocks(pool),
         .kv_blocks = kv_pool_blocks(pool),
         .steps = e->steps,
         .prompt_tokens = e->prompt_tokens,
         .generated_tokens = e->generated_tokens,
-        .preemptions = scheduler_preemptions(e->sched),
+        .preemptions = now.preemptions,
+        .wanted_tokens = now.wanted_tokens,
+        .cached_tokens = now.reused_tokens,
+        .guessed_tokens = e->guessed_tokens,
+        .right_guesses = e->right_guesses,
     };
 }

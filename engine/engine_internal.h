@@ -14,13 +14,16 @@ typedef struct engine_limits {
     int max_seqs, max_waiting;
     int max_context; /* of one sequence; fits into kv_blocks */
     int step_tokens; /* >= max_seqs */
+    int reserve_tokens;
+    int guess_tokens; /* most guesses of a step; 0: no speculation */
     int kv_blocks, block_tokens;
 } engine_limits;
 
 typedef struct engine_parts {
     void *owner; /* first argument of the functions */
-    /* As backend_forward and chat_template_render and tokenizer_piece; rows of logits have `vocab` floats. */
+    /* As backend_forward, backend_copy_block, chat_template_render and tokenizer_piece; rows of logits have `vocab` floats. */
     int (*forward)(void *owner, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
+    void (*copy_block)(void *owner, int32_t from, int32_t to);
     int64_t (*render)(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
                       engine_error *err);
     const char *(*piece)(void *owner, int32_t id, size_t *n, bool *special);

@@ -16,6 +16,8 @@ enum {
     DEFAULT_SEQS = 16,
     DEFAULT_CONTEXT = 8192,
     DEFAULT_STEP_TOKENS = 256,
+    DEFAULT_RESERVE = 512,
+    GUESSES_MAX = 4096,
     LEAST_CONTEXT = 128, /* a context lowered to fit memory below this is of no use */
     SEQS_MAX = 4096,
     WAITING_MAX = 65536,
@@ -42,6 +44,10 @@ static void checkpoint_close(void *owner) {
 static int checkpoint_forward(void *owner, const batch_seq *seqs, int nseqs, float **logits,
                               engine_error *err) {
     return backend_forward(((checkpoint *)owner)->backend, seqs, nseqs, logits, err);
+}
+
+static void checkpoint_copy_block(void *owner, int32_t from, int32_t to) {
+    backend_copy_block(((checkpoint *)owner)->backend, from, to);
 }
 
 static int64_t checkpoint_render(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
@@ -150,6 +156,8 @@ static int check_options(const engine_options *o, const model_config *c, engine_
     if (check_option("max_waiting", o->max_waiting, 1, WAITING_MAX, err)) return -1;
     if (check_option("max_context", o->max_context, 2, c->max_position, err)) return -1;
     if (check_option("kv_tokens", o->kv_tokens, 2, INT32_MAX / 2, err)) return -1;
+    if (check_option("reserve_tokens", o->reserve_tokens, 1, INT32_MAX / 2, err)) return -1;
+    if (check_option("guess_tokens", o->guess_tokens, 1, GUESSES_MAX, err)) return -1;
     return check_option("step_tokens", o->step_tokens, 1, 1 << 20, err);
 }
 
@@ -187,6 +195,8 @@ static int resolve(engine_limits *l, const engine_options *o, const model *m, en
     if (o->max_context) l->max_context = o->max_context;
     l->step_tokens = o->step_tokens ? o->step_tokens : DEFAULT_STEP_TOKENS;
     if (l->step_tokens < l->max_seqs) l->step_tokens = l->max_seqs;
+    l->reserve_tokens = o->reserve_tokens ? o->reserve_tokens : DEFAULT_RESERVE;
+    l->guess_tokens = o->guess_tokens;
     return size_cache(l, o, m, err);
 }
 
@@ -201,7 +211,7 @@ static backend *open_backend(const checkpoint *c, const engine_options *o, const
         .kv_blocks = l->kv_blocks,
         .block_tokens = l->block_tokens,
         .max_tokens = l->step_tokens,
-        .max_logits = l->max_seqs,
+        .max_logits = l->max_seqs + l->guess_tokens,
         .max_seqs = l->max_seqs,
         .max_blocks_per_seq = blocks_for((size_t)l->max_context),
     };
@@ -272,6 +282,7 @@ engine *engine_open(const engine_options *o, engine_error *err) {
     engine_parts parts = {
         .owner = c,
         .forward = checkpoint_forward,
+        .copy_block = checkpoint_copy_block,
         .render = checkpoint_render,
         .piece = checkpoint_piece,
         .close = checkpoint_close,

@@ -193,6 +193,26 @@ void kv_table_publish(kv_pool *p, kv_table *t, const int32_t *tokens, int n) {
     }
 }
 
+void kv_table_share(kv_pool *p, const kv_table *from, kv_table *to, int n) {
+    for (; to->n < n; to->n++) {
+        to->block[to->n] = from->block[to->n];
+        hold(p, to->block[to->n]);
+    }
+    to->npublished = from->npublished;
+    to->chain = from->chain;
+}
+
+bool kv_table_is_shared(const kv_pool *p, const kv_table *t, int index) {
+    return index < t->n && p->block[t->block[index]].holders > 1;
+}
+
+int32_t kv_table_split(kv_pool *p, kv_table *t, int index) {
+    int32_t shared = t->block[index];
+    t->block[index] = take_new(p);
+    drop(p, shared);
+    return shared;
+}
+
 void kv_table_release(kv_pool *p, kv_table *t) {
     while (t->n) drop(p, t->block[--t->n]);
     t->npublished = 0;

@@ -6,6 +6,9 @@
  * of computing it again. A block nobody holds is free, but keeps what it knows until it is taken for something else: the
  * one unused for the longest time goes first, and of one sequence the end before the beginning.
  *
+ * A block may be in several tables, as a prefix that they share or since one was made as a fork of the other. Only full
+ * blocks are shared for good: whoever is to write into a block that others hold too takes a copy first (kv_table_split).
+ *
  * Published blocks are found by (the block before, own tokens), compared in full: the hash only finds the candidates, so
  * no two prefixes can be mistaken for each other.
  *
@@ -47,6 +50,13 @@ int kv_table_lacks(const kv_pool *p, const kv_table *t, int tokens);
 bool kv_table_grow(kv_pool *p, kv_table *t, int tokens);
 /* Positions 0 .. n-1, of these tokens, have been computed. */
 void kv_table_publish(kv_pool *p, kv_table *t, const int32_t *tokens, int n);
+/* A fork: `to`, which is empty, gets the first `n` blocks of `from`. */
+void kv_table_share(kv_pool *p, const kv_table *from, kv_table *to, int n);
+/* Is the block at this index there, and in another table too? */
+bool kv_table_is_shared(const kv_pool *p, const kv_table *t, int index);
+/* Puts a new block in the place of a shared one, whose number is returned: its content is to be copied. At least one block
+ * is free. */
+int32_t kv_table_split(kv_pool *p, kv_table *t, int index);
 /* Drops all blocks. */
 void kv_table_release(kv_pool *p, kv_table *t);
 

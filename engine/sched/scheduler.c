@@ -2,6 +2,7 @@
 #include "engine/sched/scheduler.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Sequences in order of arrival; a sequence is in at most one list. */
 typedef struct seq_list {
@@ -13,10 +14,11 @@ struct scheduler {
     scheduler_limits limits;
     kv_pool *pool;
     seq_list running, waiting;
-    batch_seq *batch; /* [max_seqs] */
-    seq **planned;    /* [max_seqs] */
-    int nplanned;
-    uint64_t preemptions;
+    batch_seq *batch;   /* [max_seqs] */
+    seq **planned;      /* [max_seqs] */
+    block_copy *copies; /* [max_seqs] */
+    int nplanned, ncopies;
+    uint64_t preemptions, wanted_tokens, reused_tokens;
 };
 
 static void list_insert_after(seq_list *l, seq *at, seq *q) {
@@ -43,8 +45,9 @@ scheduler *scheduler_new(const scheduler_limits *limits, engine_error *err) {
     s->limits = *limits;
     s->batch = calloc((size_t)limits->max_seqs, sizeof *s->batch);
     s->planned = calloc((size_t)limits->max_seqs, sizeof(seq *));
+    s->copies = calloc((size_t)limits->max_seqs, sizeof *s->copies);
     s->pool = kv_pool_new(limits->kv_blocks, limits->block_tokens, err);
-    if (!s->batch || !s->planned || !s->pool) {
+    if (!s->batch || !s->planned || !s->copies || !s->pool) {
         if (s->pool)
             engine_fail(err, ENGINE_ENOMEM, "no memory for a batch of %d sequences", limits->max_seqs);
         scheduler_free(s);
@@ -58,6 +61,7 @@ void scheduler_free(scheduler *s) {
     kv_pool_free(s->pool);
     free(s->batch);
     free(s->planned);
+    free(s->copies);
     free(s);
 }
 
@@ -78,6 +82,21 @@ void scheduler_remove(scheduler *s, seq *q) {
     q->planned = 0;
 }
 
+void scheduler_fork(scheduler *s, seq *q, seq *child) {
+    int blocks = (q->computed + s->limits.block_tokens - 1) / s->limits.block_tokens;
+    q->width--;
+    memcpy(child->tokens, q->tokens, (size_t)q->ntokens * sizeof *q->tokens);
+    child->ntokens = q->ntokens;
+    child->computed = q->computed;
+    child->reused = q->reused;
+    child->guessed = child->planned = 0;
+    child->width = 1;
+    child->table.salt = q->table.salt;
+    kv_table_share(s->pool, &q->table, &child->table, blocks);
+    child->state = SEQ_RUNNING;
+    list_insert_after(&s->running, q, child);
+}
+
 static void preempt(scheduler *s, seq *victim) {
     list_remove(&s->running, victim);
     kv_table_release(s->pool, &victim->table);
@@ -91,35 +110,79 @@ static bool lacks_one(const seq *q) {
     return q->ntokens - q->computed == 1;
 }
 
-/* Blocks for all known tokens, at the cost of those admitted later. False when q itself is the last one: it keeps its
+/* Blocks to compute what it knows and `more`, the next of which it alone holds. All or nothing. */
+static bool take_room(scheduler *s, seq *q, int more) {
+    int next = q->computed / s->limits.block_tokens;
+    bool split = kv_table_is_shared(s->pool, &q->table, next);
+    int lacks = kv_table_lacks(s->pool, &q->table, q->ntokens + more);
+    if (lacks + split > kv_pool_free_blocks(s->pool)) return false;
+    if (split) {
+        int32_t from = kv_table_split(s->pool, &q->table, next);
+        s->copies[s->ncopies++] = (block_copy){from, q->table.block[next]};
+    }
+    return kv_table_grow(s->pool, &q->table, q->ntokens + more);
+}
+
+/* Room for all known tokens, at the cost of those admitted later. False when q itself is the last one: it keeps its
  * place and waits for blocks, its own are there for the taking by the others. */
 static bool make_room(scheduler *s, seq *q) {
-    while (!kv_table_grow(s->pool, &q->table, q->ntokens)) {
+    while (!take_room(s, q, 0)) {
         if (s->running.last == q) return false;
         preempt(s, s->running.last);
     }
     return true;
 }
 
+/* ---- admission ---- */
+
+/* Blocks that it lacks for what it knows, and that it and its forks can come to need beyond that, as far as admission
+ * looks ahead. */
+static int64_t needs(const scheduler *s, const seq *q) {
+    int64_t ahead = (int64_t)q->ntokens + s->limits.reserve_tokens;
+    int now = kv_table_lacks(s->pool, &q->table, q->ntokens);
+    int later = kv_table_lacks(s->pool, &q->table, ahead < q->limit ? (int)ahead : q->limit);
+    int64_t growth = later > now ? later - now : 0;
+    return now + q->width * growth + q->width - 1;
+}
+
+/* Places that are left when all that run are as many as they will be. */
+static int free_places(const scheduler *s) {
+    int left = s->limits.max_seqs;
+    for (const seq *q = s->running.first; q; q = q->next) left -= q->width;
+    return left;
+}
+
+/* When nothing else runs, blocks for what it knows are enough: a group of forks too large for the cache would otherwise
+ * wait for ever. */
+static bool has_room(const scheduler *s, const seq *newcomer) {
+    int64_t need = kv_table_lacks(s->pool, &newcomer->table, newcomer->ntokens);
+    if (s->running.n) need = needs(s, newcomer);
+    for (const seq *q = s->running.first; q; q = q->next) need += needs(s, q);
+    return need <= kv_pool_free_blocks(s->pool);
+}
+
 /* Takes blocks for all that it knows: first what the cache has of it (but for one token, from which the logits come), then
- * new ones. One is left for each sequence that runs, else the newcomer would soon be preempted again. */
+ * new ones. */
 static bool take_blocks(scheduler *s, seq *q) {
     int reused = kv_table_reuse(s->pool, &q->table, q->tokens, q->ntokens - 1);
-    int spare = kv_pool_free_blocks(s->pool) - kv_table_lacks(s->pool, &q->table, q->ntokens);
-    if (spare < s->running.n) {
+    if (!has_room(s, q)) {
         kv_table_release(s->pool, &q->table);
         return false;
     }
     kv_table_grow(s->pool, &q->table, q->ntokens);
     q->computed = reused;
-    if (q->reused < 0) q->reused = reused;
+    if (q->reused < 0) {
+        q->reused = reused;
+        s->reused_tokens += (uint64_t)reused;
+        s->wanted_tokens += (uint64_t)q->ntokens;
+    }
     return true;
 }
 
-static void admit(scheduler *s, int budget) {
-    while (budget > 0 && s->waiting.first && s->running.n < s->limits.max_seqs) {
+static int admit(scheduler *s, int budget) {
+    while (budget > 0 && s->waiting.first && s->waiting.first->width <= free_places(s)) {
         seq *q = s->waiting.first;
-        if (!take_blocks(s, q)) return;
+        if (!take_blocks(s, q)) break;
         list_remove(&s->waiting, q);
         list_insert_after(&s->running, s->running.last, q);
         q->state = SEQ_RUNNING;
@@ -127,7 +190,10 @@ static void admit(scheduler *s, int budget) {
         q->planned = lacking < budget ? lacking : budget;
         budget -= q->planned;
     }
+    return budget;
 }
+
+/* ---- the plan ---- */
 
 static int plan_decodes(scheduler *s, int budget) {
     for (seq *q = s->running.first; q; q = q->next) {
@@ -148,50 +214,78 @@ static int plan_prompts(scheduler *s, int budget) {
     return budget;
 }
 
+static bool catches_up(const seq *q) {
+    return q->planned && q->computed + q->planned == q->ntokens;
+}
+
+/* What is left of the budget goes to guesses, in equal parts. They take free blocks only. */
+static void plan_guesses(scheduler *s, int budget) {
+    int guessing = 0;
+    for (seq *q = s->running.first; q; q = q->next) guessing += catches_up(q) && q->guessed;
+    for (seq *q = s->running.first; q && budget > 0; q = q->next) {
+        if (!catches_up(q) || !q->guessed) continue;
+        int part = (budget + guessing - 1) / guessing;
+        int n = q->guessed < part ? q->guessed : part;
+        guessing--;
+        if (!take_room(s, q, n)) continue;
+        q->planned += n;
+        budget -= n;
+    }
+}
+
 static int write_plan(scheduler *s) {
     int tokens = 0;
     s->nplanned = 0;
     for (seq *q = s->running.first; q; q = q->next) {
         if (!q->planned) continue;
+        int beyond = q->computed + q->planned - q->ntokens;
         s->planned[s->nplanned] = q;
         s->batch[s->nplanned++] = (batch_seq){
             .tokens = q->tokens + q->computed,
             .ntokens = q->planned,
             .pos = q->computed,
             .blocks = q->table.block,
-            .nlogits = q->computed + q->planned == q->ntokens,
+            .nlogits = beyond >= 0 ? beyond + 1 : 0,
         };
         tokens += q->planned;
     }
     return tokens;
 }
 
-step_plan scheduler_plan(scheduler *s) {
+step_plan scheduler_plan(scheduler *s, int max_guesses) {
+    s->ncopies = 0;
     int budget = plan_decodes(s, s->limits.step_tokens);
     budget = plan_prompts(s, budget);
-    admit(s, budget);
+    budget = admit(s, budget);
+    plan_guesses(s, budget < max_guesses ? budget : max_guesses);
     int tokens = write_plan(s);
-    return (step_plan){s->batch, s->planned, s->nplanned, tokens};
+    return (step_plan){s->copies, s->ncopies, s->batch, s->planned, s->nplanned, tokens};
 }
 
 void scheduler_commit(scheduler *s) {
     for (int i = 0; i < s->nplanned; i++) {
         seq *q = s->planned[i];
         q->computed += q->planned;
+        if (q->computed > q->ntokens) q->computed = q->ntokens;
         q->planned = 0;
         kv_table_publish(s->pool, &q->table, q->tokens, q->computed);
     }
     s->nplanned = 0;
 }
 
-int scheduler_running(const scheduler *s) {
-    return s->running.n;
+void scheduler_keep(scheduler *s, seq *q, int n) {
+    q->computed += n;
+    kv_table_publish(s->pool, &q->table, q->tokens, q->computed);
 }
-int scheduler_waiting(const scheduler *s) {
-    return s->waiting.n;
-}
-uint64_t scheduler_preemptions(const scheduler *s) {
-    return s->preemptions;
+
+scheduler_stats scheduler_stats_now(const scheduler *s) {
+    return (scheduler_stats){
+        .running = s->running.n,
+        .waiting = s->waiting.n,
+        .preemptions = s->preemptions,
+        .wanted_tokens = s->wanted_tokens,
+        .reused_tokens = s->reused_tokens,
+    };
 }
 const kv_pool *scheduler_pool(const scheduler *s) {
     return s->pool;

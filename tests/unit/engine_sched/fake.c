@@ -37,21 +37,21 @@ static int fake_forward(void *owner, const batch_seq *seqs, int nseqs, float **l
     int tokens = 0, rows = 0;
     for (int i = 0; i < nseqs; i++) {
         const batch_seq *s = &seqs[i];
-        assert_true(s->ntokens > 0 && s->nlogits >= 0 && s->nlogits <= 1);
+        assert_true(s->ntokens > 0 && s->nlogits >= 0 && s->nlogits <= s->ntokens);
         for (int t = 0; t < s->ntokens; t++) *cell(f, s, s->pos + t) = s->tokens[t];
         tokens += s->ntokens;
     }
     for (int i = 0; i < nseqs; i++) {
         const batch_seq *s = &seqs[i];
-        if (!s->nlogits) continue;
         int end = s->pos + s->ntokens;
         uint64_t hash = 1;
         bool poisoned = false;
         for (int p = 0; p < end; p++) {
             hash = mix(hash ^ (uint64_t)*cell(f, s, p));
             poisoned |= *cell(f, s, p) == FAKE_POISON;
+            if (p < end - s->nlogits) continue;
+            write_row(f, f->logits + (size_t)rows++ * FAKE_ROW, hash, p + 1, poisoned);
         }
-        write_row(f, f->logits + (size_t)rows++ * FAKE_ROW, hash, end, poisoned);
     }
     f->tokens += (uint64_t)tokens;
     if (tokens > f->most_tokens) f->most_tokens = tokens;
@@ -59,6 +59,14 @@ static int fake_forward(void *owner, const batch_seq *seqs, int nseqs, float **l
     if (rows > f->most_logits) f->most_logits = rows;
     *logits = f->logits;
     return 0;
+}
+
+static void fake_copy_block(void *owner, int32_t from, int32_t to) {
+    fake *f = owner;
+    size_t n = (size_t)f->limits.block_tokens;
+    assert_int_not_equal(from, to);
+    memcpy(&f->cache[(size_t)to * n], &f->cache[(size_t)from * n], n * sizeof *f->cache);
+    f->copies++;
 }
 
 static int64_t fake_render(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
@@ -100,14 +108,16 @@ engine *fake_open(fake *f, const engine_limits *limits) {
     if (!l.max_context) l.max_context = 256;
     if (!l.step_tokens) l.step_tokens = 32;
     if (!l.block_tokens) l.block_tokens = 16;
+    if (!l.reserve_tokens) l.reserve_tokens = 1;
     if (!l.kv_blocks) l.kv_blocks = l.max_seqs * (l.max_context / l.block_tokens);
     f->limits = l;
     f->cache = calloc((size_t)(l.kv_blocks * l.block_tokens), sizeof *f->cache);
-    f->logits = calloc((size_t)l.max_seqs, FAKE_ROW * sizeof *f->logits);
+    f->logits = calloc((size_t)(l.max_seqs + l.guess_tokens), FAKE_ROW * sizeof *f->logits);
     assert_true(f->cache && f->logits);
     engine_parts parts = {
         .owner = f,
         .forward = fake_forward,
+        .copy_block = fake_copy_block,
         .render = fake_render,
         .piece = fake_piece,
         .close = fake_close,

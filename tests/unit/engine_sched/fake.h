@@ -26,7 +26,7 @@ typedef struct fake {
     int nscript, script_at;
     bool broken; /* forward fails */
     /* what the batches were like */
-    int most_tokens, most_seqs, most_logits;
+    int most_tokens, most_seqs, most_logits, copies;
     uint64_t tokens;
     /* inside */
     int32_t *cache; /* [kv_blocks][block_tokens] */

@@ -20,11 +20,19 @@ static bench *bench_new(int max_seqs, int max_waiting, int step_tokens, int bloc
     bench *b = calloc(1, sizeof *b);
     engine_error err;
     assert_non_null(b);
-    b->s = scheduler_new(&(scheduler_limits){max_seqs, max_waiting, step_tokens, blocks, BLOCK}, &err);
+    b->s = scheduler_new(&(scheduler_limits){.max_seqs = max_seqs,
+                                             .max_waiting = max_waiting,
+                                             .step_tokens = step_tokens,
+                                             .reserve_tokens = BLOCK,
+                                             .kv_blocks = blocks,
+                                             .block_tokens = BLOCK},
+                         &err);
     assert_non_null(b->s);
     for (int i = 0; i < 64; i++) {
         b->seqs[i].tokens = b->tokens[i];
         b->seqs[i].table.block = b->tables[i];
+        b->seqs[i].limit = CONTEXT;
+        b->seqs[i].width = 1;
         b->seqs[i].table.salt = (uint64_t)i; /* nothing is shared unless a test says so */
     }
     return b;
@@ -43,7 +51,7 @@ static seq *add(bench *b, int i, int ntokens) {
 
 /* One step; every sequence that got logits grows by a token. */
 static step_plan step(bench *b) {
-    step_plan p = scheduler_plan(b->s);
+    step_plan p = scheduler_plan(b->s, 0);
     scheduler_commit(b->s);
     for (int i = 0; i < p.n; i++) p.seqs[i]->ntokens += p.batch[i].nlogits;
     return p;
@@ -163,14 +171,14 @@ static void test_a_second_turn_computes_only_what_is_new(void **state) {
     step(b);
     scheduler_remove(b->s, turn);
     seq *next = add(b, 1, 60);
-    step_plan p = scheduler_plan(b->s);
+    step_plan p = scheduler_plan(b->s, 0);
     assert_int_equal(p.batch[0].pos, 48);
     assert_int_equal(share(&p, next), 12);
     assert_int_equal(next->reused, 48);
     scheduler_commit(b->s);
     scheduler_remove(b->s, next);
     add(b, 0, 48); /* known in whole: its last token is computed for the logits, with its block */
-    p = scheduler_plan(b->s);
+    p = scheduler_plan(b->s, 0);
     assert_int_equal(p.batch[0].pos, 32);
     bench_free(b);
 }
@@ -199,7 +207,7 @@ static void test_logits_come_with_the_last_known_token_only(void **state) {
     bench *b = bench_new(1, 1, 16, 8);
     seq *q = add(b, 0, 40);
     for (int i = 0; i < 3; i++) {
-        step_plan p = scheduler_plan(b->s);
+        step_plan p = scheduler_plan(b->s, 0);
         assert_int_equal(p.batch[0].pos, 16 * i);
         assert_int_equal(p.batch[0].nlogits, i == 2);
         scheduler_commit(b->s);
@@ -227,8 +235,8 @@ static void test_who_came_last_gives_way_and_is_next_in_line(void **state) {
     (void)state;
     bench *b = bench_new(4, 8, 64, 6);
     seq *first = add(b, 0, 30), *last = add(b, 1, 30), *waiting = add(b, 2, 30);
-    while (first->ntokens < CONTEXT - 40 && scheduler_preemptions(b->s) == 0) step(b);
-    assert_int_equal(scheduler_preemptions(b->s), 1);
+    while (first->ntokens < CONTEXT - 40 && scheduler_stats_now(b->s).preemptions == 0) step(b);
+    assert_int_equal(scheduler_stats_now(b->s).preemptions, 1);
     assert_int_equal(first->state, SEQ_RUNNING);
     assert_int_equal(last->state, SEQ_WAITING);
     assert_int_equal(last->computed, 0);
@@ -288,7 +296,8 @@ static void test_ten_thousand_random_operations_leak_no_block(void **state) {
         default: {
             step_plan p = step(b);
             assert_true(p.tokens <= 24 && p.n <= 6);
-            assert_true(p.n > 0 || scheduler_running(b->s) + scheduler_waiting(b->s) == 0);
+            assert_true(p.n > 0 ||
+                        scheduler_stats_now(b->s).running + scheduler_stats_now(b->s).waiting == 0);
         }
         }
         for (int i = 0; i < 64; i++) {
@@ -296,7 +305,7 @@ static void test_ten_thousand_random_operations_leak_no_block(void **state) {
         }
         check_blocks(b);
     }
-    assert_true(scheduler_preemptions(b->s) > 20);
+    assert_true(scheduler_stats_now(b->s).preemptions > 20);
     for (int i = 0; i < 64; i++) scheduler_remove(b->s, &b->seqs[i]);
     assert_int_equal(kv_pool_free_blocks(scheduler_pool(b->s)), 20);
     bench_free(b);
