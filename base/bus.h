@@ -69,7 +69,8 @@ typedef struct mr_produce {
 } mr_produce;
 
 /* Fails with MR_ESTATE when the local queue is full (try again when deliveries have come), MR_ETOOBIG when the record
- * is larger than kafka.message_max. On failure the delivery callback is not called. */
+ * is larger than kafka.message_max, MR_ENOTFOUND when the topic has no such partition (a delivery may fail with the last
+ * two, as well). On failure the delivery callback is not called. */
 int mr_producer_send(mr_producer *p, const mr_produce *rec, mr_error *err);
 int mr_producer_in_flight(const mr_producer *p);
 /* True while the brokers are reachable. */
@@ -79,7 +80,7 @@ bool mr_producer_connected(const mr_producer *p);
 typedef struct mr_consumer mr_consumer;
 
 /* `record` stays unfinished until mr_bus_done(c, partition-of-topic, offset). Returning false means "no room": the
- * record is handed over again after mr_consumer_resume, and its partition is paused until then. */
+ * record is handed over again after mr_consumer_resume, and its partition stands still until then. */
 typedef bool mr_record_cb(void *arg, const mr_record *record);
 /* Partitions were taken away (or lost): forget what is unfinished there, or finish it in the knowledge that it
  * may be done again elsewhere. done() for a revoked partition is ignored. */

@@ -1,8 +1,12 @@
-/* The consumer (see bus.h): hand-stored offsets, a watermark per partition, back-pressure by pausing.
+/* The consumer (see bus.h): hand-stored offsets, a watermark per partition, back-pressure by not taking records.
  *
  * All of it runs on the loop's thread: librdkafka wakes the loop, on_ready polls, and the callbacks of librdkafka
  * (rebalance, errors, statistics) come from inside that poll. The consumer owns its partitions' state, and a
- * record that the application had no room for until it takes it. */
+ * record that the application had no room for until it takes it.
+ *
+ * Each assigned partition has a queue of its own, and a partition that stands still is one whose queue is left alone:
+ * librdkafka's own pause would throw away what was fetched, and needs up to a second to begin again. What waits there is
+ * bounded by QUEUE_KIB. */
 #include "base/bus_internal.h"
 
 #include "base/log.h"
@@ -13,9 +17,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define POLL_MS       100 /* the longest time between polls: librdkafka's rebalancing lives from them */
-#define POLL_BATCH    256 /* records handled before other events of the loop get their turn */
-#define CLOSE_MS      5000
+#define POLL_MS    100 /* the longest time between polls: librdkafka's rebalancing lives from them */
+#define POLL_BATCH 256 /* records handled before other events of the loop get their turn */
+#define CLOSE_MS   5000
+#define QUEUE_KIB                                                                                            \
+    "8192" /* fetched ahead of the application, each partition; one more record may go over it */
 #define METADATA_MS   30000
 #define MAX_TOPICS    8
 #define MAX_PARTITION 100000
@@ -25,11 +31,10 @@ typedef struct partition {
     char topic[250];
     int32_t number;
     bool assigned;
-    bool paused;   /* what librdkafka was last told */
-    bool eof_seen; /* read up to its end at least once */
-    bool retry;    /* `kept` may be handed over (again): it never was, or resume was called since */
-    bool slipped;  /* a record behind `kept` was dropped: read again from there */
-    int64_t next;  /* lowest offset that was not handed over yet; -1 before the first record */
+    bool eof_seen;           /* read up to its end at least once */
+    bool retry;              /* `kept` may be handed over again: resume was called since */
+    int64_t next;            /* lowest offset that was not handed over yet; -1 before the first record */
+    rd_kafka_queue_t *queue; /* its records and errors, while it is assigned */
     mr_watermark done;
     rd_kafka_message_t *kept; /* the record that there was no room for */
     int64_t lag;
@@ -104,7 +109,12 @@ static partition *next_assigned(const mr_consumer *c, int *topic, int *number) {
 static void drop_kept(partition *p) {
     if (p->kept) rd_kafka_message_destroy(p->kept);
     p->kept = NULL;
-    p->retry = p->slipped = false;
+    p->retry = false;
+}
+
+static void drop_queue(partition *p) {
+    if (p->queue) rd_kafka_queue_destroy(p->queue);
+    p->queue = NULL;
 }
 
 static void free_partitions(mr_consumer *c) {
@@ -128,47 +138,22 @@ static void show_state(mr_consumer *c) {
 
 /* ---- pausing ---- */
 
-static void tell_paused(mr_consumer *c, partition *p, bool pause) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, p->topic, p->number);
-    rd_kafka_resp_err_t e =
-        pause ? rd_kafka_pause_partitions(c->rk, list) : rd_kafka_resume_partitions(c->rk, list);
-    if (e == RD_KAFKA_RESP_ERR_NO_ERROR) e = list->elems[0].err;
-    rd_kafka_topic_partition_list_destroy(list);
-    if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
-        mr_log(MR_WARN, pause ? "partition cannot be paused" : "partition cannot be resumed",
-               MR_S("topic", p->topic), MR_I("partition", p->number), MR_S("error", rd_kafka_err2str(e)));
-    }
-    p->paused = pause;
-}
-
 /* A partition stands still while the application says so, while its record is kept, and while its window is full. */
-static bool should_pause(const mr_consumer *c, const partition *p) {
+static bool stands_still(const mr_consumer *c, const partition *p) {
     return c->paused || p->kept || mr_watermark_full(&p->done);
 }
 
-static void update_pause(mr_consumer *c, partition *p) {
-    bool pause = should_pause(c, p);
-    if (p->assigned && pause != p->paused) tell_paused(c, p, pause);
-}
-
 void mr_consumer_pause(mr_consumer *c) {
-    partition *p;
-    if (c->paused) return;
     c->paused = true;
-    FOR_ASSIGNED(c, p) update_pause(c, p);
     show_state(c);
 }
 
 void mr_consumer_resume(mr_consumer *c) {
     partition *p;
     c->paused = false;
-    FOR_ASSIGNED(c, p) {
-        p->retry = p->kept != NULL;
-        update_pause(c, p);
-    }
+    FOR_ASSIGNED(c, p) p->retry = p->kept != NULL;
     show_state(c);
-    /* kept records go out from the loop, not from inside the caller */
+    /* records go out from the loop, not from inside the caller */
     mr_bus_wake_again(&c->wake);
 }
 
@@ -180,18 +165,6 @@ bool mr_consumer_paused(const mr_consumer *c) {
 
 static bool has_offsets(const mr_consumer *c) {
     return c->opt.start == MR_FROM_COMMITTED;
-}
-
-static void seek(mr_consumer *c, partition *p, int64_t offset) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = offset;
-    rd_kafka_error_t *e = rd_kafka_seek_partitions(c->rk, list, 0); /* 0: does not wait */
-    if (e) {
-        mr_log(MR_ERROR, "kafka seek failed", MR_S("topic", p->topic), MR_I("partition", p->number),
-               MR_S("error", rd_kafka_error_string(e)));
-        rd_kafka_error_destroy(e);
-    }
-    rd_kafka_topic_partition_list_destroy(list);
 }
 
 static mr_record as_record(const rd_kafka_message_t *m, const partition *p) {
@@ -225,33 +198,18 @@ static bool offer(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
 
 /* Takes ownership of m. */
 static void handle_record(mr_consumer *c, partition *p, rd_kafka_message_t *m) {
-    if (m->offset < p->next) { /* librdkafka before 2.4 may repeat records around a pause */
-        rd_kafka_message_destroy(m);
-    } else if (p->kept) { /* came in spite of the pause */
-        p->slipped = true;
-        rd_kafka_message_destroy(m);
-    } else if (should_pause(c, p)) {
-        p->kept = m;
-        p->retry = true;
-    } else if (offer(c, p, m)) {
+    /* librdkafka before 2.4 may repeat records */
+    if (m->offset < p->next || offer(c, p, m)) {
         rd_kafka_message_destroy(m);
     } else {
         p->kept = m;
     }
-    update_pause(c, p);
 }
 
-static void retry_kept(mr_consumer *c) {
-    partition *p;
-    FOR_ASSIGNED(c, p) {
-        if (!p->kept || !p->retry || c->paused || mr_watermark_full(&p->done)) continue;
-        p->retry = false;
-        if (!offer(c, p, p->kept)) continue;
-        bool slipped = p->slipped;
-        drop_kept(p);
-        update_pause(c, p);
-        if (slipped) seek(c, p, p->next);
-    }
+static void retry_kept(mr_consumer *c, partition *p) {
+    if (!p->kept || !p->retry || c->paused || mr_watermark_full(&p->done)) return;
+    p->retry = false;
+    if (offer(c, p, p->kept)) drop_kept(p);
 }
 
 /* ---- finishing ---- */
@@ -272,19 +230,29 @@ void mr_bus_done(mr_consumer *c, const char *topic, int32_t number, int64_t offs
     partition *p = find_partition(c, topic, number);
     if (!p || !p->assigned || !has_offsets(c)) return;
     int before = p->done.unfinished;
+    bool was_full = mr_watermark_full(&p->done);
     int64_t next = mr_watermark_finish(&p->done, offset);
     c->unfinished -= before - p->done.unfinished;
     if (next >= 0) store_offset(c, p, next);
-    if (p->paused && !should_pause(c, p)) update_pause(c, p);
-    if (p->kept && p->retry) mr_bus_wake_again(&c->wake);
+    if (was_full && !mr_watermark_full(&p->done)) mr_bus_wake_again(&c->wake);
 }
 
 /* ---- assignment ---- */
 
+/* Gives the partition its own queue; to be called before librdkafka starts to fetch it. */
+static bool split_queue(mr_consumer *c, partition *p) {
+    drop_queue(p);
+    p->queue = rd_kafka_queue_get_partition(c->rk, p->topic, p->number);
+    if (!p->queue) return false;
+    rd_kafka_queue_forward(p->queue, NULL);
+    mr_bus_wake_on(&c->wake, p->queue);
+    return true;
+}
+
 static void assigned(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
     for (int i = 0; i < list->cnt; i++) {
         partition *p = add_partition(c, list->elems[i].topic, list->elems[i].partition);
-        if (!p) {
+        if (!p || !split_queue(c, p)) {
             mr_log(MR_ERROR, "out of memory: a partition is not served", MR_S("topic", list->elems[i].topic),
                    MR_I("partition", list->elems[i].partition));
             continue;
@@ -293,8 +261,6 @@ static void assigned(mr_consumer *c, const rd_kafka_topic_partition_list_t *list
         p->assigned = true;
         p->next = -1;
         mr_watermark_reset(&p->done);
-        /* librdkafka keeps a pause from the partition's last stay here, so it is told either way */
-        tell_paused(c, p, should_pause(c, p));
     }
 }
 
@@ -307,6 +273,7 @@ static void revoked(mr_consumer *c, const rd_kafka_topic_partition_list_t *list)
         c->unfinished -= p->done.unfinished;
         mr_watermark_reset(&p->done);
         drop_kept(p);
+        drop_queue(p);
         if (c->opt.on_revoked) c->opt.on_revoked(c->opt.arg, p->topic, p->number);
     }
 }
@@ -332,12 +299,12 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_p
     mr_counter_add(c->rebalances, 1);
     if (e == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
         log_rebalance("partitions assigned", list, rk);
+        assigned(c, list);
         if (incremental) {
             check_rebalance(rk, rd_kafka_incremental_assign(rk, list), RD_KAFKA_RESP_ERR_NO_ERROR);
         } else {
             check_rebalance(rk, NULL, rd_kafka_assign(rk, list));
         }
-        assigned(c, list);
     } else {
         if (e != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) {
             mr_log(MR_ERROR, "kafka rebalance failed", MR_S("error", rd_kafka_err2str(e)));
@@ -410,23 +377,46 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 
 /* ---- polling ---- */
 
+/* Rebalances, errors and statistics: what is not of one partition. False when there was none. */
+static bool serve_events(mr_consumer *c) {
+    rd_kafka_message_t *m = rd_kafka_consumer_poll(c->rk, 0);
+    if (!m) return false;
+    /* a record in here is of a partition without a queue, which is not assigned */
+    if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR) on_error_event(c, m);
+    rd_kafka_message_destroy(m);
+    return true;
+}
+
+/* Takes one record of the partition, if it may. */
+static bool serve_partition(mr_consumer *c, partition *p) {
+    if (stands_still(c, p)) return false;
+    rd_kafka_message_t *m = rd_kafka_consume_queue(p->queue, 0);
+    if (!m) return false;
+    if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        handle_record(c, p, m);
+    } else {
+        on_error_event(c, m);
+        rd_kafka_message_destroy(m);
+    }
+    return true;
+}
+
 static void on_ready(void *arg) {
     mr_consumer *c = arg;
-    retry_kept(c);
-    for (int i = 0; i < POLL_BATCH; i++) {
-        rd_kafka_message_t *m = rd_kafka_consumer_poll(c->rk, 0);
-        if (!m) return;
-        partition *p = m->rkt ? find_partition(c, rd_kafka_topic_name(m->rkt), m->partition) : NULL;
-        if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            on_error_event(c, m);
-            rd_kafka_message_destroy(m);
-        } else if (p && p->assigned) {
-            handle_record(c, p, m);
-        } else {
-            rd_kafka_message_destroy(m);
+    partition *p;
+    bool more = true;
+    for (int i = 0; more && i < POLL_BATCH; i++) more = serve_events(c);
+    FOR_ASSIGNED(c, p) retry_kept(c, p);
+    more = true;
+    for (int served = 0; more && served < POLL_BATCH;) {
+        more = false;
+        FOR_ASSIGNED(c, p) { /* in turn, so that no partition starves another */
+            if (!serve_partition(c, p)) continue;
+            more = true;
+            served++;
         }
     }
-    mr_bus_wake_again(&c->wake); /* more may be waiting, and librdkafka will not say so again */
+    if (more) mr_bus_wake_again(&c->wake); /* librdkafka will not say so again */
 }
 
 /* ---- opening ---- */
@@ -461,6 +451,7 @@ static int configure_by_hand(rd_kafka_conf_t *k, mr_error *err) {
 static int configure(mr_consumer *c, rd_kafka_conf_t *k, mr_error *err) {
     if (mr_bus_set(k, "enable.auto.offset.store", "false", err) != 0) return -1;
     if (mr_bus_set_int(k, "fetch.wait.max.ms", c->conf.fetch_wait_ms, err) != 0) return -1;
+    if (mr_bus_set(k, "queued.max.messages.kbytes", QUEUE_KIB, err) != 0) return -1;
     if ((has_offsets(c) ? configure_group(c, k, err) : configure_by_hand(k, err)) != 0) return -1;
     rd_kafka_conf_set_log_cb(k, on_log);
     rd_kafka_conf_set_error_cb(k, on_error);
@@ -556,11 +547,10 @@ static int assign_by_hand(mr_consumer *c, mr_error *err) {
         rc = list_wanted(c, METADATA_MS, list, err);
     }
     if (rc == 0) {
+        assigned(c, list);
         rd_kafka_resp_err_t e = rd_kafka_assign(c->rk, list);
         if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
             rc = mr_fail(err, MR_EKAFKA, "cannot read %s: %s", c->topics[0].name, rd_kafka_err2str(e));
-        } else {
-            assigned(c, list);
         }
     }
     rd_kafka_topic_partition_list_destroy(list);
@@ -640,7 +630,10 @@ static void close_client(mr_consumer *c) {
 void mr_consumer_free(mr_consumer *c) {
     partition *p;
     if (!c) return;
-    FOR_ASSIGNED(c, p) drop_kept(p); /* they belong to the client and must go before it */
+    FOR_ASSIGNED(c, p) { /* these belong to the client and must go before it */
+        drop_kept(p);
+        drop_queue(p);
+    }
     if (c->rk) close_client(c);
     free_partitions(c);
     mr_timer_free(c->timer);
