@@ -50,7 +50,9 @@ static int fake_forward(void *owner, const batch_seq *seqs, int nseqs, float **l
             hash = mix(hash ^ (uint64_t)*cell(f, s, p));
             poisoned |= *cell(f, s, p) == FAKE_POISON;
             if (p < end - s->nlogits) continue;
-            write_row(f, f->logits + (size_t)rows++ * FAKE_ROW, hash, p + 1, poisoned);
+            float *row = f->logits + (size_t)rows++ * FAKE_ROW;
+            write_row(f, row, hash, p + 1, poisoned);
+            if (f->period && p + 1 >= f->period) row[*cell(f, s, p + 1 - f->period)] += 7;
         }
     }
     f->tokens += (uint64_t)tokens;
@@ -150,7 +152,7 @@ void said_init(said *s, uint64_t id) {
 }
 
 void said_add(said *s, const engine_event *ev) {
-    if (ev->id != s->id) return;
+    if (ev->id != s->id || ev->choice != s->choice) return;
     assert_false(s->ended);
     size_t *len = &s->len[ev->channel];
     assert_true(*len + ev->text_len < sizeof s->text[0]);
@@ -198,6 +200,7 @@ engine_request request_of(uint64_t id, const char *prompt) {
 void say(engine *e, const engine_request *r, said *out) {
     engine_error err;
     said_init(out, r->id);
+    out->choice = r->choice;
     if (engine_submit(e, r, &err)) fail_msg("%s", err.msg);
     assert_true(run_all(e, out, 1));
     assert_true(out->contiguous);

@@ -24,6 +24,7 @@ typedef struct fake {
     bool opens_thinking;
     const int32_t *script; /* what it says, when not NULL; from position script_at on */
     int nscript, script_at;
+    int period;  /* when not 0: it likes to say again what stood so many tokens before */
     bool broken; /* forward fails */
     /* what the batches were like */
     int most_tokens, most_seqs, most_logits, copies;
@@ -41,6 +42,7 @@ void fake_done(fake *f);
 /* What came out of one request. */
 typedef struct said {
     uint64_t id;
+    int choice;
     int32_t token[4096];
     float logprob[4096];
     int index_first, n;
@@ -59,7 +61,7 @@ bool run_all(engine *e, said *s, int n);
 
 /* A request over the bytes of `prompt`. */
 engine_request request_of(uint64_t id, const char *prompt);
-/* Submits it (asserting that this works), runs to the end. */
+/* Submits it (asserting that this works), runs to the end of its one answer. */
 void say(engine *e, const engine_request *r, said *out);
 
 uint64_t mix(uint64_t x);

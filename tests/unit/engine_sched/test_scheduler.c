@@ -16,14 +16,14 @@ typedef struct bench {
     int32_t tables[64][CONTEXT / BLOCK];
 } bench;
 
-static bench *bench_new(int max_seqs, int max_waiting, int step_tokens, int blocks) {
+static bench *bench_reserving(int reserve, int max_seqs, int max_waiting, int step_tokens, int blocks) {
     bench *b = calloc(1, sizeof *b);
     engine_error err;
     assert_non_null(b);
     b->s = scheduler_new(&(scheduler_limits){.max_seqs = max_seqs,
                                              .max_waiting = max_waiting,
                                              .step_tokens = step_tokens,
-                                             .reserve_tokens = BLOCK,
+                                             .reserve_tokens = reserve,
                                              .kv_blocks = blocks,
                                              .block_tokens = BLOCK},
                          &err);
@@ -36,6 +36,10 @@ static bench *bench_new(int max_seqs, int max_waiting, int step_tokens, int bloc
         b->seqs[i].table.salt = (uint64_t)i; /* nothing is shared unless a test says so */
     }
     return b;
+}
+
+static bench *bench_new(int max_seqs, int max_waiting, int step_tokens, int blocks) {
+    return bench_reserving(BLOCK, max_seqs, max_waiting, step_tokens, blocks);
 }
 
 static void bench_free(bench *b) {
@@ -54,6 +58,22 @@ static step_plan step(bench *b) {
     step_plan p = scheduler_plan(b->s, 0);
     scheduler_commit(b->s);
     for (int i = 0; i < p.n; i++) p.seqs[i]->ntokens += p.batch[i].nlogits;
+    return p;
+}
+
+/* One step in which some of the guesses come true. */
+static step_plan guessing_step(bench *b, uint64_t *r) {
+    step_plan p = scheduler_plan(b->s, 8);
+    scheduler_commit(b->s);
+    for (int i = 0; i < p.n; i++) {
+        seq *q = p.seqs[i];
+        if (!p.batch[i].nlogits) continue;
+        int right = (int)rnd(r, (uint32_t)p.batch[i].nlogits);
+        q->ntokens += 1 + right;
+        scheduler_keep(b->s, q, right);
+        int room = CONTEXT - q->ntokens - 1;
+        q->guessed = room > 0 ? (int)rnd(r, 4) % (room + 1) : 0;
+    }
     return p;
 }
 
@@ -250,6 +270,114 @@ static void test_who_came_last_gives_way_and_is_next_in_line(void **state) {
     bench_free(b);
 }
 
+/* ---- guesses ---- */
+
+static void test_guesses_take_what_is_left_over_in_equal_parts(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 8, 20, 32);
+    seq *q = add(b, 0, 5), *other = add(b, 1, 5);
+    step(b);
+    q->guessed = 7;
+    other->guessed = 7;
+    step_plan p = scheduler_plan(b->s, 9);
+    assert_int_equal(share(&p, q), 1 + 5);
+    assert_int_equal(share(&p, other), 1 + 4);
+    assert_int_equal(p.batch[0].nlogits, 6);
+    scheduler_commit(b->s);
+    assert_int_equal(q->computed, 6); /* none of them is known yet */
+    q->ntokens += 3;
+    scheduler_keep(b->s, q, 2);
+    other->ntokens++;
+    assert_int_equal(q->computed, 8);
+    add(b, 2, 100); /* a prompt takes the whole budget */
+    p = scheduler_plan(b->s, 9);
+    assert_int_equal(share(&p, q), 1);
+    assert_int_equal(share(&p, other), 1);
+    assert_int_equal(p.tokens, 20);
+    bench_free(b);
+}
+
+static void test_guesses_never_cost_anybody_a_block(void **state) {
+    (void)state;
+    bench *b = bench_reserving(1, 4, 8, 100, 4);
+    seq *first = add(b, 0, 31), *second = add(b, 1, 20);
+    step(b);
+    first->guessed = 3; /* they would need a third block */
+    step_plan p = scheduler_plan(b->s, 8);
+    assert_int_equal(share(&p, first), 1);
+    assert_int_equal(second->state, SEQ_RUNNING);
+    assert_int_equal(scheduler_stats_now(b->s).preemptions, 0);
+    bench_free(b);
+}
+
+/* ---- forks ---- */
+
+static void test_a_block_that_forks_share_is_copied_by_the_first_to_write(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 8, 64, 16);
+    seq *q = &b->seqs[0], *fork = &b->seqs[1];
+    fill(q->tokens, CONTEXT, 1);
+    q->width = 2;
+    add(b, 0, 40);
+    step(b);
+    q->ntokens = 40; /* the fork goes on from here too */
+    scheduler_fork(b->s, q, fork);
+    q->ntokens = fork->ntokens = 41;
+    assert_int_equal(kv_pool_free_blocks(scheduler_pool(b->s)), 13);
+    int32_t shared = q->table.block[2];
+    step_plan p = step(b);
+    assert_int_equal(p.ncopies, 1);
+    assert_int_equal(p.copies[0].from, shared);
+    assert_int_equal(p.copies[0].to, q->table.block[2]);
+    assert_int_equal(fork->table.block[2], shared);
+    assert_memory_equal(q->table.block, fork->table.block, 2 * sizeof(int32_t));
+    p = step(b);
+    assert_int_equal(p.ncopies, 0);
+    scheduler_remove(b->s, q);
+    assert_int_equal(kv_pool_holders(scheduler_pool(b->s), shared), 1);
+    bench_free(b);
+}
+
+/* ---- admission looks ahead ---- */
+
+static void test_what_can_grow_keeps_room_to_grow(void **state) {
+    (void)state;
+    bench *b = bench_reserving(CONTEXT, 4, 8, 100, 12);
+    seq *q = &b->seqs[0];
+    q->limit = 96; /* 6 blocks in the end */
+    add(b, 0, 10);
+    b->seqs[1].limit = 112; /* 7: not beside the other */
+    add(b, 1, 10);
+    for (int i = 0; i < 50; i++) {
+        step(b);
+        assert_int_equal(b->seqs[1].state, SEQ_WAITING);
+    }
+    scheduler_remove(b->s, q);
+    step(b);
+    assert_int_equal(b->seqs[1].state, SEQ_RUNNING);
+    bench_free(b);
+}
+
+static void test_with_all_growth_reserved_nobody_is_ever_preempted(void **state) {
+    (void)state;
+    uint64_t r = 5;
+    bench *b = bench_reserving(CONTEXT, 6, 20, 24, 20);
+    for (int op = 0; op < 5000; op++) {
+        seq *q = &b->seqs[rnd(&r, 64)];
+        if (q->state == SEQ_IDLE && rnd(&r, 3) == 0) {
+            q->limit = 1 + (int)rnd(&r, CONTEXT);
+            q->ntokens = 1 + (int)rnd(&r, (uint32_t)q->limit);
+            scheduler_add(b->s, q);
+        }
+        guessing_step(b, &r);
+        for (int i = 0; i < 64; i++) {
+            if (b->seqs[i].ntokens >= b->seqs[i].limit) scheduler_remove(b->s, &b->seqs[i]);
+        }
+    }
+    assert_int_equal(scheduler_stats_now(b->s).preemptions, 0);
+    bench_free(b);
+}
+
 static void test_a_full_queue_refuses(void **state) {
     (void)state;
     bench *b = bench_new(1, 2, 16, 8);
@@ -277,9 +405,24 @@ static void check_blocks(const bench *b) {
     assert_int_equal(used + kv_pool_free_blocks(pool), kv_pool_blocks(pool));
 }
 
+/* Forks of what runs and holds places for them. */
+static void fork_some(bench *b, const step_plan *p, uint64_t *r) {
+    for (int i = 0; i < p->n; i++) {
+        seq *q = p->seqs[i], *child = &b->seqs[rnd(r, 64)];
+        bool caught_up = q->state == SEQ_RUNNING && q->computed == q->ntokens - p->batch[i].nlogits;
+        if (q->width == 1 || !p->batch[i].nlogits || !caught_up || child->state != SEQ_IDLE) continue;
+        q->ntokens -= p->batch[i].nlogits; /* before they go different ways */
+        child->limit = CONTEXT;
+        scheduler_fork(b->s, q, child);
+        q->ntokens++;
+        child->ntokens++;
+    }
+}
+
 static void test_ten_thousand_random_operations_leak_no_block(void **state) {
     (void)state;
     uint64_t r = 1;
+    int copies = 0;
     bench *b = bench_new(6, 20, 24, 20);
     for (int op = 0; op < 10000; op++) {
         seq *q = &b->seqs[rnd(&r, 64)];
@@ -289,15 +432,23 @@ static void test_ten_thousand_random_operations_leak_no_block(void **state) {
             if (q->state != SEQ_IDLE) break;
             q->ntokens = 1 + (int)rnd(&r, CONTEXT - 1);
             q->table.salt = 0;
+            q->guessed = 0;
+            q->width = rnd(&r, 4) ? 1 : 1 + (int)rnd(&r, 5);
             fill(q->tokens, CONTEXT, (int)rnd(&r, 4));
             scheduler_add(b->s, q);
             break;
         case 2: scheduler_remove(b->s, q); break;
-        default: {
+        case 3: {
             step_plan p = step(b);
+            fork_some(b, &p, &r);
+            break;
+        }
+        default: {
+            step_plan p = guessing_step(b, &r);
+            copies += p.ncopies;
             assert_true(p.tokens <= 24 && p.n <= 6);
-            assert_true(p.n > 0 ||
-                        scheduler_stats_now(b->s).running + scheduler_stats_now(b->s).waiting == 0);
+            scheduler_stats now = scheduler_stats_now(b->s);
+            assert_true(p.n > 0 || now.running + now.waiting == 0);
         }
         }
         for (int i = 0; i < 64; i++) {
@@ -306,6 +457,7 @@ static void test_ten_thousand_random_operations_leak_no_block(void **state) {
         check_blocks(b);
     }
     assert_true(scheduler_stats_now(b->s).preemptions > 20);
+    assert_true(copies > 20);
     for (int i = 0; i < 64; i++) scheduler_remove(b->s, &b->seqs[i]);
     assert_int_equal(kv_pool_free_blocks(scheduler_pool(b->s)), 20);
     bench_free(b);
@@ -322,6 +474,11 @@ int main(void) {
         cmocka_unit_test(test_logits_come_with_the_last_known_token_only),
         cmocka_unit_test(test_nobody_overtakes_the_head_of_the_queue),
         cmocka_unit_test(test_who_came_last_gives_way_and_is_next_in_line),
+        cmocka_unit_test(test_guesses_take_what_is_left_over_in_equal_parts),
+        cmocka_unit_test(test_guesses_never_cost_anybody_a_block),
+        cmocka_unit_test(test_a_block_that_forks_share_is_copied_by_the_first_to_write),
+        cmocka_unit_test(test_what_can_grow_keeps_room_to_grow),
+        cmocka_unit_test(test_with_all_growth_reserved_nobody_is_ever_preempted),
         cmocka_unit_test(test_a_full_queue_refuses),
         cmocka_unit_test(test_ten_thousand_random_operations_leak_no_block),
     };

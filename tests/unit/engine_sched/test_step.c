@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REQUESTS = 40 };
+enum { REQUESTS = 40, CHOICES = 3, ANSWERS = REQUESTS * CHOICES };
 
 /* A varied request; the same for the same number. */
 typedef struct varied {
@@ -33,6 +33,7 @@ static void vary(varied *v, uint64_t id) {
     v->r.sampling.max_tokens = 1 + (int)rnd(&s, 90);
     v->r.sampling.min_tokens = (int)rnd(&s, 10);
     v->r.sampling.logprobs = rnd(&s, 2) ? 2 : -1;
+    v->r.n = rnd(&s, 3) ? 0 : 1 + (int)rnd(&s, CHOICES);
 }
 
 static void assert_same(const said *a, const said *b) {
@@ -54,14 +55,17 @@ static said *said_new(int n) {
     return s;
 }
 
-/* Each request alone in an engine with room for everything. */
-static said *speak_alone(void) {
-    said *s = said_new(REQUESTS);
-    for (int i = 0; i < REQUESTS; i++) {
-        fake f = {0};
+/* Each answer alone in an engine with room for everything; s[id * CHOICES + choice]. */
+static said *speak_alone(int period) {
+    said *s = said_new(ANSWERS);
+    for (int i = 0; i < ANSWERS; i++) {
+        fake f = {.period = period};
         varied v;
+        vary(&v, (uint64_t)(i / CHOICES));
+        if (i % CHOICES && i % CHOICES >= v.r.n) continue;
+        v.r.n = 1;
+        v.r.choice = i % CHOICES;
         engine *e = fake_open(&f, &(engine_limits){.step_tokens = 512});
-        vary(&v, (uint64_t)i);
         say(e, &v.r, &s[i]);
         engine_close(e);
         fake_done(&f);
@@ -69,67 +73,252 @@ static said *speak_alone(void) {
     return s;
 }
 
-/* All requests through one engine, submitted at random moments. */
-static void speak_together(said *s, const engine_limits *limits, uint64_t seed, engine_load *load) {
-    fake f = {0};
+/* All requests through one engine, submitted at random moments, with steps of random room for events. */
+static engine_load speak_together(said *s, const engine_limits *limits, int period, uint64_t seed) {
+    fake f = {.period = period};
     engine *e = fake_open(&f, limits);
     engine_event ev[64];
     engine_error err;
     varied v;
-    int next = 0, ended = 0;
-    for (int i = 0; i < REQUESTS; i++) said_init(&s[i], (uint64_t)i);
-    while (ended < REQUESTS) {
+    int next = 0, ended = 0, answers = 0;
+    for (int i = 0; i < ANSWERS; i++) {
+        said_init(&s[i], (uint64_t)(i / CHOICES));
+        s[i].choice = i % CHOICES;
+    }
+    while (next < REQUESTS || ended < answers) {
         while (next < REQUESTS && rnd(&seed, 3)) {
             vary(&v, (uint64_t)next);
             if (engine_submit(e, &v.r, &err)) break;
+            answers += v.r.n ? v.r.n : 1;
             memset(&v, 'x', sizeof v); /* the engine has copied what it needs */
             next++;
         }
-        int n = engine_step(e, ev, 64, &err);
+        int n = engine_step(e, ev, 2 * f.limits.max_seqs + (int)rnd(&seed, 30), &err);
         assert_true(n >= 0);
         for (int i = 0; i < n; i++) {
-            said_add(&s[ev[i].id], &ev[i]);
+            said_add(&s[ev[i].id * CHOICES + (uint64_t)ev[i].choice], &ev[i]);
             ended += ev[i].kind == ENGINE_END;
         }
     }
     assert_false(engine_busy(e));
     assert_true(f.most_tokens <= f.limits.step_tokens);
-    assert_true(f.most_seqs <= f.limits.max_seqs && f.most_logits <= f.limits.max_seqs);
-    *load = engine_load_now(e);
-    assert_int_equal(load->kv_blocks_used, 0);
+    assert_true(f.most_seqs <= f.limits.max_seqs);
+    assert_true(f.most_logits <= f.limits.max_seqs + f.limits.guess_tokens);
+    engine_load load = engine_load_now(e);
+    assert_int_equal(load.kv_blocks_used, 0);
     engine_close(e);
     fake_done(&f);
+    return load;
 }
 
-static void test_an_answer_is_the_same_alone_and_in_any_company(void **state) {
-    (void)state;
-    said *alone = speak_alone(), *together = said_new(REQUESTS);
+static void check_company(int period, engine_load *sum) {
     const engine_limits limits[] = {
         {.max_seqs = 8, .step_tokens = 64},
         {.max_seqs = 3, .step_tokens = 3},                  /* prompts in crumbs */
         {.max_seqs = 8, .step_tokens = 8, .kv_blocks = 16}, /* one long sequence fills it: much preemption */
-        {.max_seqs = 8, .step_tokens = 300, .kv_blocks = 17},
-        {.max_seqs = 1, .step_tokens = 7},
+        {.max_seqs = 8, .step_tokens = 300, .kv_blocks = 17, .guess_tokens = 24},
+        {.max_seqs = 8, .step_tokens = 32, .kv_blocks = 60, .reserve_tokens = 256, .guess_tokens = 8},
+        {.max_seqs = 3, .step_tokens = 12, .guess_tokens = 9},
     };
-    uint64_t preemptions = 0;
+    said *alone = speak_alone(period), *together = said_new(ANSWERS);
     for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
         for (uint64_t seed = 0; seed < 4; seed++) {
-            engine_load load;
-            speak_together(together, &limits[k], seed * 77, &load);
-            preemptions += load.preemptions;
-            for (int i = 0; i < REQUESTS; i++) assert_same(&alone[i], &together[i]);
+            engine_load load = speak_together(together, &limits[k], period, seed * 77);
+            sum->preemptions += load.preemptions;
+            sum->cached_tokens += load.cached_tokens;
+            sum->guessed_tokens += load.guessed_tokens;
+            sum->right_guesses += load.right_guesses;
+            for (int i = 0; i < ANSWERS; i++) assert_same(&alone[i], &together[i]);
         }
     }
-    assert_true(preemptions > 10);
     free(alone);
     free(together);
 }
 
-static void test_random_submits_and_cancels_leak_no_block_and_lose_no_end(void **state) {
+static void test_an_answer_is_the_same_alone_and_in_any_company(void **state) {
+    (void)state;
+    engine_load sum = {0};
+    check_company(0, &sum);
+    check_company(9, &sum); /* says again what it said: guesses come true */
+    assert_true(sum.preemptions > 10);
+    assert_true(sum.cached_tokens > 1000);
+    assert_true(sum.right_guesses > 1000);
+    assert_true(sum.guessed_tokens > sum.right_guesses + 1000);
+}
+
+static engine_request repeating(uint64_t id) {
+    engine_request q = request_of(id, "abcdefghi abcdefghi abcdefghi");
+    q.sampling.temperature = 0;
+    q.sampling.ignore_eos = true;
+    q.sampling.max_tokens = 120;
+    return q;
+}
+
+static void test_guesses_that_come_true_save_steps(void **state) {
+    (void)state;
+    fake f = {.period = 10}, g = {.period = 10};
+    engine *plain = fake_open(&f, NULL), *guessing = fake_open(&g, &(engine_limits){.guess_tokens = 16});
+    engine_request q = repeating(1);
+    said a, b;
+    say(plain, &q, &a);
+    say(guessing, &q, &b);
+    assert_same(&a, &b);
+    engine_load load = engine_load_now(guessing);
+    assert_true(load.steps * 3 < engine_load_now(plain).steps);
+    assert_true(load.right_guesses > 80 && load.right_guesses <= load.guessed_tokens);
+    engine_close(plain);
+    engine_close(guessing);
+    fake_done(&f);
+    fake_done(&g);
+}
+
+static void test_guesses_that_never_come_true_are_given_up(void **state) {
     (void)state;
     fake f = {0};
-    engine *e =
-        fake_open(&f, &(engine_limits){.max_seqs = 5, .max_waiting = 10, .kv_blocks = 24, .step_tokens = 20});
+    engine *e = fake_open(&f, &(engine_limits){.max_context = 4096, .kv_blocks = 256, .guess_tokens = 16});
+    engine_request q = request_of(1, "x");
+    said *s = said_new(1);
+    q.sampling.ignore_eos = true;
+    q.sampling.temperature = 2;
+    q.sampling.max_tokens = 3000;
+    say(e, &q,
+        s); /* random bytes: every pair of them occurs again by chance, and nothing follows from that */
+    engine_load load = engine_load_now(e);
+    assert_true(load.guessed_tokens > 0);
+    assert_true(load.guessed_tokens < 300);
+    free(s);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_a_caller_with_little_room_for_events_gets_no_guesses(void **state) {
+    (void)state;
+    fake f = {.period = 10};
+    engine *e = fake_open(&f, &(engine_limits){.max_seqs = 2, .guess_tokens = 16});
+    engine_event ev[4];
+    engine_error err;
+    engine_request q = repeating(1);
+    assert_int_equal(engine_describe(e)->max_events, 20);
+    assert_int_equal(engine_submit(e, &q, &err), 0);
+    while (engine_busy(e)) assert_in_range(engine_step(e, ev, 4, &err), 0, 4);
+    assert_int_equal(engine_load_now(e).guessed_tokens, 0);
+    engine_close(e);
+    fake_done(&f);
+}
+
+/* ---- several answers to one prompt ---- */
+
+static void say_all(engine *e, const engine_request *q, said *s) {
+    engine_error err;
+    for (int i = 0; i < q->n; i++) {
+        said_init(&s[i], q->id);
+        s[i].choice = i;
+    }
+    if (engine_submit(e, q, &err)) fail_msg("%s", err.msg);
+    assert_true(run_all(e, s, q->n));
+}
+
+static void test_choices_share_the_prompt_and_differ_after_it(void **state) {
+    (void)state;
+    fake f = {0}, g = {0};
+    engine *e = fake_open(&f, NULL), *alone = fake_open(&g, NULL);
+    said s[4], one;
+    engine_request q = request_of(1, "a prompt that fills two blocks, and some more");
+    q.sampling.ignore_eos = true;
+    q.sampling.max_tokens = 30;
+    q.n = 4;
+    say_all(e, &q, s);
+    assert_int_equal(f.tokens, 45 + 4 * 29);
+    assert_int_equal(f.copies, 3); /* of the third block; the last one to write into it keeps it */
+    for (int i = 0; i < 4; i++) {
+        q.n = 0;
+        q.choice = i;
+        say(alone, &q, &one);
+        assert_same(&one, &s[i]);
+        assert_int_equal(s[i].prompt_tokens, 45);
+        if (i) assert_memory_not_equal(s[i].token, s[0].token, sizeof(int32_t) * 30);
+    }
+    engine_request whole_blocks = request_of(2, "a prompt that fills exactly 32 b");
+    whole_blocks.n = 4;
+    whole_blocks.sampling.max_tokens = 3;
+    f.copies = 0;
+    say_all(e, &whole_blocks, s);
+    assert_int_equal(f.copies, 0);
+    engine_close(e);
+    engine_close(alone);
+    fake_done(&f);
+    fake_done(&g);
+}
+
+static void test_more_choices_than_places_are_refused_and_a_group_waits_for_its_places(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, NULL);
+    engine_event ev[64];
+    engine_error err;
+    engine_request one = request_of(1, "hello"), q = request_of(2, "hello");
+    q.n = 5;
+    assert_int_equal(engine_submit(e, &q, &err), -1);
+    assert_int_equal(err.code, ENGINE_EINVAL);
+    one.sampling.ignore_eos = true;
+    one.sampling.max_tokens = 10;
+    q.n = 4;
+    q.sampling.ignore_eos = true;
+    assert_int_equal(engine_submit(e, &one, &err), 0);
+    assert_int_equal(engine_submit(e, &q, &err), 0);
+    engine_step(e, ev, 64, &err);
+    assert_int_equal(engine_load_now(e).running, 1);
+    while (engine_load_now(e).running < 2) assert_true(engine_step(e, ev, 64, &err) > 0);
+    assert_int_equal(engine_load_now(e).running, 4);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_a_group_larger_than_the_cache_ends_all_the_same(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, &(engine_limits){.kv_blocks = 16, .reserve_tokens = 256});
+    engine_request q = request_of(1, "hello");
+    said s[4];
+    q.sampling.ignore_eos = true;
+    q.n = 4; /* each of them fills the whole cache in the end */
+    say_all(e, &q, s);
+    for (int i = 0; i < 4; i++) assert_int_equal(s[i].completion_tokens, 251);
+    assert_true(engine_load_now(e).preemptions > 0);
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_cancel_ends_every_choice(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, NULL);
+    engine_event ev[64];
+    engine_error err;
+    for (int steps = 0; steps < 4; steps++) { /* waiting, in its prompt, and after it */
+        engine_request q = request_of(1, "a prompt of fifty characters, which takes two step");
+        int ends = 0;
+        q.n = 3;
+        q.sampling.ignore_eos = true;
+        assert_int_equal(engine_submit(e, &q, &err), 0);
+        for (int i = 0; i < steps; i++) engine_step(e, ev, 64, &err);
+        assert_true(engine_cancel(e, 1));
+        assert_int_equal(engine_load_now(e).kv_blocks_used, 0);
+        int n = engine_step(e, ev, 64, &err);
+        for (int i = 0; i < n; i++) ends += ev[i].kind == ENGINE_END;
+        assert_int_equal(ends, 3);
+        assert_false(engine_busy(e));
+    }
+    engine_close(e);
+    fake_done(&f);
+}
+
+static void test_random_submits_and_cancels_leak_no_block_and_lose_no_end(void **state) {
+    (void)state;
+    fake f = {.period = 9};
+    engine *e = fake_open(
+        &f, &(engine_limits){
+                .max_seqs = 5, .max_waiting = 10, .kv_blocks = 24, .step_tokens = 20, .guess_tokens = 9});
     engine_event ev[64];
     engine_error err;
     varied v;
@@ -138,7 +327,7 @@ static void test_random_submits_and_cancels_leak_no_block_and_lose_no_end(void *
         int kind = op < 10000 ? (int)rnd(&r, 10) : 9;
         if (kind < 3) {
             vary(&v, ++id);
-            submitted += engine_submit(e, &v.r, &err) == 0;
+            if (engine_submit(e, &v.r, &err) == 0) submitted += v.r.n ? (uint64_t)v.r.n : 1;
         } else if (kind == 3 && id) {
             engine_cancel(e, id - rnd(&r, 10));
         } else {
@@ -585,6 +774,13 @@ static void test_steps_allocate_nothing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_answer_is_the_same_alone_and_in_any_company),
+        cmocka_unit_test(test_guesses_that_come_true_save_steps),
+        cmocka_unit_test(test_guesses_that_never_come_true_are_given_up),
+        cmocka_unit_test(test_a_caller_with_little_room_for_events_gets_no_guesses),
+        cmocka_unit_test(test_choices_share_the_prompt_and_differ_after_it),
+        cmocka_unit_test(test_more_choices_than_places_are_refused_and_a_group_waits_for_its_places),
+        cmocka_unit_test(test_a_group_larger_than_the_cache_ends_all_the_same),
+        cmocka_unit_test(test_cancel_ends_every_choice),
         cmocka_unit_test(test_random_submits_and_cancels_leak_no_block_and_lose_no_end),
         cmocka_unit_test(test_a_second_turn_takes_its_history_from_the_cache),
         cmocka_unit_test(test_first_come_first_served),
