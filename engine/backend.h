@@ -26,6 +26,7 @@ typedef struct backend_options {
     int max_tokens;   /* most tokens in a batch */
     int max_logits;   /* most rows of logits in a batch */
     int max_seqs, max_blocks_per_seq;
+    struct comm *comm; /* NULL: alone. Else the model is the shard of one rank, and this is its end of the group */
 } backend_options;
 
 /* One sequence's share of a batch: ntokens tokens at positions pos, pos+1, … */

@@ -1,11 +1,11 @@
 /* The CPU backend: takes all of its memory, and sets the threads to run each batch.
  *
  * Matrices are read where they lie in the checkpoint's mapping, or quantised from there; norms and biases, which are small,
- * are widened to f32. One
- * caller at a time; its thread is thread 0 of the pass.
+ * are widened to f32. One caller at a time; its thread is thread 0 of the pass.
  */
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/rope.h"
+#include "engine/model/shard.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ static bool is_int8(const cpu_backend *b) {
     return b->weights == MATRIX_W8A8 || b->weights == MATRIX_W8A16;
 }
 
-/* A view of the stored weights, or the place where the quantised ones will be. */
+/* A view of the stored weights, or the place where the quantised ones will be, or the columns of a shard. */
 static matrix place_matrix(cpu_backend *b, const tensor *t, const tensor *bias) {
     static const matrix_format stored[] = {
         [DTYPE_F32] = MATRIX_F32, [DTYPE_F16] = MATRIX_F16, [DTYPE_BF16] = MATRIX_BF16};
@@ -30,7 +30,13 @@ static matrix place_matrix(cpu_backend *b, const tensor *t, const tensor *bias) 
                 .cols = (int)t->cols,
                 .data = t->data,
                 .bias = bias ? widened(b, bias) : NULL};
-    if (is_int8(b)) m.data = arena_get(&b->weight_arena, (size_t)int8_tiles(m.rows), int8_tile_bytes(m.cols));
+    if (is_int8(b)) {
+        m.data = arena_get(&b->weight_arena, (size_t)int8_tiles(m.rows), int8_tile_bytes(m.cols));
+    } else if (t->skip) {
+        const size_t row = (size_t)m.cols * dtype_bytes(t->type);
+        m.data = arena_get(&b->weight_arena, (size_t)m.rows, row);
+        b->copied += (size_t)m.rows * row;
+    }
     return m;
 }
 
@@ -50,6 +56,7 @@ static void place_layer(cpu_backend *b, cpu_layer *out, const model_layer *l) {
 
 static void place_weights(cpu_backend *b) {
     const model *m = b->model;
+    b->copied = 0;
     for (int i = 0; i < m->config.layers; i++) place_layer(b, &b->layer[i], &m->layer[i]);
     b->final_norm = widened(b, &m->final_norm);
     b->head = place_matrix(b, &m->head, NULL);
@@ -89,6 +96,10 @@ static void place_workspace(cpu_backend *b) {
     b->scores_stride = (size_t)b->base.opt.max_blocks_per_seq * (size_t)b->base.opt.block_tokens;
     b->scores = arena_get(w, (size_t)b->base.opt.threads * ATTEND_ROWS, b->scores_stride * f);
     b->logits = arena_get(w, logits, (size_t)c->vocab * f);
+    b->failure = arena_get(w, 1, sizeof *b->failure);
+    const int ranks = b->base.opt.comm ? b->base.opt.comm->size : 0;
+    b->rank_vocab = ranks ? shard_vocab(c->vocab, ranks) : c->vocab;
+    b->gathered = arena_get(w, (size_t)ranks * logits, (size_t)b->rank_vocab * f);
 }
 
 /* bf16 checkpoints keep a bf16 cache, as the reference does; the others an f32 one. */
@@ -145,29 +156,30 @@ static int choose_weights(cpu_backend *b, engine_error *err) {
     return engine_fail(err, ENGINE_EINVAL, "unknown weights \"%s\": use stored, int8 or int8-a16", name);
 }
 
-/* ---- quantisation at open: the tiles of each matrix are dealt to the threads ---- */
+/* ---- quantisation and copies at open: the tiles and rows of each matrix are dealt to the threads ---- */
 
-static void quantise_matrix(const cpu_backend *b, int thread, const tensor *t, const matrix *m) {
-    for (int tile = thread; tile < int8_tiles(m->rows); tile += pool_threads(b->pool)) {
-        int8_quantise_tile(t, tile, (unsigned char *)m->data);
-    }
+static void load_matrix(const cpu_backend *b, int thread, const tensor *t, const matrix *m) {
+    if (m->data == t->data) return;
+    const int parts = is_int8(b) ? int8_tiles(m->rows) : m->rows;
+    void (*load)(const tensor *, int, unsigned char *) = is_int8(b) ? int8_quantise_tile : matrix_copy_row;
+    for (int i = thread; i < parts; i += pool_threads(b->pool)) load(t, i, (unsigned char *)m->data);
 }
 
-static void quantise_thread(void *arg, int thread) {
+static void load_thread(void *arg, int thread) {
     const cpu_backend *b = arg;
     const model *m = b->model;
     for (int i = 0; i < m->config.layers; i++) {
         const model_layer *from = &m->layer[i];
         const cpu_layer *to = &b->layer[i];
-        quantise_matrix(b, thread, &from->q, &to->q);
-        quantise_matrix(b, thread, &from->k, &to->k);
-        quantise_matrix(b, thread, &from->v, &to->v);
-        quantise_matrix(b, thread, &from->o, &to->o);
-        quantise_matrix(b, thread, &from->gate, &to->gate);
-        quantise_matrix(b, thread, &from->up, &to->up);
-        quantise_matrix(b, thread, &from->down, &to->down);
+        load_matrix(b, thread, &from->q, &to->q);
+        load_matrix(b, thread, &from->k, &to->k);
+        load_matrix(b, thread, &from->v, &to->v);
+        load_matrix(b, thread, &from->o, &to->o);
+        load_matrix(b, thread, &from->gate, &to->gate);
+        load_matrix(b, thread, &from->up, &to->up);
+        load_matrix(b, thread, &from->down, &to->down);
     }
-    quantise_matrix(b, thread, &m->head, &b->head);
+    load_matrix(b, thread, &m->head, &b->head);
 }
 
 static int open_backend(cpu_backend *b, engine_error *err) {
@@ -183,7 +195,7 @@ static int open_backend(cpu_backend *b, engine_error *err) {
     }
     b->pool = pool_new(b->base.opt.threads, err);
     if (!b->pool) return -1;
-    if (is_int8(b)) pool_run(b->pool, quantise_thread, b);
+    pool_run(b->pool, load_thread, b);
     return 0;
 }
 
@@ -211,12 +223,12 @@ static void set_batch(cpu_backend *b, const batch_seq *seqs, int nseqs) {
 }
 
 static int cpu_forward(backend *base, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
-    (void)err;
     cpu_backend *b = (cpu_backend *)base;
     set_batch(b, seqs, nseqs);
     *logits = b->logits;
     if (b->ntokens) pool_run(b->pool, forward_thread, b);
-    return 0;
+    if (b->failure->code && err) *err = *b->failure;
+    return b->failure->code ? -1 : 0;
 }
 
 static void cpu_copy_block(backend *base, int32_t from, int32_t to) {
@@ -230,7 +242,7 @@ static void cpu_copy_block(backend *base, int32_t from, int32_t to) {
 
 static backend_memory cpu_memory(const backend *base) {
     const cpu_backend *b = (const cpu_backend *)base;
-    return (backend_memory){.weights = (is_int8(b) ? 0 : b->model->bytes) + b->weight_arena.size,
+    return (backend_memory){.weights = (is_int8(b) ? 0 : b->model->bytes - b->copied) + b->weight_arena.size,
                             .kv = b->cache.size,
                             .workspace = b->workspace.size};
 }

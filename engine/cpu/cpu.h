@@ -3,6 +3,7 @@
 #define ENGINE_CPU_CPU_H
 
 #include "engine/backend_impl.h"
+#include "engine/comm/comm.h"
 #include "engine/cpu/arena.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/pool.h"
@@ -50,9 +51,13 @@ typedef struct cpu_backend {
     unsigned char *packed; /* [T]: the input of the next matmul as its format wants it */
     float *scores;         /* [threads][ATTEND_ROWS][scores_stride] */
     size_t scores_stride;
-    float *logits; /* [max_logits, vocab] */
+    float *logits;   /* [max_logits, vocab] */
+    float *gathered; /* [ranks][nlogits, rank_vocab]: each rank's logits, before they are put side by side */
+    int rank_vocab;  /* shard_vocab(), or the vocabulary when alone */
+    engine_error *failure; /* of the group of ranks, which ends the pass; for good */
 
     arena weight_arena, workspace, cache;
+    size_t copied; /* bytes of the model's that lie in the arena as they are stored */
 } cpu_backend;
 
 /* The pass over the batch described above, run by every thread of the pool. */

@@ -4,12 +4,14 @@
  * others wrote. Matmuls are split by rows of weights, so each weight is read by one thread; norms, rope and the cache by
  * tokens; attention by tiles of query rows. No share changes the arithmetic of a token: see kernels.h.
  *
- * Nothing is allocated and nothing can fail here: the batch was checked by backend_forward.
+ * One rank of several computes its heads and columns, and meets the others where comm.h says. Nothing is allocated, and
+ * nothing can fail here but such a meeting: the batch was checked by backend_forward.
  */
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/rope.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct range {
     int begin, end;
@@ -43,12 +45,26 @@ static void pack_shared(const cpu_backend *b, int thread, const matrix *w, const
     pool_barrier(b->pool);
 }
 
-/* y [n, w->rows] = x [n, w->cols] . w^T: this thread's rows. A share is whole cache lines of y. */
-static void matmul(const cpu_backend *b, int thread, const matrix *w, const float *x, int n, float *y) {
+/* y [n, w->rows of y_stride] = x [n, w->cols] . w^T: this thread's rows. A share is whole cache lines of y. */
+static void matmul_into(const cpu_backend *b, int thread, const matrix *w, const float *x, int n, float *y,
+                        int y_stride) {
     range rows = share(b, thread, w->rows, KERNEL_LANES);
     if (rows.begin == rows.end) return;
     const activations in = {.x = x, .packed = b->packed, .packed_stride = int8_packed_bytes(w->cols)};
-    b->k->matmul[w->format](w, rows.begin, rows.end, &in, n, y, (size_t)w->rows);
+    b->k->matmul[w->format](w, rows.begin, rows.end, &in, n, y, (size_t)y_stride);
+}
+
+static void matmul(const cpu_backend *b, int thread, const matrix *w, const float *x, int n, float *y) {
+    matmul_into(b, thread, w, x, n, y, w->rows);
+}
+
+/* y, of which every rank has a part, becomes the sum of all ranks', between barriers. */
+static void sum_of_ranks(const cpu_backend *b, int thread, float *y) {
+    comm *c = b->base.opt.comm;
+    if (!c) return;
+    const size_t n = (size_t)b->ntokens * (size_t)b->model->config.hidden;
+    if (thread == 0 && !b->failure->code) comm_all_reduce(c, y, n, b->failure);
+    pool_barrier(b->pool);
 }
 
 /* x = embedding of each token; and the angles of its position */
@@ -186,6 +202,7 @@ static void layer_forward(const cpu_backend *b, int thread, int i) {
     pack_shared(b, thread, &l->o, b->att);
     matmul(b, thread, &l->o, b->att, n, b->y);
     pool_barrier(b->pool);
+    sum_of_ranks(b, thread, b->y);
 
     norm(b, thread, b->y, l->mlp_norm, &l->gate);
     pool_barrier(b->pool);
@@ -196,14 +213,42 @@ static void layer_forward(const cpu_backend *b, int thread, int i) {
     pack_shared(b, thread, &l->down, b->gate);
     matmul(b, thread, &l->down, b->gate, n, b->y);
     pool_barrier(b->pool);
+    sum_of_ranks(b, thread, b->y);
+}
+
+/* A rank has the logits of its part of the vocabulary; they are gathered rank by rank, and then put side by side. */
+static void head_of_ranks(const cpu_backend *b, int thread) {
+    comm *c = b->base.opt.comm;
+    const int vocab = b->model->config.vocab, part = b->rank_vocab;
+    const size_t n = (size_t)b->nlogits * (size_t)part;
+    matmul_into(b, thread, &b->head, b->h, b->nlogits, b->gathered + (size_t)c->rank * n, part);
+    pool_barrier(b->pool);
+    if (thread == 0) comm_all_gather(c, b->gathered, n, b->failure);
+    pool_barrier(b->pool);
+    range r = share(b, thread, b->nlogits, 1);
+    for (int i = r.begin; i < r.end; i++) {
+        for (int first = 0, rank = 0; first < vocab; first += part, rank++) {
+            const size_t from = (size_t)rank * n + (size_t)i * (size_t)part;
+            const int count = vocab - first < part ? vocab - first : part;
+            memcpy(b->logits + (size_t)i * (size_t)vocab + first, b->gathered + from,
+                   (size_t)count * sizeof(float));
+        }
+    }
 }
 
 void forward_thread(void *backend_arg, int thread) {
     const cpu_backend *b = backend_arg;
     embed(b, thread);
-    for (int i = 0; i < b->model->config.layers; i++) layer_forward(b, thread, i);
-    if (!b->nlogits) return;
+    for (int i = 0; i < b->model->config.layers; i++) {
+        /* all threads see it here: it was set before a barrier, and the next time is some barriers away */
+        if (b->failure->code) return;
+        layer_forward(b, thread, i);
+    }
+    if (!b->nlogits || b->failure->code) return;
     final_norm(b, thread);
     pool_barrier(b->pool);
-    matmul(b, thread, &b->head, b->h, b->nlogits, b->logits);
+    if (b->base.opt.comm)
+        head_of_ranks(b, thread);
+    else
+        matmul(b, thread, &b->head, b->h, b->nlogits, b->logits);
 }

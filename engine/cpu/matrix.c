@@ -1,4 +1,4 @@
-/* Quantisation of weights to 8 bits: per row and group of columns, symmetric, to nearest. The same on every CPU. Stateless.
+/* Weights into the layouts of matrix.h. Quantisation to 8 bits is per row and group of columns, symmetric, to nearest. The same on every CPU. Stateless.
  */
 #include "engine/cpu/matrix.h"
 
@@ -40,6 +40,12 @@ static float quantise_group(const tensor *t, size_t at, int n, unsigned char *ou
     return largest / 127.0f;
 }
 
+void matrix_copy_row(const tensor *t, int row, unsigned char *out) {
+    const size_t element = dtype_bytes(t->type), bytes = (size_t)t->cols * element;
+    const unsigned char *from = t->data;
+    memcpy(out + (size_t)row * bytes, from + (size_t)row * (size_t)(t->cols + t->skip) * element, bytes);
+}
+
 void int8_quantise_tile(const tensor *t, int tile, unsigned char *out) {
     const int cols = (int)t->cols;
     out += (size_t)tile * int8_tile_bytes(cols);
@@ -50,7 +56,8 @@ void int8_quantise_tile(const tensor *t, int tile, unsigned char *out) {
         for (int r = 0; r < INT8_ROWS; r++) {
             const int64_t row = (int64_t)tile * INT8_ROWS + r;
             float scale = 0;
-            if (row < t->rows) scale = quantise_group(t, (size_t)(row * cols + k), n, out + r * 4);
+            if (row < t->rows)
+                scale = quantise_group(t, (size_t)(row * (t->cols + t->skip) + k), n, out + r * 4);
             memcpy(out + bytes + (size_t)r * sizeof scale, &scale, sizeof scale);
         }
         out += bytes + INT8_ROWS * sizeof(float);

@@ -41,6 +41,8 @@ static inline size_t int8_packed_bytes(int cols) {
            64;
 }
 
+/* Copies one row of a stored matrix into its place in out, where rows lie together. */
+void matrix_copy_row(const tensor *t, int row, unsigned char *out);
 /* Quantises one tile of a stored matrix into its place in out, the whole new matrix. Tiles may be done at the same time. */
 void int8_quantise_tile(const tensor *t, int tile, unsigned char *out);
 

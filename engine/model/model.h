@@ -21,6 +21,7 @@ typedef struct tensor {
     const void *data; /* borrowed from the model */
     dtype type;
     int64_t rows, cols; /* a vector has rows = 1 */
+    int64_t skip;       /* elements between two rows: 0 but in a slice of columns (shard.h) */
 } tensor;
 
 typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_kind;
