@@ -152,3 +152,16 @@ mr_conf *mr_main_init(int argc, char **argv, const mr_main_options *o, int *stat
     *status = 2;
     return NULL;
 }
+
+int mr_main_serve(int argc, char **argv, const mr_main_options *o, int (*serve)(mr_loop *l, mr_error *err)) {
+    mr_error err;
+    int status;
+    mr_conf *conf = mr_main_init(argc, argv, o, &status);
+    if (!conf) return status;
+    mr_loop *l = mr_loop_new(&err);
+    int rc = l ? serve(l, &err) : -1;
+    if (rc < 0) mr_log(MR_ERROR, "cannot start", MR_S("reason", err.msg));
+    mr_loop_free(l);
+    mr_conf_free(conf);
+    return rc == 0 ? 0 : 1;
+}

@@ -1,4 +1,4 @@
-/* What the main() of every process begins with: command line -> configuration -> log.
+/* What every process begins with: command line -> configuration -> log.
  *
  *     int main(int argc, char **argv) {
  *         int status;
@@ -15,6 +15,7 @@
 
 #include "base/conf.h"
 #include "base/error.h"
+#include "base/loop.h"
 
 typedef struct mr_main_options {
     const char *name;            /* "millrace-gateway" */
@@ -27,6 +28,10 @@ typedef struct mr_main_options {
 /* The loaded configuration, with the log initialised; the caller frees it. NULL when the process is to end now,
  * with *status for its exit: 0 after --help and the like, 2 after a wrong flag or setting (said on stderr). */
 mr_conf *mr_main_init(int argc, char **argv, const mr_main_options *o, int *status);
+
+/* The whole main() of a process that serves until it is told to stop: mr_main_init, a loop, serve(), and the exit status.
+ * serve() sets up, runs the loop, cleans up, and returns what mr_loop_run() returned, or -1 and err. */
+int mr_main_serve(int argc, char **argv, const mr_main_options *o, int (*serve)(mr_loop *l, mr_error *err));
 
 const char *mr_version(void);
 

@@ -21,6 +21,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+static mr_kafka_conf kafka;
+static mr_router_conf router; /* its pools have topics of their own */
+static mr_log_conf logging;
+
+static const mr_conf_group groups[] = {
+    {"kafka", mr_kafka_keys, &kafka},
+    {"router", mr_router_keys, &router},
+    {"log", mr_log_keys, &logging},
+    {0},
+};
+
 /* Set before the cluster starts (by the main thread), used by its first bind. */
 static struct {
     in_port_t port;
@@ -51,9 +62,10 @@ static int parse_port(const char *brokers, in_port_t *port, mr_error *err) {
     char *end = NULL;
     long p = strncmp(brokers, host, sizeof(host) - 1) == 0 ? strtol(brokers + sizeof(host) - 1, &end, 10) : 0;
     if (p < 1 || p > 65535 || *end != '\0') {
-        return mr_fail(err, MR_EINVAL,
-                       "kafka.brokers is \"%s\"; the embedded broker listens on this machine only: 127.0.0.1:PORT",
-                       brokers);
+        return mr_fail(
+            err, MR_EINVAL,
+            "kafka.brokers is \"%s\"; the embedded broker listens on this machine only: 127.0.0.1:PORT",
+            brokers);
     }
     *port = (in_port_t)p;
     return 0;
@@ -62,6 +74,8 @@ static int parse_port(const char *brokers, in_port_t *port, mr_error *err) {
 static rd_kafka_t *open_client(mr_error *err) {
     char why[300];
     rd_kafka_conf_t *c = rd_kafka_conf_new();
+    /* it never connects, and would say that it has nobody to connect to */
+    rd_kafka_conf_set(c, "log_level", "4", NULL, 0);
     rd_kafka_t *rk = rd_kafka_new(RD_KAFKA_PRODUCER, c, why, sizeof(why));
     if (rk) return rk;
     rd_kafka_conf_destroy(c);
@@ -84,51 +98,42 @@ static void on_drain(void *arg) {
     mr_loop_stop(arg);
 }
 
-static int serve(const mr_kafka_conf *kafka, const mr_topic_list *list, mr_error *err) {
+static int serve(mr_loop *loop, mr_error *err) {
     rd_kafka_mock_cluster_t *mc = NULL;
-    mr_loop *loop = NULL;
+    rd_kafka_t *rk = NULL;
+    mr_topic_list list;
     int rc = -1;
-    rd_kafka_t *rk = open_client(err);
-    if (!rk || parse_port(kafka->brokers, &placed.port, err) != 0) goto out;
-    loop = mr_loop_new(err);
-    if (!loop) goto out;
+    if (mr_topic_list_fill(&list, &kafka, router.pools, MR_PARTITIONS, err) != 0 ||
+        parse_port(kafka.brokers, &placed.port, err) != 0) {
+        goto out;
+    }
+    rk = open_client(err);
+    if (!rk) goto out;
     mc = rd_kafka_mock_cluster_new(rk, 1);
     if (!mc) {
         mr_fail(err, MR_EIO, "cannot listen at %s: %s; choose another port with --brokers 127.0.0.1:PORT",
-                kafka->brokers, strerror(placed.error ? placed.error : EIO));
+                kafka.brokers, strerror(placed.error ? placed.error : EIO));
         goto out;
     }
-    if (create_topics(mc, list, err) != 0) goto out;
-    mr_log(MR_WARN, "embedded broker: in memory, for trying out; 5 MiB a partition, then the oldest records go",
-           MR_S("brokers", rd_kafka_mock_cluster_bootstraps(mc)), MR_I("topics", list->n));
+    if (create_topics(mc, &list, err) != 0) goto out;
+    mr_log(MR_WARN,
+           "embedded broker: in memory, for trying out; 5 MiB a partition, then the oldest records go",
+           MR_S("brokers", rd_kafka_mock_cluster_bootstraps(mc)), MR_I("topics", list.n));
     mr_loop_on_drain(loop, 1000, on_drain, loop);
     rc = mr_loop_run(loop);
 out:
     if (mc) rd_kafka_mock_cluster_destroy(mc);
     if (rk) rd_kafka_destroy(rk);
-    mr_loop_free(loop);
     return rc;
 }
 
 int main(int argc, char **argv) {
-    mr_kafka_conf kafka;
-    mr_router_conf router;
-    mr_log_conf log;
-    mr_conf_group groups[] = {
-        {"kafka", mr_kafka_keys, &kafka}, {"router", mr_router_keys, &router}, {"log", mr_log_keys, &log}, {0}};
-    mr_main_options options = {.name = "millrace-broker",
-                               .part = "kafka",
-                               .about = "An embedded broker that speaks Kafka's protocol, in memory, for trying out.",
-                               .groups = groups,
-                               .log = &log};
-    mr_topic_list list;
-    mr_error err;
-    int status;
-    mr_conf *conf = mr_main_init(argc, argv, &options, &status);
-    if (!conf) return status;
-    int rc = mr_topic_list_fill(&list, &kafka, router.pools, MR_PARTITIONS, &err);
-    if (rc == 0) rc = serve(&kafka, &list, &err);
-    if (rc < 0) mr_log(MR_ERROR, "broker cannot start", MR_S("reason", err.msg));
-    mr_conf_free(conf);
-    return rc == 0 ? 0 : 1;
+    const mr_main_options options = {
+        .name = "millrace-broker",
+        .part = "kafka",
+        .about = "An embedded broker that speaks Kafka's protocol, in memory, for trying out.",
+        .groups = groups,
+        .log = &logging,
+    };
+    return mr_main_serve(argc, argv, &options, serve);
 }
