@@ -5,7 +5,6 @@
 #include "tests/unit/engine_sched/cmocka_all.h"
 
 #include <jansson.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,29 +144,12 @@ static void test_the_description_fits_the_checkpoint(void **state) {
     engine_close(e);
 }
 
-static void test_a_step_of_the_whole_engine_allocates_nothing(void **state) {
-    (void)state;
-    engine *e = open_tiny("llama_gqa_f32", (engine_options){.max_seqs = 2, .threads = 2});
-    engine_request q = request_of(1, "Hello");
-    said s;
-    q.sampling.max_tokens = 100;
-    q.sampling.ignore_eos = true;
-    said_init(&s, 1);
-    engine_error err;
-    assert_int_equal(engine_submit(e, &q, &err), 0);
-    size_t before = mallinfo2().uordblks;
-    assert_true(run_all(e, &s, 1));
-    assert_int_equal(mallinfo2().uordblks, before);
-    engine_close(e);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_greedy_answers_are_those_of_the_reference),
         cmocka_unit_test(test_a_chat_is_the_same_whatever_the_engine_runs_with),
         cmocka_unit_test(test_wrong_options_are_refused_with_the_reason),
         cmocka_unit_test(test_the_description_fits_the_checkpoint),
-        cmocka_unit_test(test_a_step_of_the_whole_engine_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

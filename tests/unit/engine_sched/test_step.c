@@ -4,7 +4,6 @@
 #include "engine/sched/scheduler.h"
 #include "tests/unit/engine_sched/cmocka_all.h"
 
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -752,25 +751,6 @@ static void test_wrong_requests_are_refused_with_the_reason(void **state) {
     fake_done(&f);
 }
 
-static void test_steps_allocate_nothing(void **state) {
-    (void)state;
-    fake f = {0};
-    engine *e = fake_open(&f, &(engine_limits){.kv_blocks = 20, .max_seqs = 8});
-    engine_event ev[64];
-    engine_error err;
-    varied v;
-    size_t before = mallinfo2().uordblks;
-    for (uint64_t id = 1; id < 500; id++) {
-        vary(&v, id);
-        engine_submit(e, &v.r, &err);
-        if (id % 3 == 0) engine_cancel(e, id);
-        engine_step(e, ev, 64, &err);
-    }
-    assert_int_equal(mallinfo2().uordblks, before);
-    engine_close(e);
-    fake_done(&f);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_answer_is_the_same_alone_and_in_any_company),
@@ -796,7 +776,6 @@ int main(void) {
         cmocka_unit_test(test_one_sick_sequence_does_not_harm_the_others),
         cmocka_unit_test(test_a_broken_backend_is_reported),
         cmocka_unit_test(test_wrong_requests_are_refused_with_the_reason),
-        cmocka_unit_test(test_steps_allocate_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
