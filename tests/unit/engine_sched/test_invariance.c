@@ -197,7 +197,7 @@ static void compare(const world *w) {
     }
 }
 
-static void check_model(const char *name, const char *weights, uint64_t seed) {
+static void check_model(const char *name, const char *weights, uint64_t seed, engine_load *sum) {
     const setting alone = {.limits = {.max_seqs = CHOICES,
                                       .max_waiting = 1,
                                       .max_context = CONTEXT,
@@ -210,7 +210,6 @@ static void check_model(const char *name, const char *weights, uint64_t seed) {
                            .salted = true};
     char dir[256], where[300];
     engine_error err;
-    engine_load sum = {0};
     world *w = calloc(1, sizeof *w);
     assert_non_null(w);
     snprintf(dir, sizeof dir, "tests/golden/models/%s", name);
@@ -226,17 +225,11 @@ static void check_model(const char *name, const char *weights, uint64_t seed) {
         snprintf(where, sizeof where, "%s, %s, schedule %d on %d threads", name, weights, i, s.threads);
         engine_load load = run(w, &s, seed);
         compare(w);
-        sum.preemptions += load.preemptions;
-        sum.cached_tokens += load.cached_tokens;
-        sum.guessed_tokens += load.guessed_tokens;
-        sum.right_guesses += load.right_guesses;
+        sum->preemptions += load.preemptions;
+        sum->cached_tokens += load.cached_tokens;
+        sum->guessed_tokens += load.guessed_tokens;
+        sum->right_guesses += load.right_guesses;
     }
-    print_message("%s, %s: %d of %d rows seen again, %d preemptions, %d tokens from the cache, %d of %d "
-                  "guesses right\n",
-                  name, weights, w->known, w->rows, (int)sum.preemptions, (int)sum.cached_tokens,
-                  (int)sum.right_guesses, (int)sum.guessed_tokens);
-    /* what was to be proved harmless has happened */
-    assert_true(sum.preemptions > 3 && sum.cached_tokens > 500 && sum.right_guesses > 3);
     assert_true(w->known > 5000);
     model_close(m);
     free(w);
@@ -244,10 +237,14 @@ static void check_model(const char *name, const char *weights, uint64_t seed) {
 
 static void test_the_same_tokens_have_the_same_logits_in_every_schedule(void **state) {
     (void)state;
-    check_model("llama_gqa_f32", "stored", 1);
-    check_model("llama_gqa_bf16", "stored", 2);
-    check_model("qwen2_tied_f32", "stored", 3);
-    check_model("llama_gqa_bf16", "int8", 4);
+    engine_load sum = {0};
+    check_model("llama_gqa_f32", "stored", 1, &sum);
+    check_model("llama_gqa_bf16", "stored", 2, &sum);
+    check_model("qwen2_tied_f32", "stored", 3, &sum);
+    check_model("llama_gqa_bf16", "int8", 4, &sum);
+    /* what was to be proved harmless has happened */
+    assert_true(sum.preemptions > 20 && sum.cached_tokens > 5000);
+    assert_true(sum.right_guesses > 100 && sum.guessed_tokens > sum.right_guesses + 100);
 }
 
 int main(void) {
