@@ -33,6 +33,11 @@ struct mr_producer {
 
 /* ---- callbacks of librdkafka, all from rd_kafka_poll ---- */
 
+static enum mr_error_code code_of(rd_kafka_resp_err_t e) {
+    if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) return MR_ETOOBIG;
+    return e == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ? MR_ENOTFOUND : MR_EKAFKA;
+}
+
 static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque) {
     mr_producer *p = opaque;
     mr_error err;
@@ -43,8 +48,7 @@ static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaqu
         return;
     }
     mr_counter_add(p->failed, 1);
-    enum mr_error_code code = m->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? MR_ETOOBIG : MR_EKAFKA;
-    mr_fail(&err, code, "record for topic %s was not delivered: %s",
+    mr_fail(&err, code_of(m->err), "record for topic %s was not delivered: %s",
             m->rkt ? rd_kafka_topic_name(m->rkt) : "?", rd_kafka_err2str(m->err));
     if (p->cb) p->cb(p->arg, m->_private, &err);
 }
@@ -208,10 +212,9 @@ static rd_kafka_headers_t *make_headers(const mr_produce *rec) {
 }
 
 static int fail_send(const mr_producer *p, const mr_produce *rec, rd_kafka_resp_err_t e, mr_error *err) {
-    enum mr_error_code code = MR_EKAFKA;
+    enum mr_error_code code = code_of(e);
     /* a fatal error is over as soon as the loop has put a new client in place */
     if (e == RD_KAFKA_RESP_ERR__QUEUE_FULL || rd_kafka_fatal_error(p->rk, NULL, 0)) code = MR_ESTATE;
-    if (e == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) code = MR_ETOOBIG;
     return mr_fail(err, code, "record for topic %s cannot be sent: %s", rec->topic, rd_kafka_err2str(e));
 }
 

@@ -51,7 +51,7 @@ static void fail_item(mr_parcel *p, const mr_error *why) {
     p->failed = true;
     p->why = *why;
     /* Sending the same bytes again cannot help. */
-    if (why->code == MR_ETOOBIG || why->code == MR_EINVAL) p->hopeless = true;
+    if (why->code == MR_ETOOBIG || why->code == MR_ENOTFOUND) p->hopeless = true;
 }
 
 static void wait_for_retry(mr_parcel *p) {

@@ -146,9 +146,9 @@ static int add_dead(mr_router *r, const job *j, mr_parcel *p, const mr_record *r
     mr_dead d = {0};
     mr_address to = {.topic = r->dead_topic,
                      .partition = -1,
-                     .key = j->reply.id[0] ? mr_str_of(j->reply.id) : rec->key,
+                     .key = mr_str_of(j->reply.id),
                      .traceparent = j->reply.traceparent};
-    size_t room = (size_t)r->kafka->message_max - DEAD_OVERHEAD - rec->key.n;
+    size_t room = (size_t)r->kafka->message_max - DEAD_OVERHEAD;
     mr_str kept = {rec->value.p, rec->value.n < room ? rec->value.n : room};
     MR_SET(&d, MR_DEAD_V, v, MR_SCHEMA_VERSION);
     if (j->reply.id[0]) MR_SET(&d, MR_DEAD_REQUEST, request, mr_str_of(j->reply.id));
@@ -282,24 +282,34 @@ static void give_up(mr_router *r, job *j, const char *why) {
     mr_loop_drain(r->loop);
 }
 
+/* Tells the user that the request, or the answer to it, did not get through. */
+static void on_undelivered(mr_router *r, job *j, const mr_error *why) {
+    mr_error err = *why;
+    int rc = -1;
+    mr_log(MR_ERROR, "a request could not be forwarded or answered", MR_S("request", j->reply.id),
+           MR_S("error", why->msg));
+    if (!j->answered) {
+        rc = refuse(r, j, OUT_UNDELIVERED, 503, "unavailable", "No worker can be reached; please try again.",
+                    &err);
+    } else if (why->code == MR_ENOTFOUND && j->reply.partition >= 0) {
+        /* Nobody can be waiting there, and the requests behind must not wait either. */
+        j->reply.partition = -1;
+        rc = refuse(r, j, OUT_INVALID, 400, "invalid_reply_to", "reply_to is no partition of chat.responses.",
+                    &err);
+    }
+    if (rc < 0) give_up(r, j, err.msg);
+}
+
 static void on_parcel(void *arg, void *tag, const mr_error *err) {
     mr_router *r = arg;
     job *j = tag;
-    mr_error second;
     if (!err) {
         job_done(r, j);
         if (!r->closing && !mr_loop_draining(r->loop)) resume(r);
     } else if (r->closing) {
         free(j);
-    } else if (j->answered) {
-        give_up(r, j, err->msg);
     } else {
-        mr_log(MR_ERROR, "a request could not be forwarded", MR_S("request", j->reply.id),
-               MR_S("error", err->msg));
-        if (refuse(r, j, OUT_UNDELIVERED, 503, "unavailable", "No worker can be reached; please try again.",
-                   &second) < 0) {
-            give_up(r, j, second.msg);
-        }
+        on_undelivered(r, j, err);
     }
 }
 

@@ -115,9 +115,10 @@ json_t *mr_to_json(const mr_message_def *def, const void *msg, mr_error *err) {
 static int decode_json(const mr_message_def *def, mr_str in, mr_arena *a, void *out, mr_error *err) {
     json_error_t why;
     json_t *j = json_loadb(in.p, in.n, JSON_REJECT_DUPLICATES, &why);
-    if (!j)
+    if (!j) {
         return mr_fail(err, MR_EINVAL, "invalid JSON at line %d, column %d: %s", why.line, why.column,
                        why.text);
+    }
     int rc = mr_from_json(def, j, a, out, err);
     json_decref(j);
     return rc;

@@ -86,7 +86,14 @@ static bool scan_object(scan *s, uint64_t *children) {
     }
 }
 
+static bool begins_a_map(mr_str in) {
+    unsigned char b = in.n > 0 ? (unsigned char)in.p[0] : 0;
+    return (b >= 0x80 && b <= 0x8f) || b == 0xde || b == 0xdf;
+}
+
 static int scan_input(mr_str in, mr_error *err) {
+    if (in.n == 0) return mr_fail(err, MR_EINVAL, "the message is empty");
+    if (!begins_a_map(in)) return mr_fail(err, MR_EINVAL, "neither a msgpack map nor a JSON object");
     scan s = {(const unsigned char *)in.p, in.n, 0};
     uint64_t left[SCAN_DEPTH + 1] = {1}, children; /* objects still to come at each depth */
     int depth = 0, objects = 0;

@@ -179,6 +179,13 @@ mr_kafka_conf test_kafka_conf(const test_kafka *k) {
                            .session_timeout_ms = 6000};
 }
 
+void test_kafka_fail_produce(test_kafka *k, int code, int n) {
+    const int16_t produce = 0; /* the request's number in Kafka's protocol */
+    if (n == 0) rd_kafka_mock_clear_request_errors(k->cluster, produce);
+    for (int i = 0; i < n; i++)
+        rd_kafka_mock_push_request_errors(k->cluster, produce, 1, (rd_kafka_resp_err_t)code);
+}
+
 void test_kafka_stop(test_kafka *k) {
     if (!k) return;
     rd_kafka_mock_cluster_destroy(k->cluster);

@@ -36,6 +36,8 @@ test_kafka *test_kafka_start(void);
 void test_kafka_topic(test_kafka *k, const char *topic, int partitions);
 /* The kafka settings to reach it, with short linger and waits. Strings live as long as k. */
 mr_kafka_conf test_kafka_conf(const test_kafka *k);
+/* The next n produce requests, of any client, fail with this code of librdkafka; n = 0 takes back what is left. */
+void test_kafka_fail_produce(test_kafka *k, int code, int n);
 void test_kafka_stop(test_kafka *k);
 
 #endif
