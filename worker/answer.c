@@ -229,7 +229,28 @@ static void on_end(mr_supervisor *s, const mr_frame_end *f) {
     mr_dispatch(s);
 }
 
+/* An engine counts from its start: less than before is a new engine's count. */
+static void count_load(mr_worker_metrics *m, const mr_frame_load *f) {
+    const int64_t now[MR_LOAD_COUNTERS] = {
+        [MR_LOAD_STEPS] = f->steps,
+        [MR_LOAD_PREFILLED] = f->prompt_tokens,
+        [MR_LOAD_PREEMPTIONS] = f->preemptions,
+        [MR_LOAD_WANTED] = f->wanted_tokens,
+        [MR_LOAD_CACHED] = f->cached_tokens,
+        [MR_LOAD_GUESSED] = f->guessed_tokens,
+        [MR_LOAD_RIGHT] = f->right_guesses,
+    };
+    bool fresh = now[MR_LOAD_STEPS] < m->load_last[MR_LOAD_STEPS];
+    for (int i = 0; i < MR_LOAD_COUNTERS; i++) {
+        int64_t before = fresh ? 0 : m->load_last[i];
+        if (now[i] > before) mr_counter_add(m->load[i], (uint64_t)(now[i] - before));
+        m->load_last[i] = now[i];
+    }
+}
+
 static void on_load(mr_supervisor *s, const mr_frame_load *f) {
+    count_load(&s->metrics, f);
+    mr_gauge_set(s->metrics.engine_waiting, (double)f->waiting);
     mr_gauge_set(s->metrics.batch, (double)f->running);
     mr_gauge_set(s->metrics.kv_usage, f->kv_blocks ? (double)f->kv_blocks_used / (double)f->kv_blocks : 0);
 }

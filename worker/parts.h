@@ -15,10 +15,26 @@
 #include "worker/starts.h"
 #include "worker/supervisor.h"
 
-#define MR_MAX_STARTS 3 /* a request that took its engine or worker down so often is given up */
+#define MR_MAX_STARTS   3 /* a request that took its engine or worker down so often is given up */
+
+#define MR_HOST_NUMBERS 4 /* flags of the engine host that are numbers */
+
+/* What the engine counts since its start, and says in every `load`. */
+typedef enum {
+    MR_LOAD_STEPS,
+    MR_LOAD_PREFILLED,
+    MR_LOAD_PREEMPTIONS,
+    MR_LOAD_WANTED,
+    MR_LOAD_CACHED,
+    MR_LOAD_GUESSED,
+    MR_LOAD_RIGHT,
+    MR_LOAD_COUNTERS
+} mr_load_counter;
 
 typedef struct mr_worker_metrics {
-    mr_gauge *running, *waiting, *kv_usage, *batch, *engine_up;
+    mr_gauge *running, *waiting, *kv_usage, *batch, *engine_waiting, *engine_up;
+    mr_counter *load[MR_LOAD_COUNTERS];
+    int64_t load_last[MR_LOAD_COUNTERS];
     mr_counter *tokens, *prompt_tokens, *host_restarts, *redelivered, *trials;
     mr_counter *finished[MR_FINISH_ERROR + 1];
     mr_histogram *first_token, *queued, *total;
@@ -29,8 +45,8 @@ struct mr_supervisor {
     mr_loop *loop;
     mr_worker_metrics metrics;
     char id[200], model[200], topic[250], group[300], engine_host[4096];
-    const char *host_argv[16];
-    char numbers[3][24]; /* of host_argv */
+    const char *host_argv[20];
+    char numbers[MR_HOST_NUMBERS][24]; /* of host_argv */
 
     mr_publisher *publisher;
     mr_consumer *consumer;

@@ -62,17 +62,19 @@ static int find_engine_host(mr_supervisor *s, mr_error *err) {
 
 static void fill_host_argv(mr_supervisor *s) {
     const mr_worker_conf *w = s->opt.worker;
-    const int64_t numbers[3] = {w->threads, w->max_seqs, w->max_context};
-    static const char *const flags[3] = {"--threads", "--max-seqs", "--max-context"};
+    const int64_t numbers[] = {w->threads, w->max_seqs, w->max_context, w->guess_tokens};
+    static const char *const flags[] = {"--threads", "--max-seqs", "--max-context", "--guess-tokens"};
     int n = 0;
     s->host_argv[n++] = s->engine_host;
     s->host_argv[n++] = "--model";
     s->host_argv[n++] = w->model;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < MR_HOST_NUMBERS; i++) {
         snprintf(s->numbers[i], sizeof(s->numbers[i]), "%lld", (long long)numbers[i]);
         s->host_argv[n++] = flags[i];
         s->host_argv[n++] = s->numbers[i];
     }
+    s->host_argv[n++] = "--weights";
+    s->host_argv[n++] = w->weights;
     if (*w->chat_template) {
         s->host_argv[n++] = "--chat-template";
         s->host_argv[n++] = w->chat_template;
@@ -82,12 +84,29 @@ static void fill_host_argv(mr_supervisor *s) {
 
 /* ---- metrics and readiness ---- */
 
+static void add_load_metrics(mr_worker_metrics *w, mr_metrics *m) {
+    static const char *const load[MR_LOAD_COUNTERS][2] = {
+        [MR_LOAD_STEPS] = {"millrace_worker_steps_total", "Forward passes of the engine."},
+        [MR_LOAD_PREFILLED] = {"millrace_worker_prefilled_tokens_total", "Prompt tokens computed."},
+        [MR_LOAD_PREEMPTIONS] = {"millrace_worker_preemptions_total",
+                                 "Sequences that lost their KV blocks and began again."},
+        [MR_LOAD_WANTED] = {"millrace_worker_cache_wanted_tokens_total",
+                            "Tokens that the prefix cache was asked for."},
+        [MR_LOAD_CACHED] = {"millrace_worker_cache_hit_tokens_total", "Tokens that it knew."},
+        [MR_LOAD_GUESSED] = {"millrace_worker_guessed_tokens_total", "Tokens computed on a guess."},
+        [MR_LOAD_RIGHT] = {"millrace_worker_right_guesses_total", "Guessed tokens that were then drawn."},
+    };
+    for (int i = 0; i < MR_LOAD_COUNTERS; i++) w->load[i] = mr_counter_new(m, load[i][0], NULL, load[i][1]);
+}
+
 static void add_metrics(mr_worker_metrics *w, mr_metrics *m) {
     w->running = mr_gauge_new(m, "millrace_worker_running_requests", NULL, "Requests in the engine.");
     w->waiting =
         mr_gauge_new(m, "millrace_worker_waiting_requests", NULL, "Requests in line for the engine.");
     w->kv_usage = mr_gauge_new(m, "millrace_worker_kv_usage_ratio", NULL, "Share of the KV cache in use.");
     w->batch = mr_gauge_new(m, "millrace_worker_batch_sequences", NULL, "Sequences in the engine's batch.");
+    w->engine_waiting = mr_gauge_new(m, "millrace_worker_engine_waiting_sequences", NULL,
+                                     "Sequences that wait for a place in the batch or for KV blocks.");
     w->engine_up = mr_gauge_new(m, "millrace_worker_engine_up", NULL, "1 while the engine host is ready.");
     w->tokens = mr_counter_new(m, "millrace_worker_generated_tokens_total", NULL, "Tokens generated.");
     w->prompt_tokens =
@@ -102,6 +121,7 @@ static void add_metrics(mr_worker_metrics *w, mr_metrics *m) {
         mr_histogram_new(m, "millrace_worker_first_token_seconds", NULL, "Receipt to first token.");
     w->queued = mr_histogram_new(m, "millrace_worker_queued_seconds", NULL, "Receipt to start.");
     w->total = mr_histogram_new(m, "millrace_worker_request_seconds", NULL, "Receipt to end.");
+    add_load_metrics(w, m);
     for (int i = 0; i <= MR_FINISH_ERROR; i++) {
         char labels[64];
         snprintf(labels, sizeof(labels), "finish=\"%s\"", mr_finish_names[i]);

@@ -216,7 +216,7 @@ static int start_engine(engine_host *h, const engine_options *opt, mr_error *err
     int64_t t0 = now_us();
     h->engine = engine_open(opt, &cause);
     if (!h->engine) return engine_failed(err, &cause);
-    h->max_events = 2 * engine_describe(h->engine)->max_seqs;
+    h->max_events = engine_describe(h->engine)->max_events;
     h->events = calloc((size_t)h->max_events, sizeof(*h->events));
     if (!h->events) return mr_fail(err, MR_ENOMEM, "no memory for %d events", h->max_events);
     int64_t t1 = now_us();

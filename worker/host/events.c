@@ -108,6 +108,10 @@ int mr_host_load(const engine *e, mr_buf *out, mr_error *err) {
                              .steps = (int64_t)l.steps,
                              .prompt_tokens = (int64_t)l.prompt_tokens,
                              .generated_tokens = (int64_t)l.generated_tokens,
-                             .preemptions = (int64_t)l.preemptions};
+                             .preemptions = (int64_t)l.preemptions,
+                             .wanted_tokens = (int64_t)l.wanted_tokens,
+                             .cached_tokens = (int64_t)l.cached_tokens,
+                             .guessed_tokens = (int64_t)l.guessed_tokens,
+                             .right_guesses = (int64_t)l.right_guesses};
     return mr_frame_encode(&f, out, err);
 }

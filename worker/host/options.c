@@ -17,10 +17,12 @@ static const char usage[] =
     "  --threads N           compute threads (0: the CPUs this process may use)\n"
     "  --max-seqs N          sequences that run at once (0: 16)\n"
     "  --max-context N       tokens of a sequence, prompt and answer (0: the model's, at most 8192)\n"
+    "  --weights HOW         stored, int8 or int8-a16 (stored)\n"
+    "  --guess-tokens N      speculation: most tokens a step computes on a guess (0: none)\n"
     "  --chat-template NAME  force a chat template in place of the checkpoint's own\n"
     "  --help, --version\n";
 
-enum { FD, MODEL, THREADS, MAX_SEQS, MAX_CONTEXT, CHAT_TEMPLATE, HELP, VERSION };
+enum { FD, MODEL, THREADS, MAX_SEQS, MAX_CONTEXT, WEIGHTS, GUESS_TOKENS, CHAT_TEMPLATE, HELP, VERSION };
 
 static const struct option flags[] = {
     {"fd", required_argument, NULL, FD},
@@ -28,6 +30,8 @@ static const struct option flags[] = {
     {"threads", required_argument, NULL, THREADS},
     {"max-seqs", required_argument, NULL, MAX_SEQS},
     {"max-context", required_argument, NULL, MAX_CONTEXT},
+    {"weights", required_argument, NULL, WEIGHTS},
+    {"guess-tokens", required_argument, NULL, GUESS_TOKENS},
     {"chat-template", required_argument, NULL, CHAT_TEMPLATE},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
@@ -51,9 +55,11 @@ static int set_option(int flag, mr_engine_host_options *o) {
     int *const counts[] = {[FD] = &o->fd,
                            [THREADS] = &o->engine.threads,
                            [MAX_SEQS] = &o->engine.max_seqs,
-                           [MAX_CONTEXT] = &o->engine.max_context};
+                           [MAX_CONTEXT] = &o->engine.max_context,
+                           [GUESS_TOKENS] = &o->engine.guess_tokens};
     switch (flag) {
     case MODEL: o->engine.model_dir = optarg; return -1;
+    case WEIGHTS: o->engine.weights = *optarg ? optarg : NULL; return -1;
     case CHAT_TEMPLATE: o->engine.chat_template = *optarg ? optarg : NULL; return -1;
     case HELP: fputs(usage, stdout); return 0;
     case VERSION: printf("millrace-engine-host %s\n", mr_version()); return 0;
@@ -61,6 +67,7 @@ static int set_option(int flag, mr_engine_host_options *o) {
     case THREADS:
     case MAX_SEQS:
     case MAX_CONTEXT:
+    case GUESS_TOKENS:
         return parse_count(optarg, counts[flag]) ? -1 : wrong("not a number from 0 up: ", optarg);
     default: return 2;
     }

@@ -29,7 +29,7 @@ typedef struct answer {
     bool ended;
     int finish, status;
     char code[64], message[300];
-    int64_t prompt_tokens, completion_tokens;
+    int64_t prompt_tokens, completion_tokens, cached_tokens;
     int logprobs, tops;
 } answer;
 
@@ -44,6 +44,8 @@ typedef struct fixture {
     mr_buf out;
     int hellos, readies, loads;
     mr_frame_ready ready;
+    mr_frame_load load;
+    const char *tenant;
     answer a[ANSWERS];
 } fixture;
 
@@ -105,6 +107,7 @@ static void on_end(fixture *f, const mr_frame_end *e) {
     a->status = (int)e->status;
     a->prompt_tokens = e->prompt_tokens;
     a->completion_tokens = e->completion_tokens;
+    a->cached_tokens = e->cached_tokens;
     strncat(a->text[e->channel], e->text.p, e->text.n);
     snprintf(a->code, sizeof a->code, "%.*s", MR_FMT(e->code));
     snprintf(a->message, sizeof a->message, "%.*s", MR_FMT(e->message));
@@ -118,7 +121,10 @@ static void on_frame(fixture *f, const mr_frame *frame) {
         f->readies++;
         f->ready = frame->ready;
         break;
-    case MR_FRAME_LOAD: f->loads++; break;
+    case MR_FRAME_LOAD:
+        f->loads++;
+        f->load = frame->load;
+        break;
     case MR_FRAME_TOKENS: on_tokens(f, &frame->tokens); break;
     case MR_FRAME_END: on_end(f, &frame->end); break;
     default: fail_msg("the host sent %s", mr_frame_name(frame->type));
@@ -181,6 +187,7 @@ static void submit(fixture *f, int id, const char *text, mr_sampling *s, const i
     r.messages.n = 1;
     MR_MARK(&r, MR_CHAT_REQUEST_MESSAGES);
     MR_SET(&r, MR_CHAT_REQUEST_SAMPLING, sampling, *s);
+    if (f->tenant) MR_SET(&r, MR_CHAT_REQUEST_TENANT, tenant, mr_str_of(f->tenant));
     mr_buf_init(&packed, 1 << 22);
     if (mr_pack(&mr_chat_request_def, &r, &packed, &err)) fail_msg("%s", err.msg);
     mr_frame frame = {.type = MR_FRAME_SUBMIT};
@@ -243,6 +250,33 @@ static void test_load_is_said_while_idle(void **state) {
     (void)state;
     fixture *f = start(MODEL);
     assert_true(until(f, has_said_load_thrice));
+    stop(f);
+}
+
+static bool are_three_counted(const fixture *f) {
+    return f->a[0].ended && f->a[1].ended && f->a[2].ended && f->load.generated_tokens >= 1 + 3 * 10;
+}
+
+static void test_a_known_prompt_is_a_cache_hit_for_its_tenant_alone(void **state) {
+    (void)state;
+    fixture *f = start(MODEL);
+    mr_sampling s = long_answer(10);
+    const char *text =
+        "A question that is long enough to fill some blocks of the cache: what is a millrace for?";
+    assert_true(until(f, is_ready));
+    f->tenant = "one";
+    submit(f, 0, text, &s, NULL, 0);
+    assert_true(until(f, is_first_ended));
+    submit(f, 1, text, &s, NULL, 0);
+    f->tenant = "other";
+    submit(f, 2, text, &s, NULL, 0);
+    assert_true(until(f, are_three_counted));
+    assert_int_equal(f->a[0].cached_tokens, 0);
+    assert_in_range(f->a[1].cached_tokens, 32, f->a[1].prompt_tokens - 1);
+    assert_int_equal(f->a[2].cached_tokens, 0);
+    assert_int_equal(f->load.cached_tokens, f->a[1].cached_tokens);
+    assert_string_equal(f->a[1].text[0], f->a[0].text[0]);
+    assert_string_equal(f->a[2].text[0], f->a[0].text[0]);
     stop(f);
 }
 
@@ -342,6 +376,7 @@ int main(void) {
         cmocka_unit_test(test_it_is_ready_after_a_real_token_and_answers),
         cmocka_unit_test(test_a_new_host_goes_on_where_the_old_one_died),
         cmocka_unit_test(test_load_is_said_while_idle),
+        cmocka_unit_test(test_a_known_prompt_is_a_cache_hit_for_its_tenant_alone),
         cmocka_unit_test(test_cancel_ends_an_answer),
         cmocka_unit_test(test_wrong_requests_end_with_the_reason),
         cmocka_unit_test(test_drain_finishes_what_runs_and_ends),
