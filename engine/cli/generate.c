@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PROMPT_MAX = 8 << 20 };
+enum { PROMPT_MAX = 8 << 20, GUESSES_MAX = 64 };
 
 typedef struct job {
     engine_options engine;
@@ -22,6 +22,7 @@ typedef struct job {
     int prompt_tokens, answer_tokens;
     bool dimmed;
     engine_finish finish;
+    engine_load load;
 } job;
 
 static volatile sig_atomic_t interrupted;
@@ -52,6 +53,8 @@ static int parse(job *j, int argc, char **argv) {
         {"max-context", ARG_INT, &e->max_context, 0, 1e9, "N",
          "tokens of prompt and answer (0: the model's)"},
         {"chat-template", ARG_TEXT, &e->chat_template, 0, 0, "NAME", "in place of the checkpoint's own"},
+        {"guess-tokens", ARG_INT, &e->guess_tokens, 0, GUESSES_MAX, "N",
+         "speculation: most tokens a step computes on a guess; the answer is the same (0: none)"},
         {"threads", ARG_INT, &e->threads, 0, 1024, "N", "0: the CPUs this process may use"},
         {"weights", ARG_TEXT, &e->weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
         {"isa", ARG_TEXT, &e->isa, 0, 0, "NAME", "force generic, avx2, avx512 or avx512-vnni"},
@@ -142,18 +145,19 @@ static int take(job *j, const engine_event *ev, engine_error *err) {
 }
 
 static int run(engine *e, job *j, engine_error *err) {
-    engine_event ev[2];
+    engine_event ev[2 + GUESSES_MAX];
     j->started = j->first = cli_seconds();
     if (submit(e, j, err)) return -1;
     while (engine_busy(e)) {
         if (interrupted) engine_cancel(e, 1);
-        int n = engine_step(e, ev, 2, err);
+        int n = engine_step(e, ev, 2 + GUESSES_MAX, err);
         if (n < 0) return -1;
         for (int i = 0; i < n; i++) {
             if (take(j, &ev[i], err)) return -1;
         }
     }
     j->ended = cli_seconds();
+    j->load = engine_load_now(e);
     return 0;
 }
 
@@ -167,6 +171,11 @@ static void report(const job *j) {
             "prompt %d tokens in %.2f s (%.1f tokens/s), answer %d tokens in %.2f s (%.1f tokens/s), %s\n",
             j->prompt_tokens, prefill, prefill > 0 ? j->prompt_tokens / prefill : 0, j->answer_tokens, decode,
             decode > 0 && j->answer_tokens > 1 ? (j->answer_tokens - 1) / decode : 0, finishes[j->finish]);
+    if (j->engine.guess_tokens) {
+        fprintf(stderr, "%llu of %llu guessed tokens were right; %llu steps\n",
+                (unsigned long long)j->load.right_guesses, (unsigned long long)j->load.guessed_tokens,
+                (unsigned long long)j->load.steps);
+    }
 }
 
 static int generate(job *j, engine_error *err) {
