@@ -93,6 +93,10 @@ static void start(mr_supervisor *s, mr_job *j) {
         mr_answer_condemn(s, j);
         return;
     }
+    if (j->ticket.deadline_ms && mr_now_ms() >= j->ticket.deadline_ms) {
+        mr_answer_stop(s, j, MR_STOP_DEADLINE);
+        return;
+    }
     count_start(s, j);
     take_slot(s, j);
     j->resumed_at = j->ntokens;

@@ -24,6 +24,7 @@
 #define WATCH_MS      100
 #define BACKOFF_FIRST 100
 #define BACKOFF_MOST  10000
+#define BACKOFF_READY 400      /* the most for one that had become ready: requests wait for it */
 #define LONG_LIFE_US  10000000 /* one that was ready for so long died of something new: no backoff */
 #define GOODBYE_MS    1000
 #define HOST_FD       3 /* the socket's number in the child */
@@ -48,7 +49,7 @@ struct mr_host {
     struct event *gone;     /* on pidfd */
     struct bufferevent *io; /* NULL while dying or waiting */
     int64_t heard_us;       /* last frame, or start */
-    int64_t ready_us;       /* since when, for the backoff */
+    int64_t ready_us;       /* since when, for the backoff; 0: not yet */
     int64_t start_at_us;    /* WAITING: not before */
     int failures;           /* in a row, without a long life between */
     uint64_t starts;
@@ -78,10 +79,10 @@ static void put_down(mr_host *h, const char *why) {
     if (was_ready) h->opt.lost(h->opt.arg, reason);
 }
 
-static int backoff_ms(int failures) {
-    int ms = 0;
-    if (failures > 1) ms = BACKOFF_FIRST << (failures - 2 < 7 ? failures - 2 : 7);
-    return ms < BACKOFF_MOST ? ms : BACKOFF_MOST;
+static int backoff_ms(const mr_host *h) {
+    int ms = 0, most = h->ready_us ? BACKOFF_READY : BACKOFF_MOST;
+    if (h->failures > 1) ms = BACKOFF_FIRST << (h->failures - 2 < 7 ? h->failures - 2 : 7);
+    return ms < most ? ms : most;
 }
 
 static void describe_death(int status, char *out, size_t cap) {
@@ -113,7 +114,7 @@ static void on_gone(evutil_socket_t fd, short what, void *arg) {
     if (waitpid(h->pid, &status, WNOHANG) <= 0) return;
     describe_death(status, why, sizeof(why));
     put_down(h, why);
-    int wait = backoff_ms(h->failures);
+    int wait = backoff_ms(h);
     h->start_at_us = mr_mono_us() + wait * INT64_C(1000);
     forget_process(h);
     mr_log(MR_INFO, "engine host is gone", MR_S("end", why), MR_I("restart_in_ms", wait));
@@ -264,6 +265,7 @@ static int start(mr_host *h, mr_error *err) {
         return 0;
     }
     write_pid_file(h);
+    h->ready_us = 0;
     h->heard_us = mr_mono_us();
     set_state(h, STARTING, h->starts > 1 ? h->why : "first start");
     return 0;

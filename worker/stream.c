@@ -91,11 +91,19 @@ static bool flush(mr_stream *s) {
     return false;
 }
 
+static void settle(mr_stream *s) {
+    if (s->broken) {
+        tell_when_broken(s);
+    } else if (s->ended && s->in_air == 0) {
+        s->opt.ended(s->opt.owner); /* may close the stream */
+    }
+}
+
 static void delta_delivered(void *of, const mr_error *err) {
     mr_stream *s = of;
     s->in_air--;
     if (err) break_stream(s, err->msg);
-    if (s->broken) tell_when_broken(s);
+    settle(s);
 }
 
 void mr_stream_text(mr_stream *s, int channel, mr_str text, int64_t ntokens, const mr_logprob *lp,
@@ -168,6 +176,7 @@ static bool collect_logprobs(mr_stream *s, const mr_logprob *lp, uint32_t n) {
 
 static void send_end(mr_stream *s) {
     mr_error err;
+    evtimer_del(s->timer); /* what a delta waited for happens now, and once */
     if (s->broken || !flush(s)) return;
     if (mr_publisher_send(s->opt.publisher, "ResponseEnd", s->opt.partition, s->opt.request,
                           mr_buf_str(&s->end), s->opt.trace, &s->end_tag, &err) == 0) {
@@ -182,17 +191,15 @@ static void send_end(mr_stream *s) {
 static void end_delivered(void *of, const mr_error *err) {
     mr_stream *s = of;
     s->in_air--;
-    if (s->broken) {
-        tell_when_broken(s);
-    } else if (!err) {
-        s->opt.ended(s->opt.owner); /* may close the stream */
-    } else if (++s->end_tries < END_TRIES) {
+    s->ended = err == NULL;
+    if (err && !s->broken && ++s->end_tries < END_TRIES) {
         mr_log(MR_WARN, "end of answer not delivered, sending it again", MR_SS("request", s->opt.request),
                MR_S("error", err->msg));
         wait_us(s, RETRY_US);
-    } else {
+    } else if (err) {
         break_stream(s, err->msg);
     }
+    settle(s);
 }
 
 static void describe_answer(const mr_stream *s, mr_response_end *end, uint64_t hash, char hex[]) {
@@ -268,6 +275,6 @@ void mr_stream_restart(mr_stream *s) {
     s->tokens = s->bytes = 0;
     s->hash = mr_text_hash_init();
     s->sent_us = 0;
-    s->broken = s->ending = false;
+    s->broken = s->ending = s->ended = false;
     s->end_tries = 0;
 }

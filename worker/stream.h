@@ -43,7 +43,8 @@ typedef struct mr_stream {
     int64_t sent_us; /* when the last delta went out; 0: none yet */
 
     int in_air;
-    bool broken, ending;
+    bool broken, ending; /* ending: send the terminal record */
+    bool ended;          /* it was delivered */
     char why[500];
     mr_buf end; /* the terminal record, kept until it is delivered */
     int end_tries;
