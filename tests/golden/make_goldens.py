@@ -41,7 +41,10 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32.0, "beta_slow": 1.0}
 
-# name: (config class, dtype, layers, intermediate, rope, rope theta, max positions, classic config.json)
+# eight heads can be shared by up to eight ranks; with a bias wherever Llama can have one
+HEADS8 = {"num_attention_heads": 8, "attention_bias": True, "mlp_bias": True}
+
+# name: (config class, dtype, layers, intermediate, rope, rope theta, max positions, classic config.json, other settings)
 CASES = {
     "llama_gqa_f32": (LlamaConfig, "float32", 2, 80, None, 10000.0, 512, True),
     "llama_gqa_bf16": (LlamaConfig, "bfloat16", 2, 128, None, 10000.0, 512, True),
@@ -52,6 +55,8 @@ CASES = {
     "llama_yarn_f32": (LlamaConfig, "float32", 2, 76, YARN, 10000.0, 128, False),
     "qwen2_tied_f32": (Qwen2Config, "float32", 2, 96, None, 1000000.0, 512, True),
     "qwen2_tied_bf16": (Qwen2Config, "bfloat16", 3, 128, None, 1000000.0, 512, False),
+    "llama_heads8_f32": (LlamaConfig, "float32", 2, 96, None, 10000.0, 512, True, HEADS8),
+    "llama_heads8_bf16": (LlamaConfig, "bfloat16", 2, 96, None, 10000.0, 512, True, HEADS8),
 }
 SHARDED_FROM, SHARDED = "llama_gqa_f32", "llama_sharded_f32"
 
@@ -61,11 +66,15 @@ and the wheel turns the stone. 你好，请介绍一下你自己。我是一个�
 
 
 def make_config(case, ids):
-    cls, _, layers, intermediate, rope, theta, max_positions, _ = case
+    cls, _, layers, intermediate, rope, theta, max_positions, _, *other = case
     rope = {"rope_type": "default"} if rope is None else dict(rope)
-    extra = {"use_sliding_window": False} if cls is Qwen2Config else {}
+    extra = {"num_attention_heads": 4}
+    if cls is Qwen2Config:
+        extra["use_sliding_window"] = False
+    for settings in other:
+        extra.update(settings)
     return cls(vocab_size=VOCAB, hidden_size=64, intermediate_size=intermediate, num_hidden_layers=layers,
-               num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=max_positions,
+               num_key_value_heads=2, head_dim=16, max_position_embeddings=max_positions,
                rms_norm_eps=1e-6, tie_word_embeddings=cls is Qwen2Config,
                rope_parameters=dict(rope, rope_theta=theta), **extra,
                bos_token_id=ids[bpe.BOS], eos_token_id=ids[bpe.EOS])

@@ -1,5 +1,6 @@
 /* Reads tests/golden; run from the repository's root. */
 #include "tests/unit/engine/golden.h"
+#include "engine/comm/group.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,8 +12,9 @@
 #include <jansson.h>
 
 const char *const golden_names[] = {
-    "llama_gqa_f32",    "llama_gqa_bf16", "llama_gqa_f16",  "llama_rope3_f32", "llama_rope3_bf16",
-    "llama_linear_f32", "llama_yarn_f32", "qwen2_tied_f32", "qwen2_tied_bf16", "llama_sharded_f32",
+    "llama_gqa_f32",    "llama_gqa_bf16",    "llama_gqa_f16",    "llama_rope3_f32",
+    "llama_rope3_bf16", "llama_linear_f32",  "llama_yarn_f32",   "qwen2_tied_f32",
+    "qwen2_tied_bf16",  "llama_sharded_f32", "llama_heads8_f32", "llama_heads8_bf16",
 };
 const size_t golden_count = sizeof golden_names / sizeof golden_names[0];
 const char *const golden_isas[4] = {"generic", "avx2", "avx512", "avx512-vnni"};
@@ -72,7 +74,7 @@ void golden_close(golden *g) {
     model_close(g->model);
 }
 
-static backend_options options(const char *isa, int threads) {
+backend_options golden_options(const char *isa, int threads) {
     return (backend_options){.threads = threads,
                              .isa = isa,
                              .kv_blocks = GOLDEN_BLOCKS,
@@ -85,7 +87,7 @@ static backend_options options(const char *isa, int threads) {
 
 bool golden_isa_runs(const char *isa) {
     golden g = golden_open("llama_gqa_f32");
-    backend_options opt = options(isa, 1);
+    backend_options opt = golden_options(isa, 1);
     backend *b = backend_open_cpu(g.model, &opt, NULL);
     backend_close(b);
     golden_close(&g);
@@ -94,8 +96,16 @@ bool golden_isa_runs(const char *isa) {
 
 backend *golden_backend(const model *m, const char *isa, int threads) {
     engine_error err = {0};
-    backend_options opt = options(isa, threads);
+    backend_options opt = golden_options(isa, threads);
     backend *b = backend_open_cpu(m, &opt, &err);
+    if (!b) fail_msg("%s", err.msg);
+    return b;
+}
+
+backend *golden_ranks(const model *m, const char *isa, int threads, int ranks) {
+    engine_error err = {0};
+    backend_options opt = golden_options(isa, threads);
+    backend *b = backend_open_cpu_ranks(m, &opt, ranks, &err);
     if (!b) fail_msg("%s", err.msg);
     return b;
 }

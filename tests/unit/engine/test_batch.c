@@ -1,5 +1,5 @@
 /* Batch invariance: a token's logits are bitwise the same alone, in any batch, with any chunking of its prompt, in any
- * blocks, and on any number of threads. Random schedules from fixed seeds.
+ * blocks, and on any number of threads, for each number of ranks. Random schedules from fixed seeds.
  */
 #include "tests/unit/engine/golden.h"
 
@@ -136,9 +136,34 @@ static void logits_do_not_depend_on_the_batch_the_chunks_or_the_threads(void **s
     }
 }
 
+static void check_ranks(const char *name, int ranks) {
+    golden g = golden_open(name);
+    world w;
+    world_init(&w, g.model, 20261125);
+    for (int threads = 1; threads <= 2 * ranks; threads *= 2) {
+        char where[128];
+        snprintf(where, sizeof where, "%s over %d ranks with %d threads", name, ranks, threads);
+        backend *b = golden_ranks(g.model, NULL, threads, ranks);
+        if (threads == 1) run_alone(&w, b);
+        random_schedule(&w, b, where);
+        backend_close(b);
+    }
+    free(w.alone);
+    golden_close(&g);
+}
+
+static void nor_do_they_over_several_ranks(void **state) {
+    (void)state;
+    for (int ranks = 2; ranks <= 8; ranks *= 2) {
+        check_ranks("llama_heads8_f32", ranks);
+        check_ranks("llama_heads8_bf16", ranks);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_do_not_depend_on_the_batch_the_chunks_or_the_threads),
+        cmocka_unit_test(nor_do_they_over_several_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
