@@ -16,7 +16,8 @@
 #include <string.h>
 
 enum { DRAWS_MAX = 1 + DRAFT_MAX }; /* tokens of one answer in one step */
-_Static_assert((int)ANSWER_TEXTS > (int)DRAWS_MAX, "a step's texts and the answer's end are borrowed together");
+_Static_assert((int)ANSWER_TEXTS > (int)DRAWS_MAX,
+               "a step's texts and the answer's end are borrowed together");
 
 typedef enum {
     SLOT_FREE,
@@ -140,6 +141,7 @@ engine *engine_open_with(const engine_limits *limits, const engine_parts *parts,
                                                  .max_waiting = limits->max_waiting,
                                                  .step_tokens = limits->step_tokens,
                                                  .reserve_tokens = limits->reserve_tokens,
+                                                 .guess_tokens = limits->guess_tokens,
                                                  .kv_blocks = limits->kv_blocks,
                                                  .block_tokens = limits->block_tokens},
                              err);

@@ -34,13 +34,14 @@ typedef struct engine_options {
     const char
         *chat_template; /* NULL: recognised from the checkpoint; else a name of engine/text/template.h */
     int threads;        /* 0: the CPUs this process may use */
+    int tp;             /* ranks that the model is split over, which share the threads out; 0: one */
     int max_seqs;       /* sequences that run at once; 0: 16 */
     int max_waiting;    /* requests that wait beyond those; 0: 4 * max_seqs */
     int max_context;    /* tokens of one sequence, prompt and answer; 0: the model's own, at most 8192 */
     int kv_tokens; /* KV cache in tokens, rounded up to blocks; 0: max_seqs * max_context, capped by memory */
     int step_tokens;    /* token budget of a step, at least max_seqs; 0: 256 */
     int reserve_tokens; /* growth of each sequence that must find room before another is admitted; 0: 512 */
-    int guess_tokens; /* speculation: most tokens that a step computes on a guess, over all sequences; 0: none */
+    int guess_tokens;   /* speculation: guesses fill a step up to so many tokens; 0: none */
     const char
         *weights;    /* NULL or "stored"; "int8" quantises them, "int8-a16" without rounding activations */
     const char *isa; /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
@@ -53,7 +54,7 @@ typedef struct engine_info {
     const char *chat_template;
     int64_t parameters;
     int layers, hidden, heads, kv_heads, head_dim, vocab;
-    int max_context, max_seqs, kv_block_tokens, kv_blocks, threads;
+    int max_context, max_seqs, kv_block_tokens, kv_blocks, threads, tp;
     size_t weight_bytes, kv_bytes, workspace_bytes;
     size_t token_weight_bytes; /* what computing one token reads of the weights */
     int max_events;            /* a step's most */

@@ -15,7 +15,7 @@ typedef struct engine_limits {
     int max_context; /* of one sequence; fits into kv_blocks */
     int step_tokens; /* >= max_seqs */
     int reserve_tokens;
-    int guess_tokens; /* most guesses of a step; 0: no speculation */
+    int guess_tokens; /* <= step_tokens; 0: no speculation */
     int kv_blocks, block_tokens;
 } engine_limits;
 

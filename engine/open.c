@@ -3,6 +3,8 @@
  */
 #include "engine/engine_internal.h"
 
+#include "engine/comm/group.h"
+#include "engine/model/shard.h"
 #include "engine/text/template.h"
 #include "engine/text/tokenizer.h"
 
@@ -133,11 +135,17 @@ static bool quantises(const engine_options *o) {
     return o->weights && !strncmp(o->weights, "int8", 4);
 }
 
+/* A KV head that several ranks need is cached by each of them. */
+static size_t kv_bytes_per_token(const engine_options *o, const model_config *c) {
+    const size_t copies = o->tp > c->kv_heads ? (size_t)(o->tp / c->kv_heads) : 1;
+    return engine_kv_bytes_per_token(c) * copies;
+}
+
 /* Tokens of KV cache that fit beside the weights, with a quarter of the rest left alone. */
 static size_t affordable_tokens(const engine_options *o, const model *m) {
     size_t memory = available_memory(), weights = quantises(o) ? (size_t)m->parameters : m->bytes;
     size_t room = memory > weights ? memory - weights : 0;
-    return room / 4 * 3 / engine_kv_bytes_per_token(&m->config);
+    return room / 4 * 3 / kv_bytes_per_token(o, &m->config);
 }
 
 static int check_option(const char *name, int value, int min, int max, engine_error *err) {
@@ -152,6 +160,7 @@ static int check_options(const engine_options *o, const model_config *c, engine_
                            o->max_context, c->max_position);
     }
     if (check_option("threads", o->threads, 1, 1024, err)) return -1;
+    if (o->tp && shard_check(c, o->tp, err)) return engine_fail_in(err, "tp");
     if (check_option("max_seqs", o->max_seqs, 1, SEQS_MAX, err)) return -1;
     if (check_option("max_waiting", o->max_waiting, 1, WAITING_MAX, err)) return -1;
     if (check_option("max_context", o->max_context, 2, c->max_position, err)) return -1;
@@ -177,7 +186,7 @@ static int size_cache(engine_limits *l, const engine_options *o, const model *m,
                 err, o->kv_tokens ? ENGINE_EINVAL : ENGINE_ENOMEM,
                 "the KV cache holds %zu tokens, fewer than a context of %d (%.1f MB a thousand tokens): "
                 "lower max_context, or give it more memory",
-                tokens, l->max_context, (double)engine_kv_bytes_per_token(&m->config) / 1000);
+                tokens, l->max_context, (double)kv_bytes_per_token(o, &m->config) / 1000);
         }
         l->max_context = (int)tokens;
     }
@@ -196,7 +205,7 @@ static int resolve(engine_limits *l, const engine_options *o, const model *m, en
     l->step_tokens = o->step_tokens ? o->step_tokens : DEFAULT_STEP_TOKENS;
     if (l->step_tokens < l->max_seqs) l->step_tokens = l->max_seqs;
     l->reserve_tokens = o->reserve_tokens ? o->reserve_tokens : DEFAULT_RESERVE;
-    l->guess_tokens = o->guess_tokens;
+    l->guess_tokens = o->guess_tokens < l->step_tokens ? o->guess_tokens : l->step_tokens;
     return size_cache(l, o, m, err);
 }
 
@@ -215,7 +224,8 @@ static backend *open_backend(const checkpoint *c, const engine_options *o, const
         .max_seqs = l->max_seqs,
         .max_blocks_per_seq = blocks_for((size_t)l->max_context),
     };
-    return backend_open_cpu(c->model, &b, err);
+    return o->tp > 1 ? backend_open_cpu_ranks(c->model, &b, o->tp, err)
+                     : backend_open_cpu(c->model, &b, err);
 }
 
 static void add_stop(engine_parts *p, int32_t id) {
@@ -261,6 +271,7 @@ static engine_info describe(const checkpoint *c, const engine_options *o, const 
         .kv_block_tokens = l->block_tokens,
         .kv_blocks = l->kv_blocks,
         .threads = threads,
+        .tp = o->tp ? o->tp : 1,
         .weight_bytes = memory.weights,
         .kv_bytes = memory.kv,
         .workspace_bytes = memory.workspace,
@@ -271,6 +282,7 @@ static engine_info describe(const checkpoint *c, const engine_options *o, const 
 engine *engine_open(const engine_options *o, engine_error *err) {
     engine_limits limits;
     int threads = o->threads ? o->threads : usable_cpus();
+    if (o->tp > 1) threads = threads > o->tp ? threads / o->tp * o->tp : o->tp;
     checkpoint *c = checkpoint_open(o, err);
     if (!c) return NULL;
     if (!resolve(&limits, o, c->model, err)) c->backend = open_backend(c, o, &limits, threads, err);

@@ -67,8 +67,9 @@ const mr_conf_key mr_worker_keys[] = {
      .def = "8",
      .min = 0,
      .max = 4096,
-     .doc = "Speculation: most tokens that a step of the engine computes on a guess, for all requests "
-            "together; 0: none. Answers are the same either way."},
+     .doc =
+         "Speculation: the engine fills a step up to so many tokens with guesses; 0: none. Answers are the "
+         "same either way."},
     {.name = KEY(queue),
      .type = MR_CONF_INT,
      .def = "64",

@@ -1,6 +1,7 @@
 /* millrace-engine generate: one request, its answer to stdout as it comes, its reasoning and the speed to stderr. */
 #include "engine/cli/args.h"
 #include "engine/cli/cli.h"
+#include "engine/model/shard.h"
 #include "engine/text/tokenizer.h"
 
 #include <errno.h>
@@ -54,8 +55,9 @@ static int parse(job *j, int argc, char **argv) {
          "tokens of prompt and answer (0: the model's)"},
         {"chat-template", ARG_TEXT, &e->chat_template, 0, 0, "NAME", "in place of the checkpoint's own"},
         {"guess-tokens", ARG_INT, &e->guess_tokens, 0, GUESSES_MAX, "N",
-         "speculation: most tokens a step computes on a guess; the answer is the same (0: none)"},
+         "speculation: guesses fill a step up to so many tokens; the answer is the same (0: none)"},
         {"threads", ARG_INT, &e->threads, 0, 1024, "N", "0: the CPUs this process may use"},
+        {"tp", ARG_INT, &e->tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
         {"weights", ARG_TEXT, &e->weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
         {"isa", ARG_TEXT, &e->isa, 0, 0, "NAME", "force generic, avx2, avx512 or avx512-vnni"},
         {0},

@@ -218,7 +218,7 @@ static bool catches_up(const seq *q) {
     return q->planned && q->computed + q->planned == q->ntokens;
 }
 
-/* What is left of the budget goes to guesses, in equal parts. They take free blocks only. */
+/* The step is filled up with guesses, in equal parts. They take free blocks only. */
 static void plan_guesses(scheduler *s, int budget) {
     int guessing = 0;
     for (seq *q = s->running.first; q; q = q->next) guessing += catches_up(q) && q->guessed;
@@ -257,7 +257,8 @@ step_plan scheduler_plan(scheduler *s, int max_guesses) {
     int budget = plan_decodes(s, s->limits.step_tokens);
     budget = plan_prompts(s, budget);
     budget = admit(s, budget);
-    plan_guesses(s, budget < max_guesses ? budget : max_guesses);
+    int fill = s->limits.guess_tokens - (s->limits.step_tokens - budget);
+    plan_guesses(s, fill < max_guesses ? fill : max_guesses);
     int tokens = write_plan(s);
     return (step_plan){s->copies, s->ncopies, s->batch, s->planned, s->nplanned, tokens};
 }

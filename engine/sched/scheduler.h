@@ -12,9 +12,9 @@
  * Results do not change, since a token's logits depend on its sequence alone. The sequence admitted first always goes on, so
  * all of them finish.
  *
- * Guesses: the tokens that the owner puts behind the known ones (`guessed` of them) are computed along where budget and
- * blocks are left over, and logits come for each. Those that turn out right are kept by scheduler_keep; the others'
- * keys and values are simply written over.
+ * Guesses: the tokens that the owner puts behind the known ones (`guessed` of them) are computed along, and logits come for
+ * each. They only fill small steps up, to limits.guess_tokens, where a token more costs little since the weights are read
+ * once for all. Those that turn out right are kept by scheduler_keep; the others' keys and values are simply written over.
  *
  * Forks: several sequences that go on differently from one prompt share its blocks. The first comes with width > 1, which
  * holds places for the others; once it has caught up, scheduler_fork makes them. A block that several hold is copied by
@@ -50,6 +50,7 @@ typedef struct scheduler_limits {
     int max_seqs, max_waiting;
     int step_tokens;    /* >= max_seqs, so that every running sequence can decode in every step */
     int reserve_tokens; /* admission counts so much growth of each sequence; preemption covers the rest */
+    int guess_tokens;   /* guesses fill a step up to so many tokens; 0: none */
     int kv_blocks, block_tokens; /* the longest sequence fits into the cache alone: its owner sees to that */
 } scheduler_limits;
 

@@ -15,19 +15,21 @@ static const char usage[] =
     "  --fd N                the socket\n"
     "  --model DIR           HuggingFace checkpoint folder\n"
     "  --threads N           compute threads (0: the CPUs this process may use)\n"
+    "  --tp N                ranks that the model is split over (0: one)\n"
     "  --max-seqs N          sequences that run at once (0: 16)\n"
     "  --max-context N       tokens of a sequence, prompt and answer (0: the model's, at most 8192)\n"
     "  --weights HOW         stored, int8 or int8-a16 (stored)\n"
-    "  --guess-tokens N      speculation: most tokens a step computes on a guess (0: none)\n"
+    "  --guess-tokens N      speculation: guesses fill a step up to so many tokens (0: none)\n"
     "  --chat-template NAME  force a chat template in place of the checkpoint's own\n"
     "  --help, --version\n";
 
-enum { FD, MODEL, THREADS, MAX_SEQS, MAX_CONTEXT, WEIGHTS, GUESS_TOKENS, CHAT_TEMPLATE, HELP, VERSION };
+enum { FD, MODEL, THREADS, TP, MAX_SEQS, MAX_CONTEXT, WEIGHTS, GUESS_TOKENS, CHAT_TEMPLATE, HELP, VERSION };
 
 static const struct option flags[] = {
     {"fd", required_argument, NULL, FD},
     {"model", required_argument, NULL, MODEL},
     {"threads", required_argument, NULL, THREADS},
+    {"tp", required_argument, NULL, TP},
     {"max-seqs", required_argument, NULL, MAX_SEQS},
     {"max-context", required_argument, NULL, MAX_CONTEXT},
     {"weights", required_argument, NULL, WEIGHTS},
@@ -54,6 +56,7 @@ static bool parse_count(const char *text, int *out) {
 static int set_option(int flag, mr_engine_host_options *o) {
     int *const counts[] = {[FD] = &o->fd,
                            [THREADS] = &o->engine.threads,
+                           [TP] = &o->engine.tp,
                            [MAX_SEQS] = &o->engine.max_seqs,
                            [MAX_CONTEXT] = &o->engine.max_context,
                            [GUESS_TOKENS] = &o->engine.guess_tokens};
@@ -65,6 +68,7 @@ static int set_option(int flag, mr_engine_host_options *o) {
     case VERSION: printf("millrace-engine-host %s\n", mr_version()); return 0;
     case FD:
     case THREADS:
+    case TP:
     case MAX_SEQS:
     case MAX_CONTEXT:
     case GUESS_TOKENS:

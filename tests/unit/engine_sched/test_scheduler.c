@@ -24,6 +24,7 @@ static bench *bench_reserving(int reserve, int max_seqs, int max_waiting, int st
                                              .max_waiting = max_waiting,
                                              .step_tokens = step_tokens,
                                              .reserve_tokens = reserve,
+                                             .guess_tokens = 11,
                                              .kv_blocks = blocks,
                                              .block_tokens = BLOCK},
                          &err);
@@ -57,7 +58,10 @@ static seq *add(bench *b, int i, int ntokens) {
 static step_plan step(bench *b) {
     step_plan p = scheduler_plan(b->s, 0);
     scheduler_commit(b->s);
-    for (int i = 0; i < p.n; i++) p.seqs[i]->ntokens += p.batch[i].nlogits;
+    for (int i = 0; i < p.n; i++) {
+        p.seqs[i]->ntokens += p.batch[i].nlogits;
+        p.seqs[i]->guessed = 0;
+    }
     return p;
 }
 
@@ -272,14 +276,14 @@ static void test_who_came_last_gives_way_and_is_next_in_line(void **state) {
 
 /* ---- guesses ---- */
 
-static void test_guesses_take_what_is_left_over_in_equal_parts(void **state) {
+static void test_guesses_fill_small_steps_in_equal_parts(void **state) {
     (void)state;
     bench *b = bench_new(4, 8, 20, 32);
     seq *q = add(b, 0, 5), *other = add(b, 1, 5);
     step(b);
     q->guessed = 7;
     other->guessed = 7;
-    step_plan p = scheduler_plan(b->s, 9);
+    step_plan p = scheduler_plan(b->s, 20);
     assert_int_equal(share(&p, q), 1 + 5);
     assert_int_equal(share(&p, other), 1 + 4);
     assert_int_equal(p.batch[0].nlogits, 6);
@@ -288,12 +292,32 @@ static void test_guesses_take_what_is_left_over_in_equal_parts(void **state) {
     q->ntokens += 3;
     scheduler_keep(b->s, q, 2);
     other->ntokens++;
+    q->guessed = other->guessed = 7;
     assert_int_equal(q->computed, 8);
     add(b, 2, 100); /* a prompt takes the whole budget */
-    p = scheduler_plan(b->s, 9);
+    p = scheduler_plan(b->s, 20);
     assert_int_equal(share(&p, q), 1);
     assert_int_equal(share(&p, other), 1);
     assert_int_equal(p.tokens, 20);
+    bench_free(b);
+}
+
+static void test_a_full_batch_leaves_no_room_for_guesses(void **state) {
+    (void)state;
+    bench *b = bench_new(12, 12, 64, 32);
+    for (int i = 0; i < 12; i++) add(b, i, 5);
+    step(b);
+    for (int i = 0; i < 12; i++) b->seqs[i].guessed = 7;
+    for (int i = 11; i > 9; i--) { /* 12 and 11 sequences fill a step by themselves */
+        assert_int_equal(scheduler_plan(b->s, 20).tokens, i + 1);
+        scheduler_commit(b->s);
+        for (int k = 0; k <= i; k++) b->seqs[k].ntokens++;
+        scheduler_remove(b->s, &b->seqs[i]);
+    }
+    assert_int_equal(scheduler_plan(b->s, 20).tokens, 11);
+    scheduler_commit(b->s);
+    for (int k = 0; k < 10; k++) b->seqs[k].ntokens++;
+    assert_int_equal(scheduler_plan(b->s, 0).tokens, 10);
     bench_free(b);
 }
 
@@ -474,7 +498,8 @@ int main(void) {
         cmocka_unit_test(test_logits_come_with_the_last_known_token_only),
         cmocka_unit_test(test_nobody_overtakes_the_head_of_the_queue),
         cmocka_unit_test(test_who_came_last_gives_way_and_is_next_in_line),
-        cmocka_unit_test(test_guesses_take_what_is_left_over_in_equal_parts),
+        cmocka_unit_test(test_guesses_fill_small_steps_in_equal_parts),
+        cmocka_unit_test(test_a_full_batch_leaves_no_room_for_guesses),
         cmocka_unit_test(test_guesses_never_cost_anybody_a_block),
         cmocka_unit_test(test_a_block_that_forks_share_is_copied_by_the_first_to_write),
         cmocka_unit_test(test_what_can_grow_keeps_room_to_grow),
