@@ -6,6 +6,7 @@
 #include "engine/cli/args.h"
 #include "engine/cli/bandwidth.h"
 #include "engine/cli/cli.h"
+#include "engine/model/shard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,8 +133,9 @@ static double peak_rss(void) {
 
 static void print_table(const bench *b) {
     const engine_info *i = engine_describe(b->engine);
-    printf("%s: %s, %.1f M parameters, %.1f MB of weights, %s, %d threads\n\n", i->name, i->architecture,
-           (double)i->parameters / 1e6, (double)i->weight_bytes / 1e6, i->isa, i->threads);
+    printf("%s: %s, %.1f M parameters, %.1f MB of weights, %s, %d threads, tp %d\n\n", i->name,
+           i->architecture, (double)i->parameters / 1e6, (double)i->weight_bytes / 1e6, i->isa, i->threads,
+           i->tp);
     printf("%-8s %6s %8s %12s %12s %12s %16s\n", "", "batch", "context", "tokens/s", "ms", "read GB/s",
            "weights/read");
     for (int k = 0; k < b->nrows; k++) {
@@ -154,7 +156,7 @@ static void print_json(const bench *b) {
     printf(
         "{\"model\":\"%s\",\"architecture\":\"%s\",\"parameters\":%lld,\"weight_bytes\":%zu,\"isa\":\"%s\",",
         i->name, i->architecture, (long long)i->parameters, i->weight_bytes, i->isa);
-    printf("\"threads\":%d,\"peak_rss_bytes\":%.0f,\"rows\":[", i->threads, peak_rss());
+    printf("\"threads\":%d,\"tp\":%d,\"peak_rss_bytes\":%.0f,\"rows\":[", i->threads, i->tp, peak_rss());
     for (int k = 0; k < b->nrows; k++) {
         const row *r = &b->rows[k];
         printf("%s{\"kind\":\"%s\",\"batch\":%d,\"context\":%d,\"tokens_per_second\":%.2f,\"seconds\":%.6f,"
@@ -181,6 +183,7 @@ int cli_bench(int argc, char **argv) {
         {"random", ARG_TEXT, &b.options.random_shape, 0, 0, "FILE",
          "or a config.json: random weights of that shape"},
         {"threads", ARG_INT, &b.options.threads, 0, 1024, "N", "0: the CPUs this process may use"},
+        {"tp", ARG_INT, &b.options.tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
         {"weights", ARG_TEXT, &b.options.weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
         {"isa", ARG_TEXT, &b.options.isa, 0, 0, "NAME", "force generic, avx2, avx512 or avx512-vnni"},
         {"steps", ARG_INT, &b.steps, 1, 10000, "N", "decode steps that are timed (32)"},
