@@ -51,9 +51,9 @@ static void flush_text(struct prompt *p) {
         return;
     }
     size_t used = (uint64_t)p->n < p->cap ? (size_t)p->n : p->cap;
-    int64_t n = p->text.len ? tokenizer_encode(p->t, p->text.data, p->text.len, false, p->out + used,
-                                               p->cap - used, p->err)
-                            : 0;
+    int32_t *to = used ? p->out + used : p->out; /* which is NULL where nothing is wanted but the count */
+    int64_t n =
+        p->text.len ? tokenizer_encode(p->t, p->text.data, p->text.len, false, to, p->cap - used, p->err) : 0;
     p->text.len = 0;
     p->n = n < 0 ? -1 : p->n + n;
 }
