@@ -1,7 +1,7 @@
 /* The supervisor against a mock cluster and an engine host without an engine: whatever happens to engine, worker or
  * request, every request gets one whole answer or one error, and nothing is forgotten. */
-#include "asker.h"
 #include "base/log.h"
+#include "support/asker.h"
 #include "support/support.h"
 #include "worker/supervisor.h"
 

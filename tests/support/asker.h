@@ -1,4 +1,5 @@
-/* A test's other end of Kafka: asks as the router would, and joins the answers as the gateway would.
+/* A test's other end of Kafka: asks as a program of its own or as the router would, and joins the answers as the
+ * gateway would.
  *
  * Belongs to the loop's thread. A failure in here fails the test.
  */
@@ -30,7 +31,7 @@ typedef struct asker {
     const mr_kafka_conf *conf;
     mr_producer *producer;
     mr_consumer *responses, *dead;
-    char generate[250], control[250];
+    char to[250], control[250]; /* topics; `to` gets the questions */
     char prefix[16]; /* of every id asked for: asker_clear changes it, so that tests may use the same ids */
     int rounds;
     answer *answers;
@@ -46,9 +47,11 @@ typedef struct question {
     int64_t seed;        /* 0: none */
     int64_t deadline_ms; /* 0: none */
     int64_t reply_to;    /* -1: none */
-    bool logprobs, as_json;
+    int64_t max_tokens;  /* 0: none */
+    bool logprobs, ignore_eos, as_json;
 } question;
 
+/* Asks the workers of pool main, color blue, unless a->to is set to another topic. */
 void asker_init(asker *a, mr_loop *l, mr_metrics *m, const mr_kafka_conf *conf);
 void asker_done(asker *a);
 /* Cancels what was asked and has not ended, waits until it has, and forgets all answers and letters. */
@@ -56,7 +59,7 @@ void asker_clear(asker *a);
 
 void asker_ask(asker *a, const question *q);
 void asker_say(asker *a, const char *id, const char *text); /* a question with nothing but a script */
-void asker_put(asker *a, mr_str value);                     /* anything, as a record for the worker */
+void asker_put(asker *a, mr_str value);                     /* anything, as a record of that topic */
 void asker_cancel(asker *a, const char *id);
 
 answer *asker_answer(asker *a, const char *id); /* as it is by now; an empty one if nothing came yet */

@@ -1,5 +1,5 @@
 /* A test's other end of Kafka. See asker.h. */
-#include "asker.h"
+#include "support/asker.h"
 
 #include "schemas/hash.h"
 #include "support/support.h"
@@ -173,7 +173,7 @@ static void send_record(asker *a, const char *topic, mr_str key, mr_str value, c
 }
 
 void asker_put(asker *a, mr_str value) {
-    send_record(a, a->generate, MR_STR("raw"), value, "application/msgpack");
+    send_record(a, a->to, MR_STR("raw"), value, "application/msgpack");
 }
 
 static void build(const question *q, const char *id, mr_chat_message *m, mr_chat_request *r) {
@@ -191,6 +191,8 @@ static void build(const question *q, const char *id, mr_chat_message *m, mr_chat
     if (q->deadline_ms) MR_SET(r, MR_CHAT_REQUEST_DEADLINE_MS, deadline_ms, q->deadline_ms);
     if (q->reply_to >= 0) MR_SET(r, MR_CHAT_REQUEST_REPLY_TO, reply_to, q->reply_to);
     if (q->seed) MR_SET(&r->sampling, MR_SAMPLING_SEED, seed, q->seed);
+    if (q->max_tokens) MR_SET(&r->sampling, MR_SAMPLING_MAX_TOKENS, max_tokens, q->max_tokens);
+    if (q->ignore_eos) MR_SET(&r->sampling, MR_SAMPLING_IGNORE_EOS, ignore_eos, true);
     if (q->logprobs) MR_SET(&r->sampling, MR_SAMPLING_LOGPROBS, logprobs, true);
     MR_MARK(r, MR_CHAT_REQUEST_SAMPLING);
 }
@@ -207,14 +209,14 @@ void asker_ask(asker *a, const question *q) {
     if (q->as_json) {
         json_t *j = mr_to_json(&mr_chat_request_def, &r, &err);
         char *text = json_dumps(j, JSON_COMPACT);
-        send_record(a, a->generate, mr_str_of(id), mr_str_of(text), "application/json");
+        send_record(a, a->to, mr_str_of(id), mr_str_of(text), "application/json");
         free(text);
         json_decref(j);
         return;
     }
     mr_buf_init(&body, 1 << 20);
     if (mr_pack(&mr_chat_request_def, &r, &body, &err)) fail_msg("%s", err.msg);
-    send_record(a, a->generate, mr_str_of(id), mr_buf_str(&body), "application/msgpack");
+    send_record(a, a->to, mr_str_of(id), mr_buf_str(&body), "application/msgpack");
     mr_buf_done(&body);
 }
 
@@ -258,7 +260,7 @@ void asker_init(asker *a, mr_loop *l, mr_metrics *m, const mr_kafka_conf *conf) 
     mr_error err;
     *a = (asker){.loop = l, .conf = conf, .arena = mr_arena_new(16 << 20)};
     a->answers = calloc(ASKER_ANSWERS, sizeof(answer));
-    mr_bus_generate_topic(conf, "main", "blue", a->generate);
+    mr_bus_generate_topic(conf, "main", "blue", a->to);
     mr_bus_topic(conf, MR_TOPIC_CONTROL, a->control);
     a->producer = mr_producer_new(conf, l, m, "asker", NULL, a, &err);
     if (!a->producer) fail_msg("%s", err.msg);

@@ -1,0 +1,52 @@
+/* An HTTP client of the gateway, for the suites that run whole pipelines: many chats at once on the test's own loop.
+ *
+ * A chat is one request on a connection of its own. It is read as it comes; chat_close in the middle is what a closed tab
+ * does. Belongs to the loop's thread; a failure in here fails the test.
+ */
+#ifndef MR_TEST_CHAT_H
+#define MR_TEST_CHAT_H
+
+#include "base/loop.h"
+#include "base/str.h"
+
+typedef struct ask {
+    const char *text;
+    const char *model;        /* NULL: millrace-demo */
+    const char *earlier[2];   /* a question and its answer, before this one */
+    int64_t seed, max_tokens; /* 0: none */
+    bool whole;               /* in one piece, not streamed */
+    bool usage;               /* stream_options.include_usage */
+    bool long_answer;         /* goes on past its natural end, to max_tokens */
+} ask;
+
+typedef struct chat chat;
+
+struct chat {
+    struct evhttp_connection *connection;
+    struct evhttp_request *request;
+    mr_buf in; /* of a stream: what is not yet a whole line; else the body */
+    mr_buf text, reasoning;
+    int status; /* of HTTP; 0: no answer (yet) */
+    char finish[32], source[16], code[64], message[300];
+    int64_t prompt_tokens, completion_tokens;
+    int pieces;
+    bool done;   /* [DONE] came */
+    bool over;   /* nothing comes any more */
+    bool broken; /* the connection ended before the answer did */
+    int64_t asked_us, first_us, over_us;
+};
+
+chat *chat_ask(mr_loop *l, int port, const ask *a);
+/* Anything to any path. body: empty for GET. */
+chat *chat_send(mr_loop *l, int port, const char *path, mr_str body);
+/* Closes what is still open. */
+void chat_free(chat *c);
+
+/* Until it is over, or has this many bytes of text; each fails the test when that takes too long. */
+void chat_wait(mr_loop *l, chat *c);
+void chat_wait_bytes(mr_loop *l, chat *c, size_t bytes);
+
+/* It ended well: 200, a finish reason, and for a stream [DONE]. */
+bool chat_complete(const chat *c);
+
+#endif

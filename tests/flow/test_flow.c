@@ -1,0 +1,318 @@
+/* A whole pipeline with the demo model, as its users see it: over HTTP, and over Kafka itself.
+ *
+ *     test_flow embedded|kafka
+ */
+#include "base/log.h"
+#include "flow/chat.h"
+#include "flow/pipeline.h"
+#include "support/asker.h"
+#include "support/support.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define WAIT_MS 60000
+#define MANY    32
+
+static const char *broker;
+
+typedef struct fixture {
+    mr_loop *loop;
+    mr_metrics *metrics;
+    mr_kafka_conf kafka;
+    pipeline *p;
+    asker a;
+    int port;
+} fixture;
+
+static fixture suite;
+
+static int setup(void **state) {
+    mr_error err;
+    const pipeline_options opt = {
+        .broker = broker, .kb = SOURCE_DIR "/tests/flow/kb.tsv", .worker = "max_seqs = 8;"};
+    suite.loop = mr_loop_new(&err);
+    suite.metrics = mr_metrics_new(&err);
+    if (!suite.loop || !suite.metrics) return -1;
+    suite.p = pipeline_start(suite.loop, &opt);
+    if (!suite.p) exit(77);
+    suite.port = pipeline_port(suite.p);
+    suite.kafka = pipeline_kafka(suite.p);
+    asker_init(&suite.a, suite.loop, suite.metrics, &suite.kafka);
+    snprintf(suite.a.to, sizeof(suite.a.to), "chat.requests");
+    *state = &suite;
+    return 0;
+}
+
+static void finish(bool failed) {
+    asker_done(&suite.a);
+    pipeline_stop(suite.p, failed);
+    mr_metrics_free(suite.metrics);
+    mr_loop_free(suite.loop);
+}
+
+static int clear(void **state) {
+    asker_clear(&((fixture *)*state)->a);
+    return 0;
+}
+
+static chat *ask_and_wait(fixture *f, const ask *a) {
+    chat *c = chat_ask(f->loop, f->port, a);
+    chat_wait(f->loop, c);
+    return c;
+}
+
+static void assert_complete(const chat *c) {
+    if (!chat_complete(c)) {
+        fail_msg("not complete: status %d, finish '%s', %s%s", c->status, c->finish,
+                 c->broken ? "broken, " : "", c->message);
+    }
+}
+
+static void assert_text(const chat *c, const char *expected) {
+    assert_int_equal(c->text.n, strlen(expected));
+    assert_memory_equal(c->text.p, expected, c->text.n);
+}
+
+static void assert_same_text(const chat *x, const chat *y) {
+    assert_int_equal(x->text.n, y->text.n);
+    assert_memory_equal(x->text.p, y->text.p, x->text.n);
+}
+
+/* ---- chats ---- */
+
+static void a_streamed_chat_is_answered_in_words(void **state) {
+    fixture *f = *state;
+    chat *c = ask_and_wait(f, &(ask){.text = "What is Millrace?", .usage = true});
+    assert_complete(c);
+    assert_string_equal(c->finish, "stop");
+    assert_string_equal(c->source, "model");
+    assert_true(c->pieces > 1);
+    assert_true(c->prompt_tokens > 0);
+    assert_true(c->completion_tokens > 0);
+    mr_buf_put(&c->text, "", 1);
+    assert_non_null(strstr(c->text.p, "Millrace"));
+    chat_free(c);
+}
+
+static void the_same_chat_in_one_piece_has_the_same_text(void **state) {
+    fixture *f = *state;
+    ask a = {.text = "Tell me a joke.", .seed = 11, .max_tokens = 48};
+    chat *streamed = ask_and_wait(f, &a);
+    a.whole = true;
+    chat *whole = ask_and_wait(f, &a);
+    assert_complete(streamed);
+    assert_complete(whole);
+    assert_int_equal(whole->pieces, 1);
+    assert_true(whole->text.n > 0);
+    assert_same_text(streamed, whole);
+    assert_string_equal(streamed->finish, whole->finish);
+    assert_true(whole->completion_tokens > 0);
+    chat_free(streamed);
+    chat_free(whole);
+}
+
+static void an_answer_ends_at_its_limit(void **state) {
+    fixture *f = *state;
+    chat *c = ask_and_wait(
+        f, &(ask){.text = "What is Millrace?", .max_tokens = 5, .long_answer = true, .usage = true});
+    assert_complete(c);
+    assert_string_equal(c->finish, "length");
+    assert_int_equal(c->completion_tokens, 5);
+    chat_free(c);
+}
+
+static void many_chats_at_once_each_say_what_they_say_alone(void **state) {
+    fixture *f = *state;
+    chat *together[MANY];
+    ask a = {.text = "Tell me a story.", .max_tokens = 24, .long_answer = true};
+    for (int i = 0; i < MANY; i++) {
+        a.seed = 100 + i;
+        together[i] = chat_ask(f->loop, f->port, &a);
+    }
+    for (int i = 0; i < MANY; i++) chat_wait(f->loop, together[i]);
+    for (int i = 0; i < MANY; i++) {
+        a.seed = 100 + i;
+        chat *alone = ask_and_wait(f, &a);
+        assert_complete(together[i]);
+        assert_complete(alone);
+        assert_same_text(together[i], alone);
+        chat_free(alone);
+        chat_free(together[i]);
+    }
+}
+
+/* ---- the knowledge base ---- */
+
+static void a_routine_question_is_answered_from_the_knowledge_base(void **state) {
+    fixture *f = *state;
+    for (int whole = 0; whole <= 1; whole++) {
+        chat *c = ask_and_wait(f, &(ask){.text = "what are your opening hours", .whole = whole});
+        assert_complete(c);
+        assert_text(c, "We are open from 9 to 17, Monday to Friday.");
+        assert_string_equal(c->source, "kb");
+        chat_free(c);
+    }
+    chat *c = ask_and_wait(f, &(ask){.text = "你们几点开门？"});
+    assert_text(c, "我们早上九点开门。");
+    chat_free(c);
+}
+
+static void title_and_summary_come_from_the_model_whatever_the_knowledge_base_says(void **state) {
+    fixture *f = *state;
+    static const char *const prompts[] = {
+        "Please generate a four to five word title summarizing our conversation without any lead-in, "
+        "punctuation, quotation marks, periods, symbols, bold text, or additional text. Remove enclosing "
+        "quotation marks.",
+        "Summarize the discussion briefly in 200 words or less to use as a prompt for future context.",
+    };
+    for (int i = 0; i < 2; i++) {
+        chat *c = ask_and_wait(f, &(ask){.text = prompts[i],
+                                         .earlier = {"What is Millrace?", "A pipeline for chats."},
+                                         .max_tokens = 16});
+        assert_complete(c);
+        assert_string_equal(c->source, "model");
+        chat_free(c);
+    }
+}
+
+/* ---- cancel and deadline ---- */
+
+static void a_closed_tab_frees_the_engine(void **state) {
+    fixture *f = *state;
+    double before =
+        pipeline_metric(f->p, PART_WORKER, "millrace_worker_requests_total{finish=\"cancelled\"}");
+    chat *c = chat_ask(f->loop, f->port,
+                       &(ask){.text = "Tell me a story.", .max_tokens = 3500, .long_answer = true});
+    chat_wait_bytes(f->loop, c, 20);
+    assert_true(pipeline_metric(f->p, PART_WORKER, "millrace_worker_running_requests") == 1);
+    chat_free(c);
+    assert_true(pipeline_wait_metric(f->p, PART_WORKER, "millrace_worker_running_requests", 0));
+    assert_true(pipeline_metric(f->p, PART_WORKER, "millrace_worker_requests_total{finish=\"cancelled\"}") ==
+                before + 1);
+}
+
+static void a_deadline_ends_the_answer_and_frees_the_engine(void **state) {
+    fixture *f = *state;
+    asker_ask(&f->a, &(question){.id = "late",
+                                 .text = "Tell me a story.",
+                                 .deadline_ms = mr_now_ms() + 1500,
+                                 .reply_to = -1,
+                                 .max_tokens = 3500,
+                                 .ignore_eos = true,
+                                 .as_json = true});
+    answer *x = asker_wait(&f->a, "late");
+    assert_int_equal(x->status, 504);
+    assert_string_equal(x->code, "deadline_exceeded");
+    assert_true(pipeline_wait_metric(f->p, PART_WORKER, "millrace_worker_running_requests", 0));
+}
+
+/* ---- Kafka itself ---- */
+
+static void json_produced_to_the_topic_is_answered_on_the_topic(void **state) {
+    fixture *f = *state;
+    asker_ask(&f->a, &(question){.id = "json", .text = "What is Millrace?", .reply_to = 3, .as_json = true});
+    answer *x = asker_wait(&f->a, "json");
+    assert_int_equal(x->finish, MR_FINISH_STOP);
+    assert_true(x->bytes > 0);
+    asker_ask(&f->a, &(question){.id = "routine", .text = "What are your opening hours?", .reply_to = -1});
+    assert_int_equal(asker_wait(&f->a, "routine")->finish, MR_FINISH_STOP);
+}
+
+static bool has_letters(void *arg) {
+    return ((asker *)arg)->letters >= 3;
+}
+
+static void garbage_in_a_topic_becomes_dead_letters_and_everyone_lives_on(void **state) {
+    fixture *f = *state;
+    static const pipeline_part readers[] = {PART_ROUTER, PART_WORKER};
+    pid_t pids[2];
+    for (int i = 0; i < 2; i++) pids[i] = pipeline_pid(f->p, readers[i]);
+    asker_put(&f->a, MR_STR("\xff\x00\xfe garbage"));
+    asker_put(&f->a, MR_STR("{\"v\": 1, \"id\": \"cut"));
+    snprintf(f->a.to, sizeof(f->a.to), "chat.generate.main.blue");
+    asker_put(&f->a, MR_STR("\xc1 garbage for the worker"));
+    snprintf(f->a.to, sizeof(f->a.to), "chat.requests");
+    assert_true(test_wait(f->loop, WAIT_MS, has_letters, &f->a));
+    chat *c = ask_and_wait(f, &(ask){.text = "Hello!"});
+    assert_complete(c);
+    chat_free(c);
+    for (int i = 0; i < 2; i++) assert_int_equal(pipeline_pid(f->p, readers[i]), pids[i]);
+}
+
+/* ---- refusals ---- */
+
+static void assert_refused(fixture *f, chat *c, int status, const char *code) {
+    chat_wait(f->loop, c);
+    assert_int_equal(c->status, status);
+    if (code) assert_string_equal(c->code, code);
+    assert_true(*c->message);
+    chat_free(c);
+}
+
+static void bad_requests_get_clear_errors_and_the_next_chat_is_answered(void **state) {
+    fixture *f = *state;
+    static const char path[] = "/v1/chat/completions";
+    assert_refused(f, chat_ask(f->loop, f->port, &(ask){.text = "Hi", .model = "gpt-17"}), 404,
+                   "model_not_found");
+    assert_refused(f, chat_send(f->loop, f->port, path, MR_STR("{\"model\": \"millrace-demo\", ")), 400,
+                   NULL);
+    assert_refused(
+        f,
+        chat_send(f->loop, f->port, path, MR_STR("{\"model\": \"millrace-demo\", \"messages\": \"Hello\"}")),
+        400, NULL);
+    size_t n = 3800000;
+    char *big = malloc(n);
+    assert_non_null(big);
+    memset(big, ' ', n);
+    assert_refused(f, chat_send(f->loop, f->port, path, (mr_str){big, n}), 413, NULL);
+    free(big);
+    chat *c = ask_and_wait(f, &(ask){.text = "Hello!"});
+    assert_complete(c);
+    chat_free(c);
+}
+
+static void the_models_are_listed(void **state) {
+    fixture *f = *state;
+    chat *c = chat_send(f->loop, f->port, "/v1/models", MR_STR(""));
+    chat_wait(f->loop, c);
+    assert_int_equal(c->status, 200);
+    mr_buf_put(&c->in, "", 1);
+    assert_non_null(strstr(c->in.p, "\"millrace-demo\""));
+    chat_free(c);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, NULL, clear)
+
+int main(int argc, char **argv) {
+    mr_error err;
+    if (argc != 2) {
+        fprintf(stderr, "usage: test_flow embedded|kafka\n");
+        return 2;
+    }
+    broker = argv[1];
+    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    const struct CMUnitTest tests[] = {
+        TEST(a_streamed_chat_is_answered_in_words),
+        TEST(the_same_chat_in_one_piece_has_the_same_text),
+        TEST(an_answer_ends_at_its_limit),
+        TEST(many_chats_at_once_each_say_what_they_say_alone),
+        TEST(a_routine_question_is_answered_from_the_knowledge_base),
+        TEST(title_and_summary_come_from_the_model_whatever_the_knowledge_base_says),
+        TEST(a_closed_tab_frees_the_engine),
+        TEST(a_deadline_ends_the_answer_and_frees_the_engine),
+        TEST(json_produced_to_the_topic_is_answered_on_the_topic),
+        TEST(garbage_in_a_topic_becomes_dead_letters_and_everyone_lives_on),
+        TEST(bad_requests_get_clear_errors_and_the_next_chat_is_answered),
+        TEST(the_models_are_listed),
+    };
+    cmocka_set_test_filter(getenv("ONLY"));
+    int failed = cmocka_run_group_tests(tests, setup, NULL);
+    finish(failed);
+    return failed;
+}
