@@ -74,6 +74,13 @@ static void test_greedy_answers_are_those_of_the_reference(void **state) {
     check_greedy("qwen2_tied_f32", tight);
 }
 
+static void test_greedy_answers_are_the_same_over_any_number_of_ranks(void **state) {
+    (void)state;
+    for (int tp = 1; tp <= 8; tp *= 2) {
+        check_greedy("llama_heads8_f32", (engine_options){.max_seqs = 4, .step_tokens = 10, .tp = tp});
+    }
+}
+
 /* The sampled answers of some chats, each in an engine of other sizes and threads: always the same. */
 static void test_a_chat_is_the_same_whatever_the_engine_runs_with(void **state) {
     (void)state;
@@ -124,6 +131,8 @@ static void test_wrong_options_are_refused_with_the_reason(void **state) {
     expect_refusal((engine_options){.model_dir = dir, .max_context = 1 << 20}, ENGINE_EINVAL,
                    "512 positions");
     expect_refusal((engine_options){.model_dir = dir, .threads = -1}, ENGINE_EINVAL, "threads");
+    expect_refusal((engine_options){.model_dir = dir, .tp = 3}, ENGINE_EINVAL, "it can over 1, 2, 4");
+    expect_refusal((engine_options){.model_dir = dir, .tp = -1}, ENGINE_EINVAL, "over -1 ranks");
     expect_refusal((engine_options){.model_dir = dir, .max_context = 512, .kv_tokens = 100}, ENGINE_EINVAL,
                    "KV cache");
     expect_refusal((engine_options){.model_dir = dir, .chat_template = "nonsense"}, ENGINE_EINVAL,
@@ -147,6 +156,7 @@ static void test_the_description_fits_the_checkpoint(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_greedy_answers_are_those_of_the_reference),
+        cmocka_unit_test(test_greedy_answers_are_the_same_over_any_number_of_ranks),
         cmocka_unit_test(test_a_chat_is_the_same_whatever_the_engine_runs_with),
         cmocka_unit_test(test_wrong_options_are_refused_with_the_reason),
         cmocka_unit_test(test_the_description_fits_the_checkpoint),
