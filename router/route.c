@@ -19,10 +19,12 @@ static int random_seed(int64_t *out, mr_error *err) {
 }
 
 int mr_route_complete(const mr_routing *r, mr_chat_request *q, int64_t record_ms, mr_error *err) {
-    int64_t seed = 0;
+    int64_t seed = 0, now = mr_now_ms();
     if (!MR_HAS(q, MR_CHAT_REQUEST_CREATED_MS)) {
-        MR_SET(q, MR_CHAT_REQUEST_CREATED_MS, created_ms, record_ms > 0 ? record_ms : mr_now_ms());
+        MR_SET(q, MR_CHAT_REQUEST_CREATED_MS, created_ms, record_ms > 0 ? record_ms : now);
     }
+    /* A clock that is ahead must not give its requests more time. */
+    if (q->created_ms > now) q->created_ms = now;
     if (!MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS)) {
         MR_SET(q, MR_CHAT_REQUEST_DEADLINE_MS, deadline_ms,
                q->created_ms + 1000 * r->conf->request_timeout_s);

@@ -214,16 +214,16 @@ static int route_request(mr_router *r, job *j, const mr_record *rec, mr_chat_req
 
 static int take(mr_router *r, const mr_record *rec, mr_error *err) {
     mr_chat_request q;
-    mr_error bad;
     job *j = job_new(r, rec, err);
     if (!j) return -1;
     mr_arena_reset(r->arena);
-    int rc;
-    if (mr_decode(&mr_chat_request_def, rec->value, mr_record_header(rec, "content-type"), r->arena, &q,
-                  &bad) < 0) {
-        rc = bury(r, j, rec, bad.msg, err);
-    } else {
-        rc = route_request(r, j, rec, &q, err);
+    int rc =
+        mr_decode(&mr_chat_request_def, rec->value, mr_record_header(rec, "content-type"), r->arena, &q, err);
+    if (rc == 0) rc = route_request(r, j, rec, &q, err);
+    /* The record's own fault: trying again would hold up those behind it for ever. */
+    if (rc < 0 && (err->code == MR_EINVAL || err->code == MR_ETOOBIG)) {
+        mr_error why = *err;
+        rc = bury(r, j, rec, why.msg, err);
     }
     if (rc < 0) free(j);
     return rc;

@@ -112,10 +112,18 @@ json_t *mr_to_json(const mr_message_def *def, const void *msg, mr_error *err) {
     return j;
 }
 
+/* jansson quotes the input, and cuts the quotation without regard for characters; errors go into records, as text. */
+static void keep_ascii(char *text) {
+    for (; *text; text++) {
+        if ((unsigned char)*text > '~') *text = '?';
+    }
+}
+
 static int decode_json(const mr_message_def *def, mr_str in, mr_arena *a, void *out, mr_error *err) {
     json_error_t why;
     json_t *j = json_loadb(in.p, in.n, JSON_REJECT_DUPLICATES, &why);
     if (!j) {
+        keep_ascii(why.text);
         return mr_fail(err, MR_EINVAL, "invalid JSON at line %d, column %d: %s", why.line, why.column,
                        why.text);
     }

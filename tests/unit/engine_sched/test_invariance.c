@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAP = 1 << 16, REQUESTS = 24, CHOICES = 2, CONTEXT = 200, PROMPT = 120 };
+enum { MAP = 1 << 16, REQUESTS = 16, CHOICES = 2, CONTEXT = 200, PROMPT = 120 };
 
 typedef struct seen {
     uint64_t prefix, logits; /* 0: none */
@@ -220,7 +220,7 @@ static void check_model(const char *name, const char *weights, uint64_t seed, en
     snprintf(where, sizeof where, "%s, %s, one by one", name, weights);
     run(w, &alone, seed);
     memcpy(w->alone, w->now, sizeof w->alone);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 5; i++) {
         setting s = random_setting(&seed, weights);
         snprintf(where, sizeof where, "%s, %s, schedule %d on %d threads", name, weights, i, s.threads);
         engine_load load = run(w, &s, seed);
@@ -230,7 +230,7 @@ static void check_model(const char *name, const char *weights, uint64_t seed, en
         sum->guessed_tokens += load.guessed_tokens;
         sum->right_guesses += load.right_guesses;
     }
-    assert_true(w->known > 5000);
+    assert_true(w->known > 2000);
     model_close(m);
     free(w);
 }
@@ -243,8 +243,8 @@ static void test_the_same_tokens_have_the_same_logits_in_every_schedule(void **s
     check_model("qwen2_tied_f32", "stored", 3, &sum);
     check_model("llama_gqa_bf16", "int8", 4, &sum);
     /* what was to be proved harmless has happened */
-    assert_true(sum.preemptions > 20 && sum.cached_tokens > 5000);
-    assert_true(sum.right_guesses > 100 && sum.guessed_tokens > sum.right_guesses + 100);
+    assert_true(sum.preemptions > 10 && sum.cached_tokens > 3000);
+    assert_true(sum.right_guesses > 50 && sum.guessed_tokens > sum.right_guesses + 50);
 }
 
 int main(void) {

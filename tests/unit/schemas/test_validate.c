@@ -26,6 +26,7 @@ static int close_arena(void **state) {
 
 static void assert_error(const mr_error *err, int rc, const char *input, const char *expected) {
     if (rc == 0) fail_msg("accepted: %.300s", input);
+    assert_true(mr_str_is_utf8(mr_str_of(err->msg)));
     if (!strstr(err->msg, expected)) fail_msg("%.300s\ngives  '%s'\ninstead '%s'", input, err->msg, expected);
 }
 
@@ -246,6 +247,7 @@ static void broken_input_is_one_clear_error(void **state) {
     REFUSE_BYTES("Sampling", "\x81\xa1x\xdb\xff\xff\xff\xff", "not msgpack, or cut short, at byte");
     refuse_json("Sampling", "{\"seed\":", "invalid JSON at line 1, column 8");
     refuse_json("Sampling", "{} {}", "invalid JSON at line 1");
+    refuse_json("Sampling", "{\"x\":\"\\水\"}", "invalid escape near");
 }
 
 static void every_cut_of_a_message_is_an_error(void **state) {
