@@ -154,9 +154,9 @@ static void counted_init(counted *c, int rank, int n) {
     engine_error err = {0};
     *c = (counted){.whole = model_open(dir, &err)};
     if (!c->whole) fail_msg("%s", err.msg);
-    assert_int_equal(shard_init(&c->shard, c->whole, rank, n, NULL), 0);
     c->map = (unsigned char *)c->whole->embed.data;
     assert_int_equal(mprotect(c->map, pages_before(TENSORS) * PAGE, PROT_NONE), 0);
+    assert_int_equal(shard_init(&c->shard, c->whole, rank, n, NULL), 0);
 }
 
 static void counted_done(counted *c) {
@@ -186,10 +186,10 @@ static void run_counted(int n, const char *weights) {
     struct sigaction catch = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO}, before;
     engine_error err = {0};
     float *logits = NULL;
+    sigaction(SIGSEGV, &catch, &before);
     for (int i = 0; i < n; i++) counted_init(&ranks[i], i, n);
     model *m = model_open(dir, &err);
     assert_non_null(m);
-    sigaction(SIGSEGV, &catch, &before);
     backend *b = backend_open_group(&kind, m, &opt, n, &err);
     if (!b || backend_forward(b, &s, 1, &logits, &err)) fail_msg("%s", err.msg);
     sigaction(SIGSEGV, &before, NULL);
