@@ -3,9 +3,9 @@
  *     test_flow embedded|kafka
  */
 #include "base/log.h"
-#include "flow/chat.h"
-#include "flow/pipeline.h"
 #include "support/asker.h"
+#include "support/chat.h"
+#include "support/pipeline.h"
 #include "support/support.h"
 
 #include <setjmp.h>

@@ -1,9 +1,9 @@
 /* A whole pipeline for a test. See pipeline.h. */
-#include "flow/pipeline.h"
+#include "support/pipeline.h"
 
-#include "flow/chat.h"
 #include "ops/cli/topics.h"
 #include "router/kb_import.h"
+#include "support/chat.h"
 #include "support/support.h"
 
 #include <arpa/inet.h>
@@ -44,6 +44,16 @@ static const char *const names[PARTS] = {"broker", "redis", "gateway", "router",
 
 /* ---- processes ---- */
 
+/* The settings of whoever runs the tests are not the pipeline's. */
+static void forget_settings(void) {
+    static const char prefix[] = "MILLRACE_";
+    for (char **e = environ; *e;) {
+        char name[128];
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(*e, "="), *e);
+        if (strncmp(name, prefix, sizeof(prefix) - 1) != 0 || unsetenv(name) != 0) e++;
+    }
+}
+
 static void exec_part(const pipeline *p, pipeline_part part, char *const argv[], pid_t parent) {
     char log[160];
     snprintf(log, sizeof(log), "%s/%s.log", p->folder, names[part]);
@@ -54,6 +64,7 @@ static void exec_part(const pipeline *p, pipeline_part part, char *const argv[],
     dup2(out, STDOUT_FILENO);
     dup2(out, STDERR_FILENO);
     close_range(3, ~0U, 0);
+    if (part != PART_BROKER || strcmp(p->opt.broker, "kafka") != 0) forget_settings();
     execvp(argv[0], argv);
     perror(argv[0]);
     _exit(127);

@@ -1,5 +1,5 @@
 /* An HTTP client of the gateway. See chat.h. */
-#include "flow/chat.h"
+#include "support/chat.h"
 
 #include "support/support.h"
 
