@@ -1,0 +1,166 @@
+/* `millrace kb` as an operator meets it: what it prints, and its exit status. */
+#include "ops/cli/commands.h"
+#include "support/support.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+typedef struct fixture {
+    char folder[64], db[100], tsv[100], output[100];
+    char text[20000]; /* stdout and stderr of the last run */
+} fixture;
+
+static void write_file(const char *path, const char *text) {
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    fputs(text, out);
+    fclose(out);
+}
+
+static int open_fixture(void **state) {
+    fixture *f = calloc(1, sizeof(*f));
+    test_folder_init(f->folder);
+    snprintf(f->db, sizeof(f->db), "%s/kb.db", f->folder);
+    snprintf(f->tsv, sizeof(f->tsv), "%s/kb.tsv", f->folder);
+    snprintf(f->output, sizeof(f->output), "%s/output", f->folder);
+    write_file(f->tsv, "How do I pay?\tBy card.\n如何付款？\t刷卡。\n");
+    *state = f;
+    return 0;
+}
+
+static int close_fixture(void **state) {
+    test_folder_done(((fixture *)*state)->folder);
+    free(*state);
+    return 0;
+}
+
+/* Runs `millrace kb` with these arguments in a process of its own; returns its exit status. */
+static int kb(fixture *f, const char *const *args) {
+    char *argv[12] = {(char *)"kb"};
+    int argc = 1, status;
+    for (; args[argc - 1]; argc++) argv[argc] = (char *)args[argc - 1];
+    fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (!freopen(f->output, "w", stdout) || dup2(1, 2) < 0) _exit(99);
+        int rc = cmd_kb(argc, argv);
+        fflush(stdout);
+        _exit(rc);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    FILE *in = fopen(f->output, "r");
+    assert_non_null(in);
+    f->text[fread(f->text, 1, sizeof(f->text) - 1, in)] = '\0';
+    fclose(in);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+#define KB(...)        KB_RUN(__VA_ARGS__, NULL)
+#define KB_RUN(f, ...) kb(f, (const char *const[]){__VA_ARGS__})
+
+static void expect(const fixture *f, const char *needle) {
+    if (!strstr(f->text, needle)) fail_msg("'%s' is not in:\n%s", needle, f->text);
+}
+
+static void import_search_and_export_work_together(void **state) {
+    fixture *f = *state;
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
+    expect(f, "2 questions added, 0 changed; 2 are in");
+    assert_int_equal(KB(f, "search", "how do i pay", "--kb", f->db), 0);
+    expect(f, "1.000 answers    How do I pay?");
+    expect(f, "By card.");
+    assert_int_equal(KB(f, "search", "weather", "--kb", f->db), 0);
+    expect(f, "the model answers");
+    assert_int_equal(KB(f, "export", "--kb", f->db), 0);
+    assert_string_equal(f->text, "How do I pay?\tBy card.\n如何付款？\t刷卡。\n");
+}
+
+static void the_configuration_names_the_file_and_the_threshold(void **state) {
+    fixture *f = *state;
+    char config[120], text[300];
+    snprintf(config, sizeof(config), "%s/conf", f->folder);
+    snprintf(text, sizeof(text),
+             "router = { kb = \"%s\"; kb_threshold = 0.05; };\ngateway = { port = 1; };\n", f->db);
+    write_file(config, text);
+    assert_int_equal(KB(f, "import", "--config", config, f->tsv), 0);
+    assert_int_equal(KB(f, "search", "pay", "--config", config), 0);
+    expect(f, "answers    How do I pay?");
+}
+
+static void replace_and_a_second_import_count_what_they_do(void **state) {
+    fixture *f = *state;
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
+    write_file(f->tsv, "How do I pay?\tIn cash.\n");
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
+    expect(f, "0 questions added, 1 changed; 2 are in");
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db, "--replace"), 0);
+    expect(f, "1 questions added, 0 changed; 1 are in");
+}
+
+static void a_bad_line_fails_with_its_place(void **state) {
+    fixture *f = *state;
+    char place[140];
+    write_file(f->tsv, "a\tb\nno tab\n");
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 1);
+    snprintf(place, sizeof(place), "millrace kb: %s:2: ", f->tsv);
+    expect(f, place);
+    assert_int_not_equal(access(f->db, F_OK), 0);
+}
+
+static void a_missing_file_fails_with_advice(void **state) {
+    fixture *f = *state;
+    assert_int_equal(KB(f, "search", "x", "--kb", f->db), 1);
+    expect(f, "make it with `millrace kb import FILE.tsv`");
+    assert_int_equal(KB(f, "export", "--kb", f->db), 1);
+    expect(f, f->db);
+}
+
+static void a_wrong_command_line_is_said_in_one_line(void **state) {
+    fixture *f = *state;
+    assert_int_equal(KB(f, "imprt", f->tsv), 2);
+    expect(f, "unknown command 'imprt'; did you mean 'import'. Try millrace kb --help.\n");
+    assert_int_equal(KB(f, "import"), 2);
+    expect(f, "import needs FILE.tsv");
+    assert_int_equal(KB(f, "import", "a", "b", "--kb", f->db), 2);
+    expect(f, "unexpected argument 'b'");
+    assert_int_equal(KB(f, "search", "a", "--replace", "--kb", f->db), 2);
+    expect(f, "unknown flag --replace");
+    assert_int_equal(KB(f, "search", "a", "--kb"), 2);
+    expect(f, "--kb needs a value");
+    assert_int_equal(KB(f, "search", "a"), 2);
+    expect(f, "--config FILE with router.kb");
+    assert_int_equal(KB(f, "search", "a", "--config", "nowhere.conf"), 2);
+    expect(f, "nowhere.conf");
+}
+
+static void help_is_printed(void **state) {
+    fixture *f = *state;
+    assert_int_equal(KB(f, "--help"), 0);
+    expect(f, "Usage: millrace kb");
+    assert_int_equal(KB(f, "import", "-h"), 0);
+    expect(f, "Usage: millrace kb");
+    assert_int_equal(KB(f), 2);
+    expect(f, "Usage: millrace kb");
+}
+
+#define COMMAND_TEST(t) cmocka_unit_test_setup_teardown(t, open_fixture, close_fixture)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        COMMAND_TEST(import_search_and_export_work_together),
+        COMMAND_TEST(the_configuration_names_the_file_and_the_threshold),
+        COMMAND_TEST(replace_and_a_second_import_count_what_they_do),
+        COMMAND_TEST(a_bad_line_fails_with_its_place),
+        COMMAND_TEST(a_missing_file_fails_with_advice),
+        COMMAND_TEST(a_wrong_command_line_is_said_in_one_line),
+        COMMAND_TEST(help_is_printed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
