@@ -109,6 +109,10 @@ static void on_output(evutil_socket_t fd, short what, void *arg) {
     }
 }
 
+void mr_parts_echo(mr_parts *p, bool echo) {
+    p->echo = echo;
+}
+
 /* ---- starting ---- */
 
 mr_part *mr_parts_add(mr_parts *p, const char *name) {
@@ -159,7 +163,8 @@ static int watch_output(mr_parts *p, mr_part *part, mr_error *err) {
 int mr_parts_start(mr_parts *p, mr_part *part, mr_error *err) {
     int pipe_fd[2];
     if (part->log_fd < 0 && (part->log_fd = open_log(p, part, err)) < 0) return -1;
-    if (pipe2(pipe_fd, O_CLOEXEC) != 0) return mr_fail(err, MR_EIO, "no pipe for %s: %s", part->name, strerror(errno));
+    if (pipe2(pipe_fd, O_CLOEXEC) != 0)
+        return mr_fail(err, MR_EIO, "no pipe for %s: %s", part->name, strerror(errno));
     fcntl(pipe_fd[0], F_SETFL, O_NONBLOCK);
     close_output(part);
     pid_t self = getpid();
@@ -219,7 +224,8 @@ static void on_end(mr_parts *p, mr_part *part, int status) {
         return;
     }
     if (WIFSIGNALED(status)) {
-        printf("up: %s was ended by signal %d (%s)\n", part->name, WTERMSIG(status), strsignal(WTERMSIG(status)));
+        printf("up: %s was ended by signal %d (%s)\n", part->name, WTERMSIG(status),
+               strsignal(WTERMSIG(status)));
     } else {
         printf("up: %s ended with status %d\n", part->name, WEXITSTATUS(status));
     }
@@ -246,7 +252,8 @@ static void on_child(evutil_socket_t sig, short what, void *arg) {
 /* ---- readiness ---- */
 
 static bool listens(int port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return false;
     bool yes = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
@@ -278,7 +285,8 @@ static void on_probe(struct evhttp_request *req, void *arg) {
 static void ask(mr_parts *p, int i) {
     probe *q = calloc(1, sizeof(*q));
     if (!q) return;
-    *q = (probe){p, i, evhttp_connection_base_new(mr_loop_base(p->loop), NULL, "127.0.0.1", (uint16_t)p->v[i].port)};
+    *q = (probe){
+        p, i, evhttp_connection_base_new(mr_loop_base(p->loop), NULL, "127.0.0.1", (uint16_t)p->v[i].port)};
     struct evhttp_request *req = q->conn ? evhttp_request_new(on_probe, q) : NULL;
     if (!req) {
         if (q->conn) evhttp_connection_free(q->conn);
@@ -340,7 +348,8 @@ static void on_tick(void *arg) {
     if (rank != p->stop_rank) stop_rank(p, rank);
     for (int i = 0; i < p->n; i++) {
         mr_part *part = &p->v[i];
-        if (part->pid > 0 && part->stop_by_us > 0 && mr_mono_us() > part->stop_by_us) kill(part->pid, SIGKILL);
+        if (part->pid > 0 && part->stop_by_us > 0 && mr_mono_us() > part->stop_by_us)
+            kill(part->pid, SIGKILL);
     }
 }
 
@@ -358,7 +367,8 @@ void mr_parts_stop(mr_parts *p) {
 
 /* ---- */
 
-mr_parts *mr_parts_new(mr_loop *l, const char *state, bool echo, const mr_parts_events *events, mr_error *err) {
+mr_parts *mr_parts_new(mr_loop *l, const char *state, bool echo, const mr_parts_events *events,
+                       mr_error *err) {
     mr_parts *p = calloc(1, sizeof(*p));
     if (!p) {
         mr_fail(err, MR_ENOMEM, "out of memory");

@@ -42,8 +42,11 @@ typedef struct mr_parts_events {
     void *arg;
 } mr_parts_events;
 
-mr_parts *mr_parts_new(mr_loop *l, const char *state, bool echo, const mr_parts_events *events, mr_error *err);
+mr_parts *mr_parts_new(mr_loop *l, const char *state, bool echo, const mr_parts_events *events,
+                       mr_error *err);
 void mr_parts_free(mr_parts *p); /* kills what still runs */
+
+void mr_parts_echo(mr_parts *p, bool echo); /* output to the terminal too; logs get it always */
 
 /* A new part; fill in what mr_part says, add its arguments, then start it. NULL when there are too many. */
 mr_part *mr_parts_add(mr_parts *p, const char *name);
