@@ -94,7 +94,7 @@ static int set_flag(command_line *c, mr_error *err) {
     const mr_conf_key *k = find_flag(c->o, name, &group, &near);
     if (!k) {
         return mr_fail(err, MR_EINVAL,
-                       near.best ? "unknown flag --%s; did you mean --%s%s%s?" : "unknown flag --%s", name,
+                       near.best ? "unknown flag --%s (did you mean --%s%s%s?)" : "unknown flag --%s", name,
                        strchr(name, '.') ? group : "", strchr(name, '.') ? "." : "", near.best);
     }
     if (flag_value(c, name, sizeof(name), &value, err) != 0) return -1;

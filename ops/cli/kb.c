@@ -87,7 +87,7 @@ static const kb_verb *find_verb(const char *name, mr_error *err) {
         mr_nearest_try(&near, name, v->name);
     }
     mr_fail(err, MR_EINVAL,
-            near.best ? "unknown command '%.100s'; did you mean '%s'" : "unknown command '%.100s'", name,
+            near.best ? "unknown command '%.100s' (did you mean '%s'?)" : "unknown command '%.100s'", name,
             near.best);
     return NULL;
 }

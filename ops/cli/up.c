@@ -120,7 +120,7 @@ static int unknown(const char *flag, mr_error *err) {
     mr_nearest near = {0};
     for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) mr_nearest_try(&near, flag, flags[i]);
     return mr_fail(err, MR_EINVAL,
-                   near.best ? "unknown option '%.50s'; did you mean %s?" : "unknown option '%.50s'", flag,
+                   near.best ? "unknown option '%.50s' (did you mean %s?)" : "unknown option '%.50s'", flag,
                    near.best);
 }
 

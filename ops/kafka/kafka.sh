@@ -6,12 +6,12 @@
 #   ops/kafka/kafka.sh start DIR PORT     the same in the background: returns once it answers; pid in DIR/broker.pid
 #   ops/kafka/kafka.sh stop DIR
 #
-# The jars are kept beside the build (build/kafka-VERSION, or $MILLRACE_KAFKA_HOME); data and logs stay in DIR.
+# The jars are kept beside the build (build/kafka-VERSION, or $LOCAL_KAFKA_HOME); data and logs stay in DIR.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 version=$(sed -n 's:.*<version>\([0-9.]*\)</version>.*:\1:p' "$here/pom.xml" | sed -n 2p)
-home=${MILLRACE_KAFKA_HOME:-$here/../../build/kafka-$version}
+home=${LOCAL_KAFKA_HOME:-$here/../../build/kafka-$version}
 
 die() {
     echo "kafka.sh: $*" >&2

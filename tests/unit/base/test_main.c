@@ -79,7 +79,7 @@ static void a_wrong_flag_is_one_line_with_a_hint_and_status_2(void **state) {
     assert_null(START("--prot", "2"));
     assert_int_equal(status, 2);
     assert_string_equal(
-        said, "millrace-gateway: unknown flag --prot; did you mean --port?. Try millrace-gateway --help.\n");
+        said, "millrace-gateway: unknown flag --prot (did you mean --port?). Try millrace-gateway --help.\n");
     assert_null(START("--log.levle", "2"));
     assert_non_null(strstr(said, "did you mean --log.level?"));
     assert_null(START("--port"));

@@ -125,7 +125,7 @@ static void a_missing_file_fails_with_advice(void **state) {
 static void a_wrong_command_line_is_said_in_one_line(void **state) {
     fixture *f = *state;
     assert_int_equal(KB(f, "imprt", f->tsv), 2);
-    expect(f, "unknown command 'imprt'; did you mean 'import'. Try millrace kb --help.\n");
+    expect(f, "unknown command 'imprt' (did you mean 'import'?). Try millrace kb --help.\n");
     assert_int_equal(KB(f, "import"), 2);
     expect(f, "import needs FILE.tsv");
     assert_int_equal(KB(f, "import", "a", "b", "--kb", f->db), 2);
