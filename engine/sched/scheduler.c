@@ -161,11 +161,29 @@ static bool has_room(const scheduler *s, const seq *newcomer) {
     return need <= kv_pool_free_blocks(s->pool);
 }
 
+static int common_tokens(const seq *a, const seq *b, int max) {
+    int n = 0;
+    if (max > a->ntokens) max = a->ntokens;
+    while (n < max && a->tokens[n] == b->tokens[n]) n++;
+    return n;
+}
+
+/* Is more than half of what the cache does not know of the newcomer being computed for another just now? */
+static bool is_under_way(const scheduler *s, const seq *newcomer, int reused) {
+    int lacking = newcomer->ntokens - reused;
+    for (const seq *q = s->running.first; q; q = q->next) {
+        if (lacks_one(q) || q->table.salt != newcomer->table.salt) continue;
+        int common = common_tokens(q, newcomer, newcomer->ntokens - 1);
+        if (common - common % s->limits.block_tokens - reused > lacking / 2) return true;
+    }
+    return false;
+}
+
 /* Takes blocks for all that it knows: first what the cache has of it (but for one token, from which the logits come), then
  * new ones. */
 static bool take_blocks(scheduler *s, seq *q) {
     int reused = kv_table_reuse(s->pool, &q->table, q->tokens, q->ntokens - 1);
-    if (!has_room(s, q)) {
+    if (!has_room(s, q) || is_under_way(s, q, reused)) {
         kv_table_release(s->pool, &q->table);
         return false;
     }

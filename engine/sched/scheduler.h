@@ -7,7 +7,8 @@
  *
  * Order is first come, first served; who stands at the head of the queue is never overtaken. A waiting sequence is admitted
  * when there are blocks for all tokens that it knows, and for what it and those that run can come to need (as far ahead as
- * limits.reserve_tokens says). When a running one cannot get its next block all the same, the sequence admitted last loses
+ * limits.reserve_tokens says). It waits, too, while one that runs is computing the greater part of its prompt, and then has
+ * that from the cache: requests that come together with one prompt compute it once. When a running one cannot get its next block all the same, the sequence admitted last loses
  * its blocks, goes back to the head of the queue, and will compute its tokens again, but for what its old blocks still know.
  * Results do not change, since a token's logits depend on its sequence alone. The sequence admitted first always goes on, so
  * all of them finish.

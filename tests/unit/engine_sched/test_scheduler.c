@@ -207,6 +207,34 @@ static void test_a_second_turn_computes_only_what_is_new(void **state) {
     bench_free(b);
 }
 
+static void test_a_prompt_that_comes_twice_at_once_is_computed_once(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 8, 64, 32);
+    for (int i = 0; i < 4; i++) {
+        fill(b->tokens[i], CONTEXT, i == 3 ? 2 : 1);
+        b->seqs[i].table.salt = i == 2 ? 7 : 0;
+    }
+    b->tokens[1][98] = 5; /* it differs near its end */
+    seq *first = add(b, 0, 100), *same = add(b, 1, 100);
+    step_plan p = step(b);
+    assert_int_equal(share(&p, first), 64);
+    p = step(b);
+    assert_int_equal(share(&p, first), 36);
+    assert_int_equal(same->state, SEQ_WAITING);
+    p = step(b);
+    assert_int_equal(share(&p, same), 4);
+    scheduler_remove(b->s, first);
+    scheduler_remove(b->s, same);
+    fill(b->tokens[0], CONTEXT, 3);
+    fill(b->tokens[2], CONTEXT, 3);
+    add(b, 0, 20);
+    seq *salted = add(b, 2, 20), *other = add(b, 3, 20); /* these wait for nobody */
+    p = step(b);
+    assert_int_equal(share(&p, salted), 20);
+    assert_int_equal(share(&p, other), 20);
+    bench_free(b);
+}
+
 static void test_decodes_go_before_prompts_and_the_budget_holds(void **state) {
     (void)state;
     bench *b = bench_new(4, 8, 20, 32);
@@ -494,6 +522,7 @@ int main(void) {
         cmocka_unit_test(test_what_was_unused_longest_is_forgotten_first_and_ends_before_beginnings),
         cmocka_unit_test(test_equal_text_computed_twice_goes_on_as_one_chain),
         cmocka_unit_test(test_a_second_turn_computes_only_what_is_new),
+        cmocka_unit_test(test_a_prompt_that_comes_twice_at_once_is_computed_once),
         cmocka_unit_test(test_decodes_go_before_prompts_and_the_budget_holds),
         cmocka_unit_test(test_logits_come_with_the_last_known_token_only),
         cmocka_unit_test(test_nobody_overtakes_the_head_of_the_queue),
