@@ -8,6 +8,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,12 @@ static int32_t likeliest(const float *logits, int vocab) {
     return best;
 }
 
-/* The checkpoints have 4 or 8 heads. */
+/* What they differ in matters to how they are split: types, a tied head, biases, 4 or 8 heads. */
+static const char *const names[] = {"llama_gqa_f32",    "llama_gqa_bf16",  "llama_gqa_f16",
+                                    "qwen2_tied_f32",   "qwen2_tied_bf16", "llama_heads8_f32",
+                                    "llama_heads8_bf16"};
+enum { NAMES = sizeof names / sizeof *names };
+
 static void each_split(const char *name, const char *isa,
                        void (*check)(const char *name, const golden *g, int ranks, const char *isa)) {
     golden g = golden_open(name);
@@ -71,9 +77,9 @@ static void check_logits(const char *name, const golden *g, int ranks, const cha
 
 static void logits_are_those_of_the_reference_over_1_2_4_and_8_ranks(void **state) {
     (void)state;
-    for (size_t m = 0; m < golden_count; m++) each_split(golden_names[m], NULL, check_logits);
+    for (size_t m = 0; m < NAMES; m++) each_split(names[m], NULL, check_logits);
     for (size_t i = 0; i < 4; i++) {
-        if (golden_isa_runs(golden_isas[i])) each_split("llama_heads8_bf16", golden_isas[i], check_logits);
+        if (golden_isa_runs(golden_isas[i])) each_split("qwen2_tied_bf16", golden_isas[i], check_logits);
     }
 }
 
@@ -117,8 +123,8 @@ static void expect_same_bits(float *a, float *b, const golden *g) {
 
 static void one_rank_computes_the_bits_of_a_backend_without_ranks(void **state) {
     (void)state;
-    for (size_t m = 0; m < golden_count; m++) {
-        golden g = golden_open(golden_names[m]);
+    for (size_t m = 0; m < NAMES; m++) {
+        golden g = golden_open(names[m]);
         float *whole = logits_of(golden_backend(g.model, NULL, 2), &g);
         expect_same_bits(whole, logits_of(golden_ranks(g.model, NULL, 2, 1), &g), &g);
         free(whole);
@@ -131,9 +137,8 @@ static void a_number_of_ranks_gives_the_same_bits_in_every_run(void **state) {
     golden g = golden_open("llama_heads8_f32");
     for (int ranks = 2; ranks <= 8; ranks *= 2) {
         float *first = logits_of(golden_ranks(g.model, NULL, ranks, ranks), &g);
-        for (int again = 1; again <= 3; again++) {
-            expect_same_bits(first, logits_of(golden_ranks(g.model, NULL, again * ranks, ranks), &g), &g);
-        }
+        expect_same_bits(first, logits_of(golden_ranks(g.model, NULL, ranks, ranks), &g), &g);
+        expect_same_bits(first, logits_of(golden_ranks(g.model, NULL, 2 * ranks, ranks), &g), &g);
         free(first);
     }
     golden_close(&g);
@@ -222,6 +227,36 @@ static void a_copied_block_is_copied_on_every_rank(void **state) {
     const float *copied = run_in(b, second, p->ids + GOLDEN_BLOCK, 1, GOLDEN_BLOCK, 1);
     assert_memory_equal(copied, expected, (size_t)vocab * sizeof *expected);
     free(expected);
+    backend_close(b);
+    golden_close(&g);
+}
+
+/* The linker puts these in the way of every call in the engine: see CMakeLists.txt. */
+static atomic_int allocations;
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+
+void *__wrap_malloc(size_t n) {
+    atomic_fetch_add(&allocations, 1);
+    return __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size) {
+    atomic_fetch_add(&allocations, 1);
+    return __real_calloc(n, size);
+}
+
+static void a_pass_allocates_nothing(void **state) {
+    (void)state;
+    golden g = golden_open("llama_heads8_f32");
+    const golden_prompt *p = &g.prompt[g.nprompts - 1];
+    backend *b = golden_ranks(g.model, NULL, 8, 4);
+    const int before = atomic_load(&allocations);
+    assert_true(before > 0);
+    for (int i = 0; i < 10; i++) run(b, p->ids, p->nids, 0, p->nids);
+    assert_int_equal(atomic_load(&allocations), before);
     backend_close(b);
     golden_close(&g);
 }
@@ -339,6 +374,7 @@ int main(void) {
         cmocka_unit_test(a_number_of_ranks_gives_the_same_bits_in_every_run),
         cmocka_unit_test(weights_in_8_bits_are_the_same_weights_on_every_rank),
         cmocka_unit_test(ranks_share_the_weights_out_and_keep_the_cache_of_their_own_heads),
+        cmocka_unit_test(a_pass_allocates_nothing),
         cmocka_unit_test(a_copied_block_is_copied_on_every_rank),
         cmocka_unit_test(a_number_of_ranks_that_does_not_divide_the_model_is_refused_with_those_that_do),
         cmocka_unit_test(a_wrong_option_is_said_once_for_all_ranks),
