@@ -101,3 +101,13 @@ int cnd_wait(cnd_t *c, mtx_t *m) {
 int cnd_timedwait(cnd_t *restrict c, mtx_t *restrict m, const struct timespec *restrict until) {
     return result(pthread_cond_timedwait((pthread_cond_t *)c, (pthread_mutex_t *)m, until));
 }
+
+/* ---- what the sanitizer cannot know ---- */
+
+const char *__tsan_default_suppressions(void);
+
+/* librdkafka is not instrumented: the atomic counters that order its memory are not seen, its calls to free() and
+ * memcpy() are. */
+const char *__tsan_default_suppressions(void) {
+    return "called_from_lib:librdkafka.so.1\n";
+}
