@@ -17,7 +17,7 @@
 
 #define MR_MAX_STARTS   3 /* a request that took its engine or worker down so often is given up */
 
-#define MR_HOST_NUMBERS 4 /* flags of the engine host that are numbers */
+#define MR_HOST_NUMBERS 5 /* flags of the engine host that are numbers */
 
 /* What the engine counts since its start, and says in every `load`. */
 typedef enum {
@@ -45,7 +45,7 @@ struct mr_supervisor {
     mr_loop *loop;
     mr_worker_metrics metrics;
     char id[200], model[200], topic[250], group[300], engine_host[4096];
-    const char *host_argv[20];
+    const char *host_argv[24];
     char numbers[MR_HOST_NUMBERS][24]; /* of host_argv */
 
     mr_publisher *publisher;

@@ -8,7 +8,7 @@ typedef struct mr_worker_conf {
     const char *id, *pool, *color;
     const char *model, *model_name, *chat_template, *engine_host, *engine_pid_file;
     const char *weights;
-    int64_t threads, max_seqs, max_context, guess_tokens;
+    int64_t threads, tp, max_seqs, max_context, guess_tokens;
     int64_t queue, queue_mb;
     int64_t start_timeout_s, drain_s;
     double step_timeout_s;

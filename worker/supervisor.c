@@ -62,8 +62,8 @@ static int find_engine_host(mr_supervisor *s, mr_error *err) {
 
 static void fill_host_argv(mr_supervisor *s) {
     const mr_worker_conf *w = s->opt.worker;
-    const int64_t numbers[] = {w->threads, w->max_seqs, w->max_context, w->guess_tokens};
-    static const char *const flags[] = {"--threads", "--max-seqs", "--max-context", "--guess-tokens"};
+    const int64_t numbers[] = {w->threads, w->tp, w->max_seqs, w->max_context, w->guess_tokens};
+    static const char *const flags[] = {"--threads", "--tp", "--max-seqs", "--max-context", "--guess-tokens"};
     int n = 0;
     s->host_argv[n++] = s->engine_host;
     s->host_argv[n++] = "--model";
