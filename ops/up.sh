@@ -1,13 +1,20 @@
 #!/usr/bin/env bash
 # From a fresh Debian 12 to a streamed answer: installs what is missing, builds, and runs a whole pipeline on this machine.
 #
-#   ops/up.sh [--port N] [--model DIR] [--kafka] [--state DIR] [--detach] …     ops/up.sh --help lists all options
+#   ops/up.sh [--port N] [--model DIR] [--workers N] [--threads N] [--kafka | --brokers HOST:PORT] [--redis HOST:PORT]
+#             [--state DIR] [--detach]                                              README.md explains the options
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 sets=(build run)
 for a in "$@"; do
-    if [ "$a" = --kafka ]; then sets+=(kafka); fi
+    case $a in
+    --kafka) sets+=(kafka) ;;
+    --help | -h)
+        sed -n '2,5s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    esac
 done
 "$root/ops/install.sh" "${sets[@]}"
 
