@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+_Static_assert((int)SHARD_RANKS_MAX <= (int)COMM_RANKS_MAX, "a model that can be split can be connected");
+
 typedef struct rank {
     model shard;
     comm *comm;
