@@ -234,7 +234,7 @@ static bool can_run(const pipeline_options *opt) {
 static void write_conf(const pipeline *p) {
     FILE *f = fopen(p->conf, "we");
     assert_non_null(f);
-    fprintf(f, "kafka: { brokers = \"%s\"; };\n", p->brokers);
+    fprintf(f, "kafka: { brokers = \"%s\"; %s };\n", p->brokers, p->opt.kafka ? p->opt.kafka : "");
     fprintf(f, "redis: { address = \"127.0.0.1:%d\"; };\n", p->parts[PART_REDIS].port);
     fprintf(f, "log: { level = \"debug\"; format = \"plain\"; };\n");
     fprintf(f, "gateway: { port = %d; metrics_port = %d; };\n", p->gateway_port, p->parts[PART_GATEWAY].port);

@@ -26,6 +26,7 @@ typedef struct pipeline_options {
     const char *engine_host; /* NULL: the real one */
     const char *kb;          /* TSV file for the knowledge base, or NULL */
     const char *worker;      /* more settings of the worker, as libconfig; or NULL */
+    const char *kafka;       /* the same for group kafka */
 } pipeline_options;
 
 typedef struct pipeline pipeline;
