@@ -59,10 +59,6 @@ static bool choice_ok(const json_t *v) {
     return is_string(v, "none") || is_string(v, "auto");
 }
 
-static bool n_ok(const json_t *v) {
-    return json_is_integer(v) && json_integer_value(v) == 1;
-}
-
 static bool format_ok(const json_t *v) {
     return is_string(json_object_get(v, "type"), "text");
 }
@@ -76,7 +72,6 @@ static const struct {
     bool (*ok)(const json_t *v);
     const char *message;
 } limited[] = {
-    {"n", n_ok, "n: only 1 is supported"},
     {"tools", is_empty, "tools are not supported by this model"},
     {"functions", is_empty, "functions are not supported by this model"},
     {"tool_choice", choice_ok, "tool_choice: tools are not supported by this model"},
@@ -248,9 +243,20 @@ static int find_model(const mr_gateway_conf *conf, const json_t *body, mr_openai
     return 0;
 }
 
+static int read_n(const json_t *body, int *n, mr_api_error *e) {
+    const json_t *v = member(body, "n");
+    json_int_t value = v ? json_integer_value(v) : 1;
+    if (v && !json_is_integer(v)) return refuse_type(e, "n", "an integer");
+    if (value < 1 || value > MR_CHOICES_MAX) {
+        return mr_refuse(e, 400, "invalid_value", "n", "n: expected 1 to %d", MR_CHOICES_MAX);
+    }
+    *n = (int)value;
+    return 0;
+}
+
 static int read_options(const json_t *body, mr_openai_request *out, mr_api_error *e) {
     const json_t *options = member(body, "stream_options");
-    if (get_bool(body, "stream", "stream", &out->stream, e) < 0) return -1;
+    if (get_bool(body, "stream", "stream", &out->stream, e) < 0 || read_n(body, &out->n, e) < 0) return -1;
     if (!options) return 0;
     if (!json_is_object(options)) return refuse_type(e, "stream_options", "an object");
     return get_bool(options, "include_usage", "stream_options.include_usage", &out->include_usage, e);

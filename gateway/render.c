@@ -14,8 +14,10 @@ void mr_render_json(json_t *j, mr_buf *out) {
     json_decref(j);
 }
 
-static void event(json_t *j, uint64_t offset, mr_buf *out) {
-    mr_buf_printf(out, "id: %" PRIu64 "\ndata: ", offset);
+static void event(json_t *j, int choice, uint64_t offset, mr_buf *out) {
+    mr_buf_puts(out, "id: ");
+    if (choice) mr_buf_printf(out, "%d:", choice);
+    mr_buf_printf(out, "%" PRIu64 "\ndata: ", offset);
     mr_render_json(j, out);
     mr_buf_puts(out, "\n\n");
 }
@@ -100,28 +102,31 @@ void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out) {
     const char *field = p->channel == MR_CHANNEL_REASONING ? "reasoning_content" : "content";
     json_t *delta =
         json_pack("{s:s*, s:s%}", "role", p->first ? "assistant" : NULL, field, p->text.p, p->text.n);
-    json_t *choices = json_pack("[{s:i, s:o, s:o, s:n}]", "index", 0, "delta", delta, "logprobs",
+    json_t *choices = json_pack("[{s:i, s:o, s:o, s:n}]", "index", r->choice, "delta", delta, "logprobs",
                                 choice_logprobs(p->logprobs), "finish_reason");
-    event(chunk_json(r, choices), p->offset, out);
+    event(chunk_json(r, choices), r->choice, p->offset, out);
 }
 
 void mr_render_end(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out) {
-    json_t *choices = json_pack("[{s:i, s:{}, s:n, s:s}]", "index", 0, "delta", "logprobs", "finish_reason",
-                                mr_finish_names[end->finish_reason]);
+    json_t *choices = json_pack("[{s:i, s:{}, s:n, s:s}]", "index", r->choice, "delta", "logprobs",
+                                "finish_reason", mr_finish_names[end->finish_reason]);
     json_t *last = chunk_json(r, choices);
     if (last) json_object_set_new(last, "millrace", extra_json(end));
-    event(last, offset, out);
+    event(last, r->choice, offset, out);
+}
+
+void mr_render_usage(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out) {
     if (!r->usage) return;
     json_t *usage = chunk_json(r, json_array());
     if (usage) {
         json_object_set_new(usage, "usage", usage_json(end));
         json_object_set_new(usage, "millrace", extra_json(end));
     }
-    event(usage, offset, out);
+    event(usage, r->choice, offset, out);
 }
 
 void mr_render_error(const mr_api_error *e, uint64_t offset, mr_buf *out) {
-    event(mr_api_error_json(e), offset, out);
+    event(mr_api_error_json(e), 0, offset, out);
 }
 
 void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out) {
@@ -130,15 +135,17 @@ void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out) {
 
 /* ---- whole answers ---- */
 
-void mr_render_completion(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
-                          const mr_response_end *end, mr_buf *out) {
+json_t *mr_render_choice(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
+                         const mr_response_end *end) {
     json_t *message = json_pack("{s:s, s:s%}", "role", "assistant", "content", content.p, content.n);
     if (message && reasoning.n > 0) {
         json_object_set_new(message, "reasoning_content", json_stringn(reasoning.p, reasoning.n));
     }
-    json_t *choices =
-        json_pack("[{s:i, s:o, s:o, s:s}]", "index", 0, "message", message, "logprobs",
-                  choice_logprobs(logprobs), "finish_reason", mr_finish_names[end->finish_reason]);
+    return json_pack("{s:i, s:o, s:o, s:s}", "index", r->choice, "message", message, "logprobs",
+                     choice_logprobs(logprobs), "finish_reason", mr_finish_names[end->finish_reason]);
+}
+
+void mr_render_completion(const mr_render *r, json_t *choices, const mr_response_end *end, mr_buf *out) {
     mr_render_json(json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o}", "id", r->id, "object", "chat.completion",
                              "created", (json_int_t)r->created, "model", r->model, "choices", choices,
                              "usage", usage_json(end), "millrace", extra_json(end)),

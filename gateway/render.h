@@ -1,6 +1,7 @@
 /* What clients get: records of an answer to server-sent events, or to the one JSON of a completion.
  *
- * Every event carries `id:`, the bytes of the answer up to its end, from which a later connection can go on. Functions
+ * Every event carries `id:`, the bytes of the answer up to its end, from which a later connection can go on; of several
+ * answers, those but the first have their number before it. Functions
  * append to `out`; out of memory shows as out->failed. No state.
  */
 #ifndef MR_RENDER_H
@@ -22,6 +23,7 @@ typedef struct mr_render {
     const char *id, *model;
     int64_t created; /* unix seconds */
     bool usage;      /* the client asked for the usage chunk */
+    int choice;      /* which of the answers to the request this is */
 } mr_render;
 
 typedef struct mr_piece {
@@ -34,8 +36,11 @@ typedef struct mr_piece {
 
 void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out);
 
-/* The last chunks of a good end: finish_reason, then the usage when it was asked for. */
+/* The last chunk of a good end: finish_reason. */
 void mr_render_end(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out);
+
+/* The chunk after the last answer's end: the usage, when it was asked for. */
+void mr_render_usage(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out);
 
 /* The error event; official clients raise it. */
 void mr_render_error(const mr_api_error *e, uint64_t offset, mr_buf *out);
@@ -46,9 +51,12 @@ void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out);
 /* Appends OpenAI's form of them to the JSON array `list`; -1 when out of memory. */
 int mr_render_logprobs(const mr_logprob *v, uint32_t n, json_t *list);
 
-/* The whole answer of a request that was not streamed. logprobs may be NULL. */
-void mr_render_completion(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
-                          const mr_response_end *end, mr_buf *out);
+/* One answer of a request that is not streamed. logprobs may be NULL; NULL when out of memory. */
+json_t *mr_render_choice(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
+                         const mr_response_end *end);
+
+/* The reply to such a request; takes over the array of its choices. */
+void mr_render_completion(const mr_render *r, json_t *choices, const mr_response_end *end, mr_buf *out);
 
 /* Appends compact JSON and drops the reference to j (NULL counts as out of memory). */
 void mr_render_json(json_t *j, mr_buf *out);

@@ -16,28 +16,41 @@
 #define EVENT_MAX      (16u << 20)
 #define DEADLINE_GRACE 2 /* seconds for the worker to end the answer itself, with its usage */
 
-typedef enum { STREAM_PRODUCING, STREAM_ACCEPTED } stream_state;
+#define CHOICE_ID_LEN  (MR_REQUEST_ID_LEN + 12)
 
-typedef struct mr_stream {
-    LIST_ENTRY(mr_stream) in_bucket;
-    LIST_ENTRY(mr_stream) in_table;
-    mr_streams *table;
-    mr_call *call;
+typedef enum { CHOICE_PRODUCING, CHOICE_ACCEPTED, CHOICE_ENDED } choice_state;
+
+/* One answer: a request to the workers. */
+typedef struct mr_choice {
+    LIST_ENTRY(mr_choice) in_bucket;
+    struct mr_stream *of;
     mr_ticket *ticket; /* while PRODUCING */
-    stream_state state;
-    bool streamed;
-    char id[MR_REQUEST_ID_LEN + 1];
-    mr_stream_origin from;
+    choice_state state;
+    bool begun; /* its role was said */
+    char id[CHOICE_ID_LEN + 1];
     mr_render render;
     mr_answer answer;
     mr_buf content, reasoning; /* when not streamed */
     json_t *logprobs;          /* likewise */
+} mr_choice;
+
+/* One request of a client. */
+typedef struct mr_stream {
+    LIST_ENTRY(mr_stream) in_table;
+    mr_streams *table;
+    mr_call *call;
+    bool streamed, open; /* open: its headers are out */
+    mr_stream_origin from;
     int64_t started_us, first_us, said_us;
     int64_t attempt;
     int source;
+    mr_usage usage;  /* of the choices that have ended */
+    json_t *replies; /* of them, when not streamed */
+    int n, ended;
+    mr_choice choice[]; /* [n] */
 } mr_stream;
 
-typedef LIST_HEAD(bucket, mr_stream) bucket;
+typedef LIST_HEAD(bucket, mr_choice) bucket;
 
 struct mr_streams {
     const mr_gateway_conf *conf;
@@ -111,23 +124,28 @@ static bucket *bucket_of(mr_streams *s, mr_str id) {
     return &s->buckets[mr_text_hash_feed(mr_text_hash_init(), id) & (s->nbuckets - 1)];
 }
 
-static mr_stream *find(mr_streams *s, mr_str id) {
-    mr_stream *st;
-    LIST_FOREACH(st, bucket_of(s, id), in_bucket) {
-        if (mr_str_eqz(id, st->id)) return st;
+static mr_choice *find(mr_streams *s, mr_str id) {
+    mr_choice *c;
+    LIST_FOREACH(c, bucket_of(s, id), in_bucket) {
+        if (mr_str_eqz(id, c->id)) return c;
     }
     return NULL;
 }
 
+static void choice_done(mr_choice *c) {
+    if (c->ticket) mr_ticket_forget(c->ticket);
+    LIST_REMOVE(c, in_bucket);
+    mr_buf_done(&c->content);
+    mr_buf_done(&c->reasoning);
+    json_decref(c->logprobs);
+}
+
 static void stream_free(mr_stream *st) {
     mr_streams *s = st->table;
-    if (st->ticket) mr_ticket_forget(st->ticket);
-    LIST_REMOVE(st, in_bucket);
+    for (int i = 0; i < st->n; i++) choice_done(&st->choice[i]);
     LIST_REMOVE(st, in_table);
     mr_gauge_set(s->in_flight, --s->count);
-    mr_buf_done(&st->content);
-    mr_buf_done(&st->reasoning);
-    json_decref(st->logprobs);
+    json_decref(st->replies);
     free(st);
 }
 
@@ -149,61 +167,76 @@ static double seconds_since(int64_t us) {
     return (double)(mr_mono_us() - us) / 1e6;
 }
 
-/* The one log line of a request, and its place in the metrics. usage may be NULL. */
-static void record(mr_stream *st, int status, const char *finish, const mr_usage *usage) {
+/* The one log line of a request, and its place in the metrics. */
+static void record(mr_stream *st, int status, const char *finish) {
     mr_streams *s = st->table;
+    const mr_usage *usage = &st->usage;
     double total = seconds_since(st->started_us);
     double first = st->first_us ? (double)(st->first_us - st->started_us) / 1e6 : 0;
+    uint64_t bytes = 0;
     mr_histogram_observe(s->duration, total);
-    mr_counter_add(s->duplicates, st->answer.duplicate_bytes);
-    if (usage) {
-        mr_counter_add(s->prompt_tokens, (uint64_t)usage->prompt_tokens);
-        mr_counter_add(s->completion_tokens, (uint64_t)usage->completion_tokens);
+    for (int i = 0; i < st->n; i++) {
+        mr_counter_add(s->duplicates, st->choice[i].answer.duplicate_bytes);
+        bytes += st->choice[i].answer.bytes;
     }
-    mr_log(MR_INFO, "answer ended", MR_S("request", st->id), MR_S("trace", st->from.trace),
-           MR_S("client_request", st->from.client_request), MR_S("model", st->render.model),
+    mr_counter_add(s->prompt_tokens, (uint64_t)usage->prompt_tokens);
+    mr_counter_add(s->completion_tokens, (uint64_t)usage->completion_tokens);
+    mr_log(MR_INFO, "answer ended", MR_S("request", st->choice[0].id), MR_S("trace", st->from.trace),
+           MR_S("client_request", st->from.client_request), MR_S("model", st->choice[0].render.model),
            MR_I("status", status), MR_S("finish", finish), MR_S("source", mr_source_names[st->source]),
-           MR_I("streamed", st->streamed), MR_I("attempt", st->attempt), MR_I("bytes", st->answer.bytes),
-           MR_I("prompt_tokens", usage ? usage->prompt_tokens : 0),
-           MR_I("completion_tokens", usage ? usage->completion_tokens : 0),
-           MR_F("first_token_seconds", first), MR_F("seconds", total));
+           MR_I("streamed", st->streamed), MR_I("choices", st->n), MR_I("attempt", st->attempt),
+           MR_I("bytes", bytes), MR_I("prompt_tokens", usage->prompt_tokens),
+           MR_I("completion_tokens", usage->completion_tokens), MR_F("first_token_seconds", first),
+           MR_F("seconds", total));
 }
 
 /* Free the worker's slot: nobody waits for the rest. */
-static void send_cancel(mr_stream *st, mr_counter *reason) {
-    char key[MR_REQUEST_ID_LEN + 8];
+static void cancel_choice(const mr_choice *choice) {
+    const mr_stream *st = choice->of;
+    char key[CHOICE_ID_LEN + 8];
     mr_control c = {0};
     mr_error err;
-    snprintf(key, sizeof(key), "cancel/%s", st->id);
+    snprintf(key, sizeof(key), "cancel/%s", choice->id);
     MR_SET(&c, MR_CONTROL_V, v, MR_SCHEMA_VERSION);
     MR_SET(&c, MR_CONTROL_KIND, kind, MR_CONTROL_IS_CANCEL);
-    MR_SET(&c, MR_CONTROL_REQUEST, request, mr_str_of(st->id));
+    MR_SET(&c, MR_CONTROL_REQUEST, request, mr_str_of(choice->id));
     MR_SET(&c, MR_CONTROL_CREATED_MS, created_ms, mr_now_ms());
     mr_outbox_record rec = {MR_TOPIC_CONTROL, mr_str_of(key), &mr_control_def, &c, st->from.trace};
-    mr_counter_add(reason, 1);
     if (mr_outbox_send(st->table->out, &rec, NULL, NULL, NULL, &err) < 0) {
-        mr_log(MR_WARN, "cannot cancel", MR_S("request", st->id), MR_S("reason", err.msg));
+        mr_log(MR_WARN, "cannot cancel", MR_S("request", choice->id), MR_S("reason", err.msg));
     }
+}
+
+static void cancel_all(const mr_stream *st) {
+    for (int i = 0; i < st->n; i++) {
+        if (st->choice[i].state != CHOICE_ENDED) cancel_choice(&st->choice[i]);
+    }
+}
+
+static void send_cancel(const mr_stream *st, mr_counter *reason) {
+    mr_counter_add(reason, 1);
+    cancel_all(st);
 }
 
 /* After the headers an error is said twice: as text, for people whose client ignores error events, and as the event that
  * official clients raise. Then the connection closes without the end of its chunks. */
 static void fail_stream(mr_stream *st, const mr_api_error *e) {
+    const mr_choice *c = &st->choice[0];
     mr_buf *out = &st->table->event, sentence;
     mr_buf_init(&sentence, 4096);
-    mr_render_sentence(e, st->answer.bytes == 0, &sentence);
-    mr_piece p = {MR_CHANNEL_CONTENT, mr_buf_str(&sentence), st->first_us == 0, NULL, st->answer.bytes};
+    mr_render_sentence(e, c->answer.bytes == 0, &sentence);
+    mr_piece p = {MR_CHANNEL_CONTENT, mr_buf_str(&sentence), !c->begun, NULL, c->answer.bytes};
     mr_buf_clear(out);
-    mr_render_piece(&st->render, &p, out);
-    mr_render_error(e, st->answer.bytes, out);
+    mr_render_piece(&c->render, &p, out);
+    mr_render_error(e, c->answer.bytes, out);
     mr_buf_done(&sentence);
     mr_call_abort(st->call, out->failed ? MR_STR("") : mr_buf_str(out));
 }
 
 /* End with an error, in the form that the client can still take. */
 static void fail(mr_stream *st, const mr_api_error *e) {
-    record(st, e->status, "error", NULL);
-    if (st->streamed && st->state == STREAM_ACCEPTED) {
+    record(st, e->status, "error");
+    if (st->open) {
         fail_stream(st, e);
     } else {
         mr_call_error(st->call, e);
@@ -220,7 +253,7 @@ static void fail_and_cancel(mr_stream *st, mr_counter *reason, const mr_api_erro
 static void on_peer_closed(void *arg) {
     mr_stream *st = arg;
     send_cancel(st, st->table->cancelled_closed);
-    record(st, 499, "closed", NULL);
+    record(st, 499, "closed");
     stream_free(st);
 }
 
@@ -229,7 +262,7 @@ static void on_peer_closed(void *arg) {
 /* Nothing more can be said to this client. */
 static void cut_off(mr_stream *st, mr_counter *reason, const char *finish) {
     send_cancel(st, reason);
-    record(st, 499, finish, NULL);
+    record(st, 499, finish);
     mr_call_abort(st->call, MR_STR(""));
     stream_free(st);
 }
@@ -256,47 +289,61 @@ static bool say_event(mr_stream *st) {
 }
 
 /* False when the entry is gone. */
-static bool accept_stream(mr_stream *st) {
-    if (st->ticket) mr_ticket_forget(st->ticket);
-    st->ticket = NULL;
-    st->state = STREAM_ACCEPTED;
-    if (!st->streamed) return true;
+static bool accept_choice(mr_choice *c) {
+    mr_stream *st = c->of;
+    if (c->ticket) mr_ticket_forget(c->ticket);
+    c->ticket = NULL;
+    c->state = CHOICE_ACCEPTED;
+    if (!st->streamed || st->open) return true;
+    st->open = true;
     mr_call_stream(st->call);
     return say(st, MR_STR(MR_SSE_ACCEPTED));
 }
 
 static void on_acked(void *arg, const mr_error *err) {
-    mr_stream *st = arg;
+    mr_choice *c = arg;
     mr_api_error e;
-    st->ticket = NULL;
+    c->ticket = NULL;
     if (!err) {
-        (void)accept_stream(st);
+        (void)accept_choice(c);
         return;
     }
-    mr_log(MR_ERROR, "a request was not accepted by Kafka", MR_S("request", st->id),
-           MR_S("reason", err->msg));
+    mr_log(MR_ERROR, "a request was not accepted by Kafka", MR_S("request", c->id), MR_S("reason", err->msg));
     mr_refuse(&e, 503, "not_accepted", NULL, "The request could not be queued; please try again.");
-    fail(st, &e);
+    c->state = CHOICE_ENDED; /* the others are cancelled */
+    cancel_all(c->of);
+    fail(c->of, &e);
 }
 
 /* ---- admission ---- */
 
+/* The first choice has the request's own id, so that a single one looks as if there were no others. */
+static void choice_init(mr_choice *c, mr_stream *st, int index, const mr_openai_request *req) {
+    c->of = st;
+    if (index == 0) {
+        snprintf(c->id, sizeof(c->id), "%.*s", MR_FMT(req->chat.id));
+    } else {
+        snprintf(c->id, sizeof(c->id), "%.*s-%d", MR_FMT(req->chat.id), index);
+    }
+    c->render = (mr_render){st->choice[0].id, req->model, mr_now_ms() / 1000, req->include_usage, index};
+    mr_answer_init(&c->answer);
+    mr_buf_init(&c->content, ANSWER_MAX);
+    mr_buf_init(&c->reasoning, ANSWER_MAX);
+    LIST_INSERT_HEAD(bucket_of(st->table, mr_str_of(c->id)), c, in_bucket);
+}
+
 static mr_stream *stream_new(mr_streams *s, mr_call *call, const mr_openai_request *req,
                              const mr_stream_origin *from) {
-    mr_stream *st = calloc(1, sizeof(*st));
+    mr_stream *st = calloc(1, sizeof(*st) + (size_t)req->n * sizeof(st->choice[0]));
     if (!st) return NULL;
     st->table = s;
     st->call = call;
     st->streamed = req->stream;
     st->started_us = st->said_us = mr_mono_us();
     st->source = MR_SOURCE_MODEL;
-    snprintf(st->id, sizeof(st->id), "%.*s", MR_FMT(req->chat.id));
     st->from = *from;
-    st->render = (mr_render){st->id, req->model, mr_now_ms() / 1000, req->include_usage};
-    mr_answer_init(&st->answer);
-    mr_buf_init(&st->content, ANSWER_MAX);
-    mr_buf_init(&st->reasoning, ANSWER_MAX);
-    LIST_INSERT_HEAD(bucket_of(s, req->chat.id), st, in_bucket);
+    st->n = req->n;
+    for (int i = 0; i < st->n; i++) choice_init(&st->choice[i], st, i, req);
     LIST_INSERT_HEAD(&s->all, st, in_table);
     mr_gauge_set(s->in_flight, ++s->count);
     return st;
@@ -322,7 +369,13 @@ int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const
     MR_SET(r, MR_CHAT_REQUEST_REPLY_TO, reply_to, s->conf->partition);
     MR_SET(r, MR_CHAT_REQUEST_TRACE, trace, mr_str_of(st->from.trace));
     mr_outbox_record rec = {MR_TOPIC_REQUESTS, r->session, &mr_chat_request_def, r, st->from.trace};
-    if (mr_outbox_send(s->out, &rec, on_acked, st, &st->ticket, &err) < 0) {
+    for (int i = 0; i < st->n; i++) {
+        mr_choice *c = &st->choice[i];
+        r->id = mr_str_of(c->id);
+        if (i) MR_SET(r, MR_CHAT_REQUEST_CHOICE, choice, i);
+        if (mr_outbox_send(s->out, &rec, on_acked, c, &c->ticket, &err) == 0) continue;
+        while (i < st->n) st->choice[i++].state = CHOICE_ENDED; /* never begun */
+        cancel_all(st);
         stream_free(st);
         return refuse_send(e, &err);
     }
@@ -333,26 +386,27 @@ int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const
 
 /* ---- records ---- */
 
-/* The entry that a record belongs to. One whose delivery report is still to come is accepted by its answer. */
-static mr_stream *receive(mr_streams *s, mr_str request, int64_t attempt) {
-    mr_stream *st = find(s, request);
-    if (!st) {
+/* The choice that a record belongs to. One whose delivery report is still to come is accepted by its answer. */
+static mr_choice *receive(mr_streams *s, mr_str request, int64_t attempt) {
+    mr_choice *c = find(s, request);
+    if (!c || c->state == CHOICE_ENDED) {
         mr_counter_add(s->strays, 1);
         return NULL;
     }
-    if (attempt > st->attempt) st->attempt = attempt;
-    if (st->state == STREAM_PRODUCING && !accept_stream(st)) return NULL;
-    return st;
+    if (attempt > c->of->attempt) c->of->attempt = attempt;
+    if (c->state == CHOICE_PRODUCING && !accept_choice(c)) return NULL;
+    return c;
 }
 
-static void fail_broken(mr_stream *st, mr_answer_verdict verdict) {
+static void fail_broken(mr_choice *c, mr_answer_verdict verdict) {
+    mr_stream *st = c->of;
     mr_streams *s = st->table;
     bool gap = verdict == MR_ANSWER_GAP;
     mr_api_error e;
     mr_counter_add(gap ? s->gaps : s->mismatches, 1);
     mr_log(MR_ERROR,
            gap ? "a part of an answer is missing" : "an answer was generated again with another text",
-           MR_S("request", st->id), MR_I("attempt", st->attempt), MR_I("bytes", st->answer.bytes));
+           MR_S("request", c->id), MR_I("attempt", st->attempt), MR_I("bytes", c->answer.bytes));
     if (gap) {
         mr_refuse(&e, 500, "answer_gap", NULL, "A part of the answer was lost. Please try again.");
     } else {
@@ -376,47 +430,48 @@ static int append_logprobs(const mr_response_delta *d, size_t fresh, json_t *lis
 }
 
 /* New text of a streamed answer. */
-static void pass_on(mr_stream *st, const mr_response_delta *d, mr_str fresh, bool first) {
-    mr_streams *s = st->table;
+static void pass_on(mr_choice *c, const mr_response_delta *d, mr_str fresh) {
+    mr_streams *s = c->of->table;
     json_t *logprobs = d->logprobs.n > 0 ? json_array() : NULL;
-    mr_piece p = {d->channel, fresh, first, logprobs, st->answer.bytes};
+    mr_piece p = {d->channel, fresh, !c->begun, logprobs, c->answer.bytes};
+    c->begun = true;
     mr_buf_clear(&s->event);
     if (d->logprobs.n > 0 && (!logprobs || append_logprobs(d, fresh.n, logprobs) < 0)) s->event.failed = true;
-    if (!s->event.failed) mr_render_piece(&st->render, &p, &s->event);
+    if (!s->event.failed) mr_render_piece(&c->render, &p, &s->event);
     json_decref(logprobs);
-    (void)say_event(st);
+    (void)say_event(c->of);
 }
 
 /* New text of an answer that goes out as a whole. */
-static void collect(mr_stream *st, const mr_response_delta *d, mr_str fresh) {
-    mr_buf *out = d->channel == MR_CHANNEL_REASONING ? &st->reasoning : &st->content;
+static void collect(mr_choice *c, const mr_response_delta *d, mr_str fresh) {
+    mr_buf *out = d->channel == MR_CHANNEL_REASONING ? &c->reasoning : &c->content;
     mr_buf_put(out, fresh.p, fresh.n);
     if (d->logprobs.n == 0) return;
-    if (!st->logprobs) st->logprobs = json_array();
-    if (!st->logprobs || append_logprobs(d, fresh.n, st->logprobs) < 0) out->failed = true;
+    if (!c->logprobs) c->logprobs = json_array();
+    if (!c->logprobs || append_logprobs(d, fresh.n, c->logprobs) < 0) out->failed = true;
 }
 
 void mr_streams_delta(mr_streams *s, const mr_response_delta *d) {
-    mr_stream *st = receive(s, d->request, d->attempt);
+    mr_choice *c = receive(s, d->request, d->attempt);
     mr_str fresh;
-    if (!st) return;
-    mr_answer_verdict verdict = mr_answer_delta(&st->answer, d->offset, d->text, d->hash, &fresh);
+    if (!c) return;
+    mr_stream *st = c->of;
+    mr_answer_verdict verdict = mr_answer_delta(&c->answer, d->offset, d->text, d->hash, &fresh);
     if (verdict == MR_ANSWER_DUPLICATE) return;
     if (verdict != MR_ANSWER_NEW) {
-        fail_broken(st, verdict);
+        fail_broken(c, verdict);
         return;
     }
     if (MR_HAS(d, MR_RESPONSE_DELTA_SOURCE)) st->source = d->source;
     if (fresh.n == 0 && d->logprobs.n == 0) return;
-    bool first = st->first_us == 0;
-    if (first) {
+    if (st->first_us == 0) {
         st->first_us = mr_mono_us();
         mr_histogram_observe(s->first_token, (double)(st->first_us - st->started_us) / 1e6);
     }
     if (st->streamed) {
-        pass_on(st, d, fresh, first);
+        pass_on(c, d, fresh);
     } else {
-        collect(st, d, fresh);
+        collect(c, d, fresh);
     }
 }
 
@@ -426,37 +481,71 @@ static void fail_memory(mr_stream *st) {
     fail_and_cancel(st, st->table->cancelled_broken, &e);
 }
 
-static void finish_stream(mr_stream *st, const mr_response_end *end) {
+/* The prompt counts once. What the cache knew of it is what the choice that computed it found there. */
+static void add_usage(mr_stream *st, const mr_usage *u) {
+    mr_usage *sum = &st->usage;
+    int64_t hit = u->prompt_cache_hit_tokens;
+    bool first = st->ended == 0;
+    if (first || u->prompt_tokens > sum->prompt_tokens) sum->prompt_tokens = u->prompt_tokens;
+    if (first || hit < sum->prompt_cache_hit_tokens) sum->prompt_cache_hit_tokens = hit;
+    sum->completion_tokens += u->completion_tokens;
+    sum->reasoning_tokens += u->reasoning_tokens;
+}
+
+/* The last words of a choice that is streamed; *whole is its end with the usage of all. */
+static void finish_streamed(mr_choice *c, const mr_response_end *whole) {
+    mr_stream *st = c->of;
     mr_buf *out = &st->table->event;
+    bool last = st->ended == st->n;
     mr_buf_clear(out);
-    if (st->first_us == 0) { /* an answer without text still says whose turn it is */
-        mr_render_piece(&st->render, &(mr_piece){MR_CHANNEL_CONTENT, MR_STR(""), true, NULL, 0}, out);
+    if (!c->begun) { /* an answer without text still says whose turn it is */
+        mr_render_piece(&c->render, &(mr_piece){MR_CHANNEL_CONTENT, MR_STR(""), true, NULL, 0}, out);
     }
-    mr_render_end(&st->render, end, st->answer.bytes, out);
-    mr_buf_puts(out, MR_SSE_DONE);
-    if (!say_event(st)) return;
+    mr_render_end(&c->render, whole, c->answer.bytes, out);
+    if (last) {
+        mr_render_usage(&c->render, whole, c->answer.bytes, out);
+        mr_buf_puts(out, MR_SSE_DONE);
+    }
+    if (!say_event(st) || !last) return;
     mr_call_end(st->call);
-    record(st, 200, mr_finish_names[end->finish_reason], &end->usage);
+    record(st, 200, mr_finish_names[whole->finish_reason]);
     stream_free(st);
 }
 
-static void finish_whole(mr_stream *st, const mr_response_end *end) {
+static int add_reply(mr_choice *c, const mr_response_end *end) {
+    mr_stream *st = c->of;
+    if (c->content.failed || c->reasoning.failed) return -1;
+    if (!st->replies) {
+        st->replies = json_array();
+        for (int i = 0; i < st->n; i++) json_array_append_new(st->replies, json_null());
+    }
+    return json_array_set_new(
+        st->replies, (size_t)c->render.choice,
+        mr_render_choice(&c->render, mr_buf_str(&c->content), mr_buf_str(&c->reasoning), c->logprobs, end));
+}
+
+static void finish_collected(mr_choice *c, const mr_response_end *whole) {
+    mr_stream *st = c->of;
     mr_buf *out = &st->table->event;
+    if (add_reply(c, whole) < 0) {
+        fail_memory(st);
+        return;
+    }
+    if (st->ended < st->n) return;
     mr_buf_clear(out);
-    mr_render_completion(&st->render, mr_buf_str(&st->content), mr_buf_str(&st->reasoning), st->logprobs, end,
-                         out);
-    if (out->failed || st->content.failed || st->reasoning.failed) {
+    mr_render_completion(&c->render, json_incref(st->replies), whole, out);
+    if (out->failed) {
         fail_memory(st);
         return;
     }
     mr_call_set_header(st->call, "x-millrace-source", mr_source_names[st->source]);
     mr_call_reply(st->call, 200, mr_buf_str(out));
-    record(st, 200, mr_finish_names[end->finish_reason], &end->usage);
+    record(st, 200, mr_finish_names[whole->finish_reason]);
     stream_free(st);
 }
 
 /* The answer ended badly where it was made. */
-static void fail_by_record(mr_stream *st, const mr_response_end *end) {
+static void fail_by_record(mr_choice *c, const mr_response_end *end) {
     const mr_response_error *r = &end->error;
     mr_api_error e;
     if (end->finish_reason == MR_FINISH_CANCELLED) {
@@ -466,34 +555,51 @@ static void fail_by_record(mr_stream *st, const mr_response_end *end) {
                   r->message.p);
         snprintf(e.type, sizeof(e.type), "%s", r->type.p);
     }
-    fail(st, &e);
+    c->state = CHOICE_ENDED;
+    cancel_all(c->of);
+    fail(c->of, &e);
 }
 
 void mr_streams_end(mr_streams *s, const mr_response_end *end) {
-    mr_stream *st = receive(s, end->request, end->attempt);
-    if (!st) return;
+    mr_choice *c = receive(s, end->request, end->attempt);
+    if (!c) return;
+    mr_stream *st = c->of;
     if (MR_HAS(end, MR_RESPONSE_END_SOURCE)) st->source = end->source;
     if (end->finish_reason == MR_FINISH_ERROR || end->finish_reason == MR_FINISH_CANCELLED) {
-        fail_by_record(st, end);
+        fail_by_record(c, end);
         return;
     }
-    mr_answer_verdict verdict = mr_answer_end(&st->answer, end->offset, end->hash);
+    mr_answer_verdict verdict = mr_answer_end(&c->answer, end->offset, end->hash);
     if (verdict != MR_ANSWER_NEW) {
-        fail_broken(st, verdict);
-    } else if (st->streamed) {
-        finish_stream(st, end);
+        fail_broken(c, verdict);
+        return;
+    }
+    add_usage(st, &end->usage);
+    c->state = CHOICE_ENDED;
+    st->ended++;
+    mr_response_end whole = *end;
+    whole.usage = st->usage;
+    if (st->streamed) {
+        finish_streamed(c, &whole);
     } else {
-        finish_whole(st, end);
+        finish_collected(c, &whole);
     }
 }
 
 /* ---- time ---- */
 
+static bool is_producing(const mr_stream *st) {
+    for (int i = 0; i < st->n; i++) {
+        if (st->choice[i].state == CHOICE_PRODUCING) return true;
+    }
+    return false;
+}
+
 static void tick(mr_stream *st, int64_t now_us) {
     const mr_gateway_conf *conf = st->table->conf;
     int64_t age_s = (now_us - st->started_us) / 1000000;
     mr_api_error e;
-    if (st->state == STREAM_PRODUCING && age_s >= conf->accept_timeout_s) {
+    if (is_producing(st) && age_s >= conf->accept_timeout_s) {
         mr_refuse(&e, 503, "not_accepted", NULL,
                   "The request could not be queued in time; please try again.");
         fail_and_cancel(st, st->table->cancelled_late, &e);
@@ -501,8 +607,7 @@ static void tick(mr_stream *st, int64_t now_us) {
         mr_refuse(&e, 504, "deadline_exceeded", NULL, "The answer took longer than %lld seconds.",
                   (long long)conf->request_timeout_s);
         fail_and_cancel(st, st->table->cancelled_late, &e);
-    } else if (st->streamed && st->state == STREAM_ACCEPTED &&
-               now_us - st->said_us >= conf->keep_alive_s * 1000000) {
+    } else if (st->open && now_us - st->said_us >= conf->keep_alive_s * 1000000) {
         (void)say(st, MR_STR(MR_SSE_KEEP_ALIVE));
     }
 }

@@ -3,6 +3,9 @@
  *     PRODUCING ──broker has it──> ACCEPTED ──terminal record──> gone
  *         └── not delivered: 503        └── peer gone, too slow, too late, contradicting records: cancelled, gone
  *
+ * Several answers to one request (`n`) are as many requests to the workers, with ids of their own ("ID-1"…), whose records
+ * go out through one call: it ends when all of them have ended well, or one of them badly.
+ *
  * A streamed request gets its 200 and a first comment when the broker has it, and a comment whenever it was silent for
  * keep_alive_s. Every entry ends in exactly one way, and says so in one log line. Loop's thread; the table owns its entries,
  * an entry owns its call until it ends it.

@@ -10,6 +10,7 @@
 
 #define MR_ID_MAX        128
 #define MR_NAME_MAX      200
+#define MR_CHOICES_MAX   16 /* answers to one question */
 #define MR_IMAGE_URL_MAX (2 * 262144) /* twice what the NextChat web app lets a picture take */
 #define MR_TEXT_MAX      4000000      /* the largest record that a broker takes here is smaller */
 #define MR_DELTA_MAX     1000000

@@ -93,6 +93,7 @@ int mr_host_request(const mr_frame_submit *f, mr_arena *a, engine_request *out, 
     out->sampling.seed = mr_text_hash_feed(mr_text_hash_init(), r.id);
     if (MR_HAS(&r, MR_CHAT_REQUEST_TENANT))
         out->cache_salt = mr_text_hash_feed(mr_text_hash_init(), r.tenant);
+    if (MR_HAS(&r, MR_CHAT_REQUEST_CHOICE)) out->choice = (int)r.choice;
     if (map_messages(&r, a, out, err) || map_forced(&f->forced, a, out, err)) return -1;
     return MR_HAS(&r, MR_CHAT_REQUEST_SAMPLING) ? map_sampling(&r.sampling, a, &out->sampling, err) : 0;
 }

@@ -122,6 +122,83 @@ static void usage_is_streamed_when_asked_for(void **state) {
     client_close(c);
 }
 
+/* ---- several answers to one request ---- */
+
+#define TWO(stream)                                                                                          \
+    "{\"model\":\"small\",\"n\":2,\"seed\":5," stream                                                        \
+    "\"messages\":[{\"role\":\"user\",\"content\":\"two\"}]}"
+#define STREAMED "\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+
+static client *ask_for_two(fixture *f, const char *body, const mr_chat_request *r[2]) {
+    int first = f->nrequests;
+    client *c = ask(f, body, &r[0]);
+    r[1] = worker_request(f, first + 1);
+    return c;
+}
+
+static void each_choice_is_a_request_of_its_own(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r[2];
+    client *c = ask_for_two(f, TWO(""), r);
+    char second[MR_ID_MAX + 3];
+    snprintf(second, sizeof(second), "%.*s-1", MR_FMT(r[0]->id));
+    assert_true(mr_str_eqz(r[1]->id, second));
+    assert_int_equal(r[0]->choice, 0);
+    assert_int_equal(r[1]->choice, 1);
+    assert_int_equal(r[1]->sampling.seed, r[0]->sampling.seed);
+    assert_true(mr_str_eq(r[0]->session, r[1]->session)); /* they meet in one worker's cache */
+    worker_answer(f, r[1], "the second");
+    worker_answer(f, r[0], "the first");
+    client_expect(c, "\"object\":\"chat.completion\"");
+    client_expect(c, "\"total_tokens\":");
+    assert_true(client_has(c,
+                           "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"the "
+                           "first\"}"));
+    assert_true(
+        client_has(c, "{\"index\":1,\"message\":{\"role\":\"assistant\",\"content\":\"the second\"}"));
+    assert_true(client_has(c, "\"prompt_tokens\":11")); /* once, not twice */
+    client_close(c);
+}
+
+static void choices_are_streamed_side_by_side_to_one_end(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r[2];
+    client *c = ask_for_two(f, TWO(STREAMED), r);
+    worker_delta(f, r[1], text, 0, 5);
+    client_expect(c, "\"choices\":[{\"index\":1,\"delta\":{\"role\":\"assistant\",\"content\":\"Water\"}");
+    worker_answer(f, r[0], "first");
+    client_expect(c, "\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"first\"}");
+    client_expect(c, "\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}");
+    worker_delta(f, r[1], text, 5, TEXT_LEN);
+    worker_end(f, r[1], text);
+    client_expect(c, "\"choices\":[{\"index\":1,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}");
+    client_expect(c, "\"choices\":[],\"usage\":{\"prompt_tokens\":11");
+    client_expect(c, "data: [DONE]\n\n");
+    client_expect(c, "0\r\n\r\n");
+    assert_true(ends_cleanly(c));
+    client_close(c);
+}
+
+static void one_choice_that_fails_ends_the_others(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r[2];
+    client *c = ask_for_two(f, TWO(""), r);
+    worker_error(f, r[1], "", 500, "engine_error", "The engine stopped.");
+    client_expect(c, "The engine stopped.");
+    worker_sees_cancel(f, r[0]);
+    client_close(c);
+}
+
+static void a_closed_tab_cancels_every_choice(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r[2];
+    client *c = ask_for_two(f, TWO(STREAMED), r);
+    client_expect(c, ": accepted\n");
+    client_close(c);
+    worker_sees_cancel(f, r[0]);
+    worker_sees_cancel(f, r[1]);
+}
+
 static void an_empty_answer_still_has_a_role_and_an_end(void **state) {
     fixture *f = *state;
     const mr_chat_request *r;
@@ -478,6 +555,10 @@ int main(void) {
         cmocka_unit_test(an_end_that_claims_more_than_came_is_an_error),
         cmocka_unit_test(an_error_in_the_middle_is_said_and_never_ends_cleanly),
         cmocka_unit_test(an_error_before_the_headers_has_its_status),
+        cmocka_unit_test(each_choice_is_a_request_of_its_own),
+        cmocka_unit_test(choices_are_streamed_side_by_side_to_one_end),
+        cmocka_unit_test(one_choice_that_fails_ends_the_others),
+        cmocka_unit_test(a_closed_tab_cancels_every_choice),
         cmocka_unit_test(a_closed_tab_cancels_its_answer),
         cmocka_unit_test(a_closed_peer_is_noticed_while_nothing_was_sent_yet),
         cmocka_unit_test(bytes_sent_during_an_answer_wait_for_its_end),

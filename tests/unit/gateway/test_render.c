@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-static const mr_render plain = {"chatcmpl-1", "small", 1700000000, false};
-static const mr_render with_usage = {"chatcmpl-1", "small", 1700000000, true};
+static const mr_render plain = {"chatcmpl-1", "small", 1700000000, false, 0};
+static const mr_render with_usage = {"chatcmpl-1", "small", 1700000000, true, 0};
 
 static mr_response_end an_end(void) {
     mr_response_end e = {.finish_reason = MR_FINISH_STOP};
@@ -57,6 +57,7 @@ static void usage_comes_last_when_asked_for(void **state) {
     mr_response_end e = an_end();
     (void)state;
     mr_render_end(&with_usage, &e, 12, &out);
+    mr_render_usage(&with_usage, &e, 12, &out);
     expect(
         "id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
         "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":"
@@ -72,7 +73,8 @@ static void usage_comes_last_when_asked_for(void **state) {
 static void a_completion_is_one_json(void **state) {
     mr_response_end e = an_end();
     (void)state;
-    mr_render_completion(&plain, MR_STR("hi"), MR_STR("hm"), NULL, &e, &out);
+    json_t *choice = mr_render_choice(&plain, MR_STR("hi"), MR_STR("hm"), NULL, &e);
+    mr_render_completion(&plain, json_pack("[o]", choice), &e, &out);
     expect(
         "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"small\","
         "\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"hi\",\"reasoning_"
@@ -87,7 +89,8 @@ static void a_completion_is_one_json(void **state) {
 static void an_empty_completion_has_empty_content(void **state) {
     mr_response_end e = an_end();
     (void)state;
-    mr_render_completion(&plain, MR_STR(""), MR_STR(""), NULL, &e, &out);
+    json_t *choice = mr_render_choice(&plain, MR_STR(""), MR_STR(""), NULL, &e);
+    mr_render_completion(&plain, json_pack("[o]", choice), &e, &out);
     mr_buf_put(&out, "", 1);
     assert_non_null(strstr(out.p, "{\"role\":\"assistant\",\"content\":\"\"}"));
     mr_buf_clear(&out);
