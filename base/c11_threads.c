@@ -106,8 +106,8 @@ int cnd_timedwait(cnd_t *restrict c, mtx_t *restrict m, const struct timespec *r
 
 const char *__tsan_default_suppressions(void);
 
-/* librdkafka is not instrumented: the atomic counters that order its memory are not seen, its calls to free() and
- * memcpy() are. */
+/* librdkafka is not instrumented: the atomic counters that order its memory are not seen, its calls to free(), memcpy()
+ * and of the functions above are. */
 const char *__tsan_default_suppressions(void) {
-    return "called_from_lib:librdkafka.so.1\n";
+    return "called_from_lib:librdkafka.so.1\nrace:librdkafka.so.1\n";
 }
