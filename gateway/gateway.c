@@ -402,11 +402,10 @@ mr_gateway *mr_gateway_new(const mr_gateway_conf *conf, const mr_kafka_conf *kaf
 void mr_gateway_free(mr_gateway *g) {
     if (!g) return;
     mr_timer_free(g->timer);
-    mr_streams_free(
-        g->streams); /* before the calls that its entries point to, and before the outbox' last reports */
-    mr_http_free(g->http);
     mr_consumer_free(g->responses);
-    mr_outbox_free(g->outbox, FLUSH_MS);
+    mr_streams_free(g->streams);         /* takes back its tickets, before the outbox' last reports */
+    mr_outbox_free(g->outbox, FLUSH_MS); /* those may answer calls that wait for them */
+    mr_http_free(g->http);
     mr_metrics_free(g->metrics);
     mr_arena_free(g->request_arena);
     mr_arena_free(g->record_arena);

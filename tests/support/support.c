@@ -186,6 +186,10 @@ void test_kafka_fail_produce(test_kafka *k, int code, int n) {
         rd_kafka_mock_push_request_errors(k->cluster, produce, 1, (rd_kafka_resp_err_t)code);
 }
 
+void test_kafka_delay(test_kafka *k, int ms) {
+    rd_kafka_mock_broker_set_rtt(k->cluster, 1, ms);
+}
+
 void test_kafka_stop(test_kafka *k) {
     if (!k) return;
     rd_kafka_mock_cluster_destroy(k->cluster);

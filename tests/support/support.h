@@ -38,6 +38,8 @@ void test_kafka_topic(test_kafka *k, const char *topic, int partitions);
 mr_kafka_conf test_kafka_conf(const test_kafka *k);
 /* The next n produce requests, of any client, fail with this code of librdkafka; n = 0 takes back what is left. */
 void test_kafka_fail_produce(test_kafka *k, int code, int n);
+/* From now on every reply of the broker comes so much later. */
+void test_kafka_delay(test_kafka *k, int ms);
 void test_kafka_stop(test_kafka *k);
 
 #endif

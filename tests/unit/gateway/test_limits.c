@@ -1,4 +1,4 @@
-/* What happens when time runs out, or Kafka does: each test has a gateway of its own. */
+/* What happens when time runs out, or Kafka does. The last test of each group leaves nothing to go on with. */
 #include "fixture.h"
 
 #include <setjmp.h>
@@ -13,14 +13,29 @@
 
 static const char text[] = "Water turns the wheel.";
 
-static int setup(void **state) {
+static fixture *prepare(void **state) {
     fixture *f = calloc(1, sizeof(*f));
     fixture_init(f);
+    *state = f;
+    return f;
+}
+
+static int setup(void **state) {
+    fixture_start(prepare(state));
+    return 0;
+}
+
+static int setup_idle(void **state) {
+    fixture *f = prepare(state);
     f->conf.idle_timeout_s = 1;
-    f->conf.accept_timeout_s = 1;
+    fixture_start(f);
+    return 0;
+}
+
+static int setup_drain(void **state) {
+    fixture *f = prepare(state);
     f->conf.drain_s = 1;
     fixture_start(f);
-    *state = f;
     return 0;
 }
 
@@ -43,11 +58,26 @@ static void a_connection_that_waits_for_its_answer_is_not_idle(void **state) {
     client *c = client_open(f);
     client_post(c, CHAT, "{\"model\":\"small\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}");
     const mr_chat_request *r = worker_request(f, 0);
-    test_idle(f->loop, 2500);
+    test_idle(f->loop, 1500);
     assert_false(c->closed);
     worker_answer(f, r, text);
     client_expect(c, "chat.completion");
     client_expect_closed(c); /* now it is */
+    client_close(c);
+}
+
+static void a_broker_that_takes_too_long_gets_503(void **state) {
+    fixture *f = *state;
+    client *c = client_open(f);
+    int64_t patience = f->conf.accept_timeout_s;
+    f->conf.accept_timeout_s = 1;
+    test_kafka_delay(f->kafka, 3000);
+    client_post(c, CHAT, STREAM);
+    client_expect(c, "HTTP/1.1 503 ");
+    client_expect(c, "could not be queued in time");
+    test_kafka_delay(f->kafka, 0);
+    f->conf.accept_timeout_s = patience;
+    worker_sees_cancel(f, worker_request(f, 0)); /* the record was on its way */
     client_close(c);
 }
 
@@ -58,12 +88,13 @@ static bool is_away(void *arg) {
 
 static void without_kafka_a_request_gets_503_and_streams_wait(void **state) {
     fixture *f = *state;
-    client *streaming = client_open(f), *c = client_open(f);
+    client *streaming = client_open(f);
     client_post(streaming, CHAT, STREAM);
     client_expect(streaming, "accepted");
     test_kafka_stop(f->kafka);
     f->kafka = NULL;
     assert_true(test_wait(f->loop, WAIT_MS, is_away, f));
+    client *c = client_open(f);
     client_post(c, CHAT, STREAM);
     client_expect(c, "HTTP/1.1 503 ");
     client_expect(c, "Retry-After: ");
@@ -95,7 +126,7 @@ static void a_gateway_may_go_with_answers_on_their_way(void **state) {
     fixture *f = *state;
     client *c = client_open(f), *half = client_open(f), *feedback = client_open(f);
     client_post(c, CHAT, STREAM);
-    worker_delta(f, worker_request(f, 0), text, 0, 5);
+    worker_delta(f, worker_request(f, 1), text, 0, 5);
     client_expect(c, "Water");
     client_post(c, CHAT, STREAM);
     client_send(half, "POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{");
@@ -104,17 +135,22 @@ static void a_gateway_may_go_with_answers_on_their_way(void **state) {
     client_close(feedback);
     client_close(half);
     client_close(c);
-    (void)state; /* the teardown frees everything in the middle; the sanitizers watch */
+    /* the teardown frees everything in the middle; the sanitizers watch */
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(an_idle_connection_is_closed, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_connection_that_waits_for_its_answer_is_not_idle, setup, teardown),
-        cmocka_unit_test_setup_teardown(without_kafka_a_request_gets_503_and_streams_wait, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_drain_that_takes_too_long_ends_answers_with_a_word, setup,
-                                        teardown),
-        cmocka_unit_test_setup_teardown(a_gateway_may_go_with_answers_on_their_way, setup, teardown),
+    const struct CMUnitTest idle[] = {
+        cmocka_unit_test(an_idle_connection_is_closed),
+        cmocka_unit_test(a_connection_that_waits_for_its_answer_is_not_idle),
+        cmocka_unit_test(a_gateway_may_go_with_answers_on_their_way),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest away[] = {
+        cmocka_unit_test(a_broker_that_takes_too_long_gets_503),
+        cmocka_unit_test(without_kafka_a_request_gets_503_and_streams_wait),
+    };
+    const struct CMUnitTest drain[] = {
+        cmocka_unit_test(a_drain_that_takes_too_long_ends_answers_with_a_word)};
+    int failed = cmocka_run_group_tests(idle, setup_idle, teardown);
+    failed += cmocka_run_group_tests(away, setup, teardown);
+    return failed + cmocka_run_group_tests(drain, setup_drain, teardown);
 }
