@@ -22,7 +22,7 @@ const mr_conf_key mr_kafka_keys[] = {
             "than 4 MB."},
     {.name = KAFKA(linger_ms),
      .type = MR_CONF_INT,
-     .def = "2",
+     .def = "1",
      .min = 0,
      .max = 1000,
      .doc = "Milliseconds that a record may wait for others to be sent with it."},

@@ -125,6 +125,8 @@ static void put_string(mr_buf *b, const char *z) {
 static void put_conf(const mr_up_plan *p, mr_buf *b) {
     mr_buf_puts(b, "# Written by `millrace up`, anew at each start.\nkafka = { brokers = ");
     put_string(b, p->brokers);
+    /* the embedded broker holds an empty fetch for the whole time: an answer passes three of them */
+    if (!p->o->kafka && !p->o->brokers) mr_buf_puts(b, "; fetch_wait_ms = 2");
     mr_buf_puts(b, "; };\nredis = { address = ");
     put_string(b, p->redis);
     mr_buf_printf(b, "; };\nlog = { format = \"%s\"; };\n", p->o->detach ? "json" : "plain");

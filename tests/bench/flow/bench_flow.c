@@ -19,13 +19,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_CLIENTS   1024
-#define MAX_SAMPLES   1000000
-#define FLOOR_ROUNDS  300
-#define WARM_UP_US    1000000
-#define HOPS          3
-#define LINGER_MS     2 /* the defaults of kafka.linger_ms and kafka.fetch_wait_ms */
-#define FETCH_WAIT_MS 5
+#define MAX_CLIENTS      1024
+#define MAX_SAMPLES      1000000
+#define FLOOR_ROUNDS     300
+#define WARM_UP_US       1000000
+#define HOPS             3
+#define LINGER_MS        1 /* the defaults of kafka.linger_ms and kafka.fetch_wait_ms */
+#define FETCH_WAIT_MS    5
+#define EMBEDDED_WAIT_MS 2 /* what `millrace up` sets for the embedded broker */
 
 static const char body[] = "{\"model\": \"millrace-demo\", \"stream\": true, \"messages\": "
                            "[{\"role\": \"user\", \"content\": \"tokens 16\"}]}";
@@ -242,13 +243,15 @@ static void print_head(const char *broker, samples *floor_samples) {
 
 typedef struct settings {
     const char *brokers[2];
-    int nbrokers, clients[8], nclients, seconds, linger_ms, fetch_wait_ms;
+    int nbrokers, clients[8], nclients, seconds, linger_ms, fetch_wait_ms; /* 0: as in use */
 } settings;
 
 static int measure(mr_loop *l, run *x, const char *broker, const settings *o) {
     char kafka_settings[80];
+    int fetch_wait_ms = o->fetch_wait_ms;
+    if (!fetch_wait_ms) fetch_wait_ms = strcmp(broker, "kafka") == 0 ? FETCH_WAIT_MS : EMBEDDED_WAIT_MS;
     snprintf(kafka_settings, sizeof(kafka_settings), "linger_ms = %d; fetch_wait_ms = %d;", o->linger_ms,
-             o->fetch_wait_ms);
+             fetch_wait_ms);
     samples floor_samples = {.ms = calloc(MAX_SAMPLES, sizeof(double))};
     const pipeline_options opt = {.broker = broker,
                                   .engine_host = NOOP_HOST,
@@ -261,7 +264,7 @@ static int measure(mr_loop *l, run *x, const char *broker, const settings *o) {
     }
     mr_kafka_conf kafka = pipeline_kafka(p);
     kafka.linger_ms = o->linger_ms;
-    kafka.fetch_wait_ms = o->fetch_wait_ms;
+    kafka.fetch_wait_ms = fetch_wait_ms;
     measure_floor(l, &kafka, &floor_samples);
     print_head(broker, &floor_samples);
     double floor_ms = HOPS * percentile(&floor_samples, 0.5);
@@ -286,7 +289,7 @@ static int *number_of(settings *o, const char *flag) {
 }
 
 static bool parse(int argc, char **argv, settings *o) {
-    *o = (settings){.seconds = 5, .linger_ms = LINGER_MS, .fetch_wait_ms = FETCH_WAIT_MS};
+    *o = (settings){.seconds = 5, .linger_ms = LINGER_MS};
     for (int i = 1; i < argc; i++) {
         if (argv[i][0] != '-') {
             if (o->nbrokers == 2) return false;
