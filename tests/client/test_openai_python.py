@@ -91,6 +91,30 @@ class Answers(unittest.TestCase):
             self.assertLessEqual(token.logprob, 0)
             self.assertEqual(len(token.top_logprobs), 2)
 
+    def test_several_answers_to_one_question(self):
+        options = {"model": MODEL, "messages": ASK, "temperature": 2, "seed": 11, "max_tokens": 20}
+        several = client().chat.completions.create(n=3, **options)
+        texts = [c.message.content for c in several.choices]
+        self.assertEqual([c.index for c in several.choices], [0, 1, 2])
+        self.assertEqual(len(set(texts)), 3)
+        alone = client().chat.completions.create(**options)
+        self.assertEqual(texts[0], alone.choices[0].message.content, "the first is as if it were the only one")
+        self.assertEqual(several.usage.prompt_tokens, alone.usage.prompt_tokens)
+        streamed = ["", "", ""]
+        for chunk in client().chat.completions.create(n=3, stream=True, **options):
+            for choice in chunk.choices:
+                streamed[choice.index] += choice.delta.content or ""
+        self.assertEqual(streamed, texts)
+
+    def test_a_second_turn_finds_the_first_in_the_cache(self):
+        turn = [{"role": "user", "content": "Tell me more about the nine brass kettles of the glacier. " * 4}]
+        first = client().chat.completions.create(model=MODEL, messages=turn, max_tokens=8)
+        turn += [{"role": "assistant", "content": first.choices[0].message.content},
+                 {"role": "user", "content": "And the tenth?"}]
+        usage = client().chat.completions.create(model=MODEL, messages=turn, max_tokens=8).usage
+        self.assertGreater(usage.prompt_tokens_details.cached_tokens, 0.6 * first.usage.prompt_tokens)
+        self.assertEqual(usage.prompt_cache_hit_tokens, usage.prompt_tokens_details.cached_tokens)
+
     def test_many_streams_at_once(self):
         async def one(c, i):
             stream = await c.chat.completions.create(
@@ -133,7 +157,7 @@ class Errors(unittest.TestCase):
 
     def test_a_bad_parameter_is_named(self):
         self.assertEqual(self.refused(openai.BadRequestError, temperature=5).param, "temperature")
-        self.assertEqual(self.refused(openai.BadRequestError, n=2).param, "n")
+        self.assertEqual(self.refused(openai.BadRequestError, n=100).param, "n")
         self.assertEqual(self.refused(openai.BadRequestError, messages=[]).param, "messages")
 
     def test_what_is_not_supported_is_refused_before_a_stream_begins(self):
@@ -146,8 +170,9 @@ class Errors(unittest.TestCase):
 
     def test_an_error_in_a_stream_is_raised(self):
         long = [{"role": "user", "content": "many words in a long row " * 20000}]
-        with self.assertRaises(openai.APIError):
+        with self.assertRaises(openai.APIError) as caught:
             stream_text(messages=long)
+        self.assertIn("context", str(caught.exception))
 
 
 class Cancels(unittest.TestCase):
