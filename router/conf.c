@@ -12,7 +12,7 @@ const mr_conf_key mr_router_keys[] = {
     {"kb", MR_CONF_STR, AT(kb), "", 0, 0, NULL,
      "Knowledge base for routine questions, made by `millrace kb import`. Empty: the model answers "
      "everything."},
-    {"kb_threshold", MR_CONF_NUM, AT(kb_threshold), "0.7", 0, 1, NULL,
+    {"kb_threshold", MR_CONF_NUM, AT(kb_threshold), "0.65", 0, 1, NULL,
      "Similarity from which the knowledge base answers; 1 is the same wording. `millrace kb search` shows "
      "it."},
     {"request_timeout_s", MR_CONF_INT, AT(request_timeout_s), "600", 1, 86400, NULL,

@@ -37,6 +37,11 @@ int mr_kb_entries(const mr_kb *kb);
  * a routine one, or has no word in it, finds nothing. */
 int mr_kb_search(mr_kb *kb, mr_str question, mr_kb_hit *hits, int max, mr_error *err);
 
+/* Whether the best of these hits is an answer: it scores at least `threshold`, and no other answer comes close. Of two that
+ * do, neither is sure enough. The hits are best first, at least MR_KB_RIVALS of them were asked for. */
+#define MR_KB_RIVALS 8
+bool mr_kb_answers(const mr_kb_hit *hits, int n, double threshold);
+
 /* Opens the file again when it was replaced or changed: 1 when it was, 0 when nothing changed, -1 when the new file
  * is unusable (the old content stays in service, and the same file is not tried again). */
 int mr_kb_refresh(mr_kb *kb, mr_error *err);

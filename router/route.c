@@ -46,15 +46,15 @@ static bool may_be_routine(const mr_chat_request *q) {
 }
 
 static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {
-    mr_kb_hit hit;
+    mr_kb_hit hits[MR_KB_RIVALS];
     mr_error err;
     if (!r->kb || !may_be_routine(q)) return false;
     int64_t start = mr_mono_us();
-    int n = mr_kb_search(r->kb, mr_request_question(q, a), &hit, 1, &err);
+    int n = mr_kb_search(r->kb, mr_request_question(q, a), hits, MR_KB_RIVALS, &err);
     mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
     if (n < 0) mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err.msg));
-    if (n < 1 || hit.score < r->conf->kb_threshold) return false;
-    out->answer = hit.answer;
+    if (!mr_kb_answers(hits, n, r->conf->kb_threshold)) return false;
+    out->answer = hits[0].answer;
     return true;
 }
 

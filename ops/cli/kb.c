@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HITS 5
-
 typedef struct kb_args {
     const char *kb, *config; /* of the flags; NULL: not given */
     const char *operand;     /* FILE or QUESTION */
@@ -34,16 +32,19 @@ static int kb_import(const kb_args *a, mr_error *err) {
 }
 
 static int kb_search(const kb_args *a, mr_error *err) {
-    mr_kb_hit hits[HITS];
+    mr_kb_hit hits[MR_KB_RIVALS];
     mr_kb *kb = mr_kb_open(a->router.kb, err);
     if (!kb) return -1;
-    int n = mr_kb_search(kb, mr_str_of(a->operand), hits, HITS, err);
+    int n = mr_kb_search(kb, mr_str_of(a->operand), hits, MR_KB_RIVALS, err);
     for (int i = 0; i < n; i++) {
-        printf("%.3f %s  %.*s\n%17s%.*s\n", hits[i].score,
-               hits[i].score >= a->router.kb_threshold ? "answers  " : "too far  ", MR_FMT(hits[i].question),
-               "", MR_FMT(hits[i].answer));
+        printf("%.3f  %.*s\n       %.*s\n", hits[i].score, MR_FMT(hits[i].question), MR_FMT(hits[i].answer));
     }
-    if (n == 0) printf("Nothing like it in %d questions; the model answers.\n", mr_kb_entries(kb));
+    if (n >= 0) {
+        printf("%s (%d questions, threshold %.2f).\n",
+               mr_kb_answers(hits, n, a->router.kb_threshold) ? "The first one is the answer"
+                                                              : "The model answers",
+               mr_kb_entries(kb), a->router.kb_threshold);
+    }
     mr_kb_close(kb);
     return n < 0 ? -1 : 0;
 }
@@ -59,8 +60,7 @@ static int kb_export(const kb_args *a, mr_error *err) {
 
 static const kb_verb verbs[] = {
     {"import", "FILE.tsv", "add or change the questions of a file", true, kb_import},
-    {"search", "QUESTION", "show the nearest questions, their scores, and whether they answer", true,
-     kb_search},
+    {"search", "QUESTION", "show the nearest questions with their scores, and who answers", true, kb_search},
     {"export", "[FILE.tsv]", "write every question and answer, to stdout without FILE", false, kb_export},
     {0},
 };

@@ -135,6 +135,32 @@ static void hits_come_best_first(void **state) {
     for (int i = 1; i < n; i++) assert_true(hits[i - 1].score >= hits[i].score);
 }
 
+static bool answers(fixture *f, const char *question) {
+    mr_kb_hit hits[MR_KB_RIVALS];
+    mr_error err;
+    int n = mr_kb_search(f->kb, mr_str_of(question), hits, MR_KB_RIVALS, &err);
+    if (n < 0) fail_msg("%s", err.msg);
+    return mr_kb_answers(hits, n, 0.5);
+}
+
+static void of_two_answers_that_are_as_near_neither_is_given(void **state) {
+    fixture *f = *state;
+    mr_error err;
+    mr_kb_counts n;
+    assert_int_equal(
+        import_text(f,
+                    "How do I cancel my ticket today?\tCall.\nHow do I cancel my ticket tomorrow?\tWrite.\n"
+                    "Where do I park my car?\tBelow.\nWhere do I park my cars?\tBelow.\n",
+                    &n, &err),
+        0);
+    assert_int_equal(mr_kb_refresh(f->kb, &err), 1);
+    assert_true(search(f, "how do i cancel my ticket", NULL) > 0.5);
+    assert_false(answers(f, "how do i cancel my ticket"));
+    assert_true(answers(f, "how do i cancel my ticket today")); /* the same wording is sure */
+    assert_true(answers(f, "where can I park my car"));         /* two entries, but one answer */
+    assert_false(answers(f, "hello"));
+}
+
 /* ---- import and export ---- */
 
 static void answers_keep_their_line_breaks(void **state) {
@@ -313,6 +339,7 @@ int main(void) {
         KB_TEST(a_search_is_text_and_no_query_language),
         KB_TEST(a_long_text_is_no_routine_question),
         KB_TEST(hits_come_best_first),
+        KB_TEST(of_two_answers_that_are_as_near_neither_is_given),
         KB_TEST(answers_keep_their_line_breaks),
         KB_TEST(a_known_question_gets_the_new_answer),
         KB_TEST(replace_drops_what_was_there),
