@@ -7,6 +7,7 @@
 #include "engine/engine_internal.h"
 
 #include "engine/answer.h"
+#include "engine/grammar/grammar.h"
 #include "engine/sample.h"
 #include "engine/sched/draft.h"
 #include "engine/sched/scheduler.h"
@@ -37,6 +38,8 @@ typedef struct slot {
     engine_sampling how; /* without the stop strings: those are the answer's */
     answer answer;
     drafter drafter;
+    grammar_cursor *format; /* NULL: the content is free */
+    bool misfit;            /* the last token was not of the format */
     sample_output drawn[DRAWS_MAX];
     int nprompt, reasoning;
     engine_finish finish; /* once ended */
@@ -58,6 +61,8 @@ struct engine {
     int32_t *ids; /* [nslots][max_context]: tokens of the sequences */
     int32_t *tables;
     slot_list free, ended;
+    grammar_vocab *words; /* these two are made when the first structured output is asked for */
+    grammar_store *formats;
     uint64_t steps, prompt_tokens, generated_tokens, guessed_tokens, right_guesses;
 };
 
@@ -84,7 +89,13 @@ static slot *take_free(engine *e) {
     return list_pop(&e->free);
 }
 
+static void drop_format(slot *s) {
+    grammar_cursor_free(s->format);
+    s->format = NULL;
+}
+
 static void put_free(engine *e, slot *s) {
+    drop_format(s);
     s->state = SLOT_FREE;
     e->nfree++;
     list_push(&e->free, s);
@@ -155,7 +166,12 @@ engine *engine_open_with(const engine_limits *limits, const engine_parts *parts,
 
 void engine_close(engine *e) {
     if (!e) return;
-    for (int i = 0; i < e->nslots; i++) answer_done(&e->slots[i].answer);
+    for (int i = 0; i < e->nslots; i++) {
+        answer_done(&e->slots[i].answer);
+        drop_format(&e->slots[i]);
+    }
+    grammar_store_free(e->formats);
+    grammar_vocab_free(e->words);
     free(e->slots);
     free(e->ids);
     free(e->tables);
@@ -182,7 +198,7 @@ static int answered(const slot *s) {
 }
 
 static bool ends_answer(const engine *e, const slot *s, int32_t token) {
-    if (s->how.ignore_eos) return false;
+    if (s->how.ignore_eos && !s->format) return false;
     for (int i = 0; i < e->parts.nstop_ids; i++) {
         if (e->parts.stop_ids[i] == token) return true;
     }
@@ -199,6 +215,53 @@ static const char *visible_piece(const engine *e, int32_t token, size_t *n) {
     return p ? p : "";
 }
 
+/* ---- structured output ---- */
+
+static grammar_store *formats_of(engine *e, engine_error *err) {
+    const engine_parts *p = &e->parts;
+    if (!e->words)
+        e->words = grammar_vocab_new(p->known_vocab, p->piece, p->owner, p->stop_ids, p->nstop_ids, err);
+    if (e->words && !e->formats) e->formats = grammar_store_new(e->words, err);
+    return e->formats;
+}
+
+static int begin_format(engine *e, slot *s, const engine_format *f, engine_error *err) {
+    drop_format(s);
+    s->misfit = false;
+    if (!f->json && !f->schema) return 0;
+    grammar_store *formats = formats_of(e, err);
+    grammar *g = formats ? grammar_store_get(formats, f->schema, f->schema_len, err) : NULL;
+    if (!g) return -1;
+    s->format = grammar_cursor_new(g);
+    grammar_unref(g);
+    return s->format ? 0 : engine_fail(err, ENGINE_ENOMEM, "out of memory for structured output");
+}
+
+/* The token whose bytes ended the reasoning may hold the content's beginning: what was given out, what is held back, and
+ * what is no whole character yet. */
+static bool take_rest(slot *s, answer_text text) {
+    const answer *a = &s->answer;
+    return (text.channel != ENGINE_CONTENT || grammar_cursor_take(s->format, text.p, text.n)) &&
+           grammar_cursor_take(s->format, a->held, a->nheld) &&
+           grammar_cursor_take(s->format, (const char *)a->chars.part, (size_t)a->chars.npart);
+}
+
+static void follow_format(slot *s, bool thought, const char *piece, size_t n, answer_text text) {
+    if (!s->format || s->answer.phase == ANSWER_THINKING) return;
+    s->misfit = !(thought ? take_rest(s, text) : grammar_cursor_take(s->format, piece, n));
+}
+
+/* Tokens that may come next; NULL: all. */
+static const uint64_t *allowed_tokens(slot *s) {
+    return s->format && s->answer.phase != ANSWER_THINKING ? grammar_cursor_mask(s->format) : NULL;
+}
+
+static bool format_ends(const slot *s) {
+    bool extendable = true;
+    return s->format && s->answer.phase != ANSWER_THINKING &&
+           grammar_cursor_complete(s->format, &extendable) && !extendable;
+}
+
 /* One more token of the answer, drawn or forced. */
 static answer_text append(engine *e, slot *s, int32_t token) {
     s->seq.tokens[s->seq.ntokens++] = token;
@@ -207,13 +270,15 @@ static answer_text append(engine *e, slot *s, int32_t token) {
     const char *piece = visible_piece(e, token, &n);
     answer_text text = answer_push(&s->answer, piece, n, answered(s) >= s->how.min_tokens);
     s->reasoning += thought || s->answer.phase == ANSWER_THINKING;
+    follow_format(s, thought, piece, n, text);
     return text;
 }
 
 /* Does the answer end with the token appended last? */
 static bool is_complete(const slot *s, engine_finish *why) {
-    *why = s->answer.stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
-    return s->answer.stopped || s->seq.ntokens == s->seq.limit;
+    bool stopped = s->answer.stopped || format_ends(s);
+    *why = stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
+    return stopped || s->seq.ntokens == s->seq.limit;
 }
 
 static void end(engine *e, slot *s, engine_finish why) {
@@ -298,6 +363,7 @@ static int replay(engine *e, slot *s, const engine_request *r, bool *ended, engi
             continue;
         }
         append(e, s, r->forced[i]);
+        if (s->misfit) return engine_fail(err, ENGINE_EINVAL, "forced tokens are not of the response format");
         *ended = is_complete(s, &s->finish);
     }
     return 0;
@@ -319,7 +385,7 @@ static uint64_t seed_of_choice(uint64_t seed, int choice) {
     return z ^ (z >> 31);
 }
 
-static int begin_answer(const engine *e, slot *s, const engine_request *r, int choice, engine_error *err) {
+static int begin_answer(engine *e, slot *s, const engine_request *r, int choice, engine_error *err) {
     s->id = r->id;
     s->choice = choice;
     s->how = r->sampling;
@@ -332,6 +398,7 @@ static int begin_answer(const engine *e, slot *s, const engine_request *r, int c
     s->pending = NULL;
     drafter_start(&s->drafter);
     bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
+    if (begin_format(e, s, &r->format, err)) return -1;
     return answer_start(&s->answer, thinking, r->sampling.stop, r->sampling.nstop, err);
 }
 
@@ -459,14 +526,16 @@ static void report_ended(engine *e, event_list *out) {
 
 /* One more token from a row of logits. False when the answer ends. */
 static bool next_token(engine *e, slot *s, const float *logits, sample_output *drawn, event_list *out) {
-    bool early = !s->how.ignore_eos && answered(s) < s->how.min_tokens;
+    /* a format ends when it ends, however few tokens that takes */
+    bool early = !s->how.ignore_eos && !s->format && answered(s) < s->how.min_tokens;
     sample_input in = {logits,
                        &s->how,
                        s->seq.tokens,
                        s->seq.ntokens,
                        s->nprompt,
                        e->parts.stop_ids,
-                       early ? e->parts.nstop_ids : 0};
+                       early ? e->parts.nstop_ids : 0,
+                       allowed_tokens(s)};
     if (sampler_draw(e->sampler, &in, drawn, &s->error)) {
         end(e, s, ENGINE_FINISH_ERROR);
         return false;
@@ -477,8 +546,11 @@ static bool next_token(engine *e, slot *s, const float *logits, sample_output *d
         return false;
     }
     report_token(out, s, drawn, append(e, s, drawn->token));
-    engine_finish why;
-    if (!is_complete(s, &why)) return true;
+    engine_finish why = ENGINE_FINISH_ERROR;
+    if (s->misfit)
+        engine_fail(&s->error, ENGINE_EINTERNAL, "the reasoning ran into the answer, which must be JSON");
+    else if (!is_complete(s, &why))
+        return true;
     end(e, s, why);
     return false;
 }

@@ -87,6 +87,14 @@ typedef struct engine_sampling {
 } engine_sampling;
 void engine_sampling_default(engine_sampling *s);
 
+/* Structured output: the answer's content is JSON and nothing else; reasoning before it is free. The answer ends with the
+ * value, so only one cut off by max_tokens is not whole. What of JSON schema can be asked for is in engine/grammar. */
+typedef struct engine_format {
+    bool json;          /* any object… */
+    const char *schema; /* …or, where this is not NULL, a value of this JSON schema */
+    size_t schema_len;
+} engine_format;
+
 typedef struct engine_request {
     uint64_t id;                    /* the caller's; unique among what is submitted */
     const engine_message *messages; /* rendered with the chat template… */
@@ -100,6 +108,7 @@ typedef struct engine_request {
     int n; /* answers to draw, each with an END of its own; 0: 1. They share the prompt's computation and memory */
     int choice; /* number of the first: to draw a single one again. Each has a seed of its own, the first `sampling`'s */
     engine_sampling sampling;
+    engine_format format;
     /* The cache shares prefixes only among requests of the same salt: one a tenant, so that nobody can learn from the
      * time to first token what others have asked. */
     uint64_t cache_salt;

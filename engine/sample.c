@@ -154,12 +154,24 @@ static void penalise(sampler *s, const sample_input *in) {
     for (int i = 0; i < in->ntokens; i++) s->count[in->tokens[i]] = 0;
 }
 
+/* Most words of a mask are all of one kind. */
+static void keep_allowed(sampler *s, const uint64_t *allowed) {
+    for (int from = 0; from < s->vocab; from += 64) {
+        uint64_t bits = allowed[from / 64];
+        int n = s->vocab - from < 64 ? s->vocab - from : 64;
+        for (int i = 0; bits != UINT64_MAX && i < n; i++) {
+            if (!(bits >> i & 1)) s->logits[from + i] = -INFINITY;
+        }
+    }
+}
+
 static const float *adjusted(sampler *s, const sample_input *in) {
     bool penalties = has_penalties(in->how);
-    if (!penalties && !in->nbanned) return in->logits;
+    if (!penalties && !in->nbanned && !in->allowed) return in->logits;
     memcpy(s->logits, in->logits, (size_t)s->vocab * sizeof *s->logits);
     if (penalties) penalise(s, in);
     for (int i = 0; i < in->nbanned; i++) s->logits[in->banned[i]] = -INFINITY;
+    if (in->allowed) keep_allowed(s, in->allowed);
     return s->logits;
 }
 

@@ -4,7 +4,7 @@
  * (Philox), so there is no state to carry, save or restore, and a token is the same alone, in any batch, after a preemption
  * or in another process. Ties go to the lower id.
  *
- * Order: penalties, temperature, min_p, top_k, top_p (over what top_k left, renormalised). Log probabilities are those of
+ * Order: what may be drawn, penalties, temperature, min_p, top_k, top_p (over what top_k left, renormalised). Log probabilities are those of
  * the model, before any of this.
  *
  * A sampler is scratch memory for one vocabulary, taken by sampler_new; one thread at a time.
@@ -28,6 +28,7 @@ typedef struct sample_input {
     int ntokens, nprompt;
     const int32_t *banned; /* ids that may not be drawn now */
     int nbanned;
+    const uint64_t *allowed; /* NULL: all; else bit i of word i / 64 is set for an id that may be drawn */
 } sample_input;
 
 typedef struct sample_output {

@@ -130,7 +130,7 @@ static void test_filters_and_penalties_give_the_distribution_of_the_reference(vo
         if (rnd(&r, 2)) h.frequency_penalty = -1 + 0.25f * (float)rnd(&r, 8);
         random_logits(x, VOCAB, &r, 1 + rnd(&r, 8));
         for (int i = 0; i < 40; i++) tokens[i] = (int32_t)rnd(&r, 30);
-        sample_input in = {x, &h, tokens, 40, 15, banned, (int)rnd(&r, 3)};
+        sample_input in = {x, &h, tokens, 40, 15, banned, (int)rnd(&r, 3), NULL};
         compare(s, &in, &h, VOCAB, 2000);
     }
     sampler_free(s);
