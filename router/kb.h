@@ -1,9 +1,9 @@
 /* The knowledge base: routine questions and their answers, in one SQLite file with two FTS5 indexes.
  *
  * A search takes three steps. (1) The question in normal form (kb_text.h) is looked up as it stands: a hit scores 1.
- * (2) Otherwise the index of words and the index of trigrams each give their best entries by BM25 for the rarest
- * features of the question; how many postings are read is bounded, so a search stays well under a millisecond. (3) Those
- * candidates are scored by the cosine of the weighted features
+ * (2) Otherwise the index of words and the index of trigrams name the entries that have the rarest features of the
+ * question; how many postings are read is bounded, so a search stays well under a millisecond. (3) The best of them
+ * are scored by the cosine of the weighted features
  *
  *     score = S(q,d) / sqrt(S(q,q) * S(d,d)),   S(a,b) = sum over the distinct features in both of (k * idf)^2
  *     idf = ln(1 + (N - n + 0.5) / (n + 0.5)),  N entries, n of them with the feature;  k = 1 for words, see kb.c

@@ -60,7 +60,7 @@ static int copy_old(const build *b, mr_error *err) {
     return rc;
 }
 
-static int check_version_cb(void *arg, int n, char **values, char **names) {
+static int read_int(void *arg, int n, char **values, char **names) {
     (void)n;
     (void)names;
     *(int *)arg = atoi(values[0]);
@@ -69,8 +69,8 @@ static int check_version_cb(void *arg, int n, char **values, char **names) {
 
 static int check_old(const build *b, mr_error *err) {
     int id = 0, version = 0;
-    if (sqlite3_exec(b->db, "PRAGMA application_id", check_version_cb, &id, NULL) != SQLITE_OK ||
-        sqlite3_exec(b->db, "PRAGMA user_version", check_version_cb, &version, NULL) != SQLITE_OK) {
+    if (sqlite3_exec(b->db, "PRAGMA application_id", read_int, &id, NULL) != SQLITE_OK ||
+        sqlite3_exec(b->db, "PRAGMA user_version", read_int, &version, NULL) != SQLITE_OK) {
         return fail_sql(b->db, err);
     }
     if (id == MR_KB_APPLICATION_ID && version == MR_KB_VERSION) return 0;
@@ -226,7 +226,7 @@ static int import_lines(writer *w, const char *tsv, mr_error *err) {
         if (number == 1 && n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) text += 3, n -= 3;
         if (import_line(w, text, (size_t)n, err) < 0) rc = mr_fail_in(err, "%s:%d", tsv, number);
     }
-    if (rc == 0 && ferror(in)) rc = mr_fail(err, MR_EIO, "%s: %m", tsv);
+    if (rc == 0 && !feof(in)) rc = mr_fail(err, MR_EIO, "%s: %m", tsv);
     free(line);
     fclose(in);
     return rc;
@@ -244,7 +244,7 @@ static int import_into(sqlite3 *db, const char *tsv, mr_kb_counts *counts, mr_er
     for (int i = 0; i < STATEMENTS; i++) sqlite3_finalize(w.stmt[i]);
     if (rc == 0) rc = run_sql(db, "COMMIT", err);
     if (rc == 0 &&
-        sqlite3_exec(db, "SELECT count(*) FROM entry", check_version_cb, &counts->total, NULL) != SQLITE_OK) {
+        sqlite3_exec(db, "SELECT count(*) FROM entry", read_int, &counts->total, NULL) != SQLITE_OK) {
         rc = fail_sql(db, err);
     }
     mr_buf_done(&w.norm);
@@ -267,7 +267,7 @@ int mr_kb_import(const char *db, const char *tsv, bool replace, mr_kb_counts *co
 
 static void put_escaped(FILE *out, sqlite3_stmt *s, int column) {
     const char *p = (const char *)sqlite3_column_text(s, column);
-    for (; p && *p; p++) {
+    for (int n = sqlite3_column_bytes(s, column); n > 0; n--, p++) {
         if (*p == '\n' || *p == '\t' || *p == '\\') {
             fprintf(out, "\\%c", *p == '\n' ? 'n' : *p == '\t' ? 't' : '\\');
         } else {

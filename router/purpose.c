@@ -3,22 +3,19 @@
 
 #include <string.h>
 
-typedef struct prompt {
-    const char *language;
-    mr_str opening;
-} prompt;
+#define OPENING(text) {text, sizeof(text) - 1},
 
-static const prompt title_prompts[] = {
-#define MR_TITLE_PROMPT(language, opening) {language, {opening, sizeof(opening) - 1}},
+static const mr_str title_prompts[] = {
+#define MR_TITLE_PROMPT(language, opening) OPENING(opening)
 #define MR_SUMMARY_PROMPT(language, opening)
 #include "router/prompts.def"
 #undef MR_TITLE_PROMPT
 #undef MR_SUMMARY_PROMPT
 };
 
-static const prompt summary_prompts[] = {
+static const mr_str summary_prompts[] = {
 #define MR_TITLE_PROMPT(language, opening)
-#define MR_SUMMARY_PROMPT(language, opening) {language, {opening, sizeof(opening) - 1}},
+#define MR_SUMMARY_PROMPT(language, opening) OPENING(opening)
 #include "router/prompts.def"
 #undef MR_TITLE_PROMPT
 #undef MR_SUMMARY_PROMPT
@@ -26,10 +23,10 @@ static const prompt summary_prompts[] = {
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-static bool begins_with_one_of(mr_str text, const prompt *prompts, size_t n) {
+static bool begins_with_one_of(mr_str text, const mr_str *openings, size_t n) {
     while (text.n > 0 && (unsigned char)text.p[0] <= ' ') text.p++, text.n--;
     for (size_t i = 0; i < n; i++) {
-        mr_str o = prompts[i].opening;
+        mr_str o = openings[i];
         if (text.n >= o.n && memcmp(text.p, o.p, o.n) == 0) return true;
     }
     return false;

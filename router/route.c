@@ -41,8 +41,9 @@ int mr_route_complete(const mr_routing *r, mr_chat_request *q, int64_t record_ms
 /* An ordinary question, from someone who wants an answer and no properties of a model's output. */
 static bool may_be_routine(const mr_chat_request *q) {
     const mr_sampling *s = &q->sampling;
+    bool shaped = MR_HAS(q, MR_CHAT_REQUEST_RESPONSE_FORMAT) && q->response_format.type != MR_FORMAT_TEXT;
     bool measures = s->logprobs || s->ignore_eos || s->min_tokens > 0;
-    return q->purpose == MR_PURPOSE_CHAT && !measures;
+    return q->purpose == MR_PURPOSE_CHAT && !measures && !shaped;
 }
 
 static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {

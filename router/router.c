@@ -169,6 +169,7 @@ static void read_sender(mr_router *r, const mr_record *rec, mr_reply_to *reply) 
     if (!mr_sender_read(rec->value, mr_record_header(rec, "content-type"), r->arena, &from)) return;
     copy_text(reply->id, sizeof reply->id, from.id);
     if (MR_HAS(&from, MR_SENDER_REPLY_TO)) reply->partition = (int32_t)from.reply_to;
+    if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(from.trace, reply->traceparent);
 }
 
 static int bury(mr_router *r, job *j, const mr_record *rec, const char *reason, mr_error *err) {

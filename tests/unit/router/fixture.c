@@ -227,6 +227,9 @@ void fixture_start(fixture *f) {
     mr_error err;
     f->router = mr_router_new(&f->conf, &f->kafka_conf, f->loop, &err);
     if (!f->router) fail_msg("%s", err.msg);
+    char why[100];
+    assert_false(mr_router_ready(f->router, why, sizeof(why)));
+    assert_true(why[0] != '\0');
     if (!test_wait(f->loop, WAIT_MS, is_ready, f)) fail_msg("the router did not become ready");
 }
 

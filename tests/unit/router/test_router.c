@@ -64,6 +64,12 @@ static void a_routine_question_is_answered_at_once(void **state) {
     assert_int_equal(count_records(f, BLUE, "hours"), 0);
 }
 
+static void a_question_that_is_only_near_goes_to_the_model(void **state) {
+    fixture *f = *state;
+    ask(f, "near", "", "what are your opening remarks on the sea");
+    wait_record(f, BLUE, "near");
+}
+
 static void chinese_questions_are_answered_short_ones_too(void **state) {
     fixture *f = *state;
     ask(f, "zh-long", "", "如何重置密码");
@@ -400,9 +406,31 @@ static void outcomes_are_counted(void **state) {
     assert_true(metric(f, "millrace_router_kb_entries ") == 4);
 }
 
+/* ---- readiness ---- */
+
+static void a_missing_knowledge_base_is_said_at_once(void **state) {
+    fixture *f = *state;
+    mr_error err;
+    mr_router_conf conf = f->conf;
+    conf.kb = "nowhere.db";
+    assert_null(mr_router_new(&conf, &f->kafka_conf, f->loop, &err));
+    assert_non_null(strstr(err.msg, "nowhere.db"));
+    assert_non_null(strstr(err.msg, "millrace kb import"));
+}
+
+static void a_router_that_shuts_down_is_not_ready(void **state) {
+    fixture *f = *state;
+    char why[100];
+    assert_true(mr_router_ready(f->router, why, sizeof(why)));
+    mr_loop_drain(f->loop);
+    assert_false(mr_router_ready(f->router, why, sizeof(why)));
+    assert_string_equal(why, "shutting down");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_routine_question_is_answered_at_once),
+        cmocka_unit_test(a_question_that_is_only_near_goes_to_the_model),
         cmocka_unit_test(chinese_questions_are_answered_short_ones_too),
         cmocka_unit_test(the_answer_goes_to_the_partition_that_asked),
         cmocka_unit_test(a_long_answer_comes_in_pieces_of_whole_characters),
@@ -428,6 +456,8 @@ int main(void) {
         cmocka_unit_test(a_partition_that_does_not_exist_holds_up_nobody),
         cmocka_unit_test(a_bad_control_record_is_ignored),
         cmocka_unit_test(outcomes_are_counted),
+        cmocka_unit_test(a_missing_knowledge_base_is_said_at_once),
+        cmocka_unit_test(a_router_that_shuts_down_is_not_ready),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }
