@@ -6,6 +6,7 @@
 #include "gateway/openai.h"
 
 #include "gateway/catalog.h"
+#include "gateway/structured.h"
 #include "schemas/hash.h"
 
 #include <stdio.h>
@@ -59,10 +60,6 @@ static bool choice_ok(const json_t *v) {
     return is_string(v, "none") || is_string(v, "auto");
 }
 
-static bool format_ok(const json_t *v) {
-    return is_string(json_object_get(v, "type"), "text");
-}
-
 static bool modalities_ok(const json_t *v) {
     return json_array_size(v) == 1 && is_string(json_array_get(v, 0), "text");
 }
@@ -76,7 +73,6 @@ static const struct {
     {"functions", is_empty, "functions are not supported by this model"},
     {"tool_choice", choice_ok, "tool_choice: tools are not supported by this model"},
     {"function_call", choice_ok, "function_call: functions are not supported by this model"},
-    {"response_format", format_ok, "response_format: only {\"type\": \"text\"} is supported"},
     {"modalities", modalities_ok, "modalities: only [\"text\"] is supported"},
     {"logit_bias", is_empty, "logit_bias is not supported"},
     {"audio", is_empty, "audio is not supported"},
@@ -273,6 +269,8 @@ static int decode_chat(const mr_gateway_conf *conf, const mr_openai_caller *call
         !(chat = json_pack("{s:i, s:s%, s:O, s:O, s:O*}", "v", MR_SCHEMA_VERSION, "id", caller->id.p,
                            caller->id.n, "messages", messages, "sampling", sampling, "user", user))) {
         refuse_memory(e);
+    } else if (mr_structured_format(body, chat, e) < 0) {
+        rc = -1;
     } else if (mr_from_json(&mr_chat_request_def, chat, a, out, &err) < 0) {
         mr_refuse_field(e, err.msg);
     } else {

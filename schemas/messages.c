@@ -5,6 +5,7 @@
 
 const char *const mr_role_names[] = {"system", "user", "assistant", "developer", "tool", NULL};
 const char *const mr_part_type_names[] = {"text", "image_url", NULL};
+const char *const mr_format_names[] = {"text", "json_object", "json_schema", NULL};
 const char *const mr_purpose_names[] = {"chat", "title", "summary", NULL};
 const char *const mr_channel_names[] = {"content", "reasoning", NULL};
 const char *const mr_source_names[] = {"model", "kb", NULL};
@@ -37,6 +38,14 @@ static int mr_check_chat_message(const void *msg, mr_error *err) {
     if (!content && !MR_HAS(m, MR_CHAT_MESSAGE_TOOL_CALLS)) {
         return mr_fail(err, MR_EINVAL,
                        "a message needs `content` (a string or a list of parts) or `tool_calls`");
+    }
+    return 0;
+}
+
+static int mr_check_response_format(const void *msg, mr_error *err) {
+    const mr_response_format *f = msg;
+    if (f->type == MR_FORMAT_JSON_SCHEMA && !MR_HAS(f, MR_RESPONSE_FORMAT_SCHEMA)) {
+        return mr_fail(err, MR_EINVAL, "a format of type json_schema needs `schema`");
     }
     return 0;
 }

@@ -13,6 +13,7 @@
 #define MR_CHOICES_MAX   16 /* answers to one question */
 #define MR_IMAGE_URL_MAX (2 * 262144) /* twice what the NextChat web app lets a picture take */
 #define MR_TEXT_MAX      4000000      /* the largest record that a broker takes here is smaller */
+#define MR_SCHEMA_TEXT_MAX 262144 /* what the engine takes */
 #define MR_DELTA_MAX     1000000
 #define MR_BYTES_MAX     1e12
 #define MR_TIME_MAX      9e15 /* exact in a double, and in JavaScript */
@@ -20,6 +21,7 @@
 /* Values of the enum fields; the names on the wire are in messages.c in the same order. */
 enum mr_role { MR_ROLE_SYSTEM, MR_ROLE_USER, MR_ROLE_ASSISTANT, MR_ROLE_DEVELOPER, MR_ROLE_TOOL };
 enum mr_part_type { MR_PART_IS_TEXT, MR_PART_IS_IMAGE };
+enum mr_format { MR_FORMAT_TEXT, MR_FORMAT_JSON_OBJECT, MR_FORMAT_JSON_SCHEMA };
 enum mr_purpose { MR_PURPOSE_CHAT, MR_PURPOSE_TITLE, MR_PURPOSE_SUMMARY };
 enum mr_channel { MR_CHANNEL_CONTENT, MR_CHANNEL_REASONING };
 enum mr_source { MR_SOURCE_MODEL, MR_SOURCE_KB };
@@ -35,6 +37,7 @@ enum mr_finish {
 
 extern const char *const mr_role_names[];
 extern const char *const mr_part_type_names[];
+extern const char *const mr_format_names[];
 extern const char *const mr_purpose_names[];
 extern const char *const mr_channel_names[];
 extern const char *const mr_source_names[];

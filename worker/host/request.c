@@ -72,6 +72,13 @@ static int map_sampling(const mr_sampling *s, mr_arena *a, engine_sampling *out,
     return MR_HAS(s, MR_SAMPLING_STOP) ? map_stops(s, a, out, err) : 0;
 }
 
+static void map_format(const mr_response_format *f, engine_format *out) {
+    out->json = f->type == MR_FORMAT_JSON_OBJECT;
+    if (f->type != MR_FORMAT_JSON_SCHEMA) return;
+    out->schema = f->schema.p;
+    out->schema_len = f->schema.n;
+}
+
 static int map_forced(const mr_i64s *forced, mr_arena *a, engine_request *out, mr_error *err) {
     int32_t *ids = mr_arena_alloc(a, forced->n * sizeof(*ids));
     if (!ids && forced->n) return no_memory(err);
@@ -94,6 +101,7 @@ int mr_host_request(const mr_frame_submit *f, mr_arena *a, engine_request *out, 
     if (MR_HAS(&r, MR_CHAT_REQUEST_TENANT))
         out->cache_salt = mr_text_hash_feed(mr_text_hash_init(), r.tenant);
     if (MR_HAS(&r, MR_CHAT_REQUEST_CHOICE)) out->choice = (int)r.choice;
+    if (MR_HAS(&r, MR_CHAT_REQUEST_RESPONSE_FORMAT)) map_format(&r.response_format, &out->format);
     if (map_messages(&r, a, out, err) || map_forced(&f->forced, a, out, err)) return -1;
     return MR_HAS(&r, MR_CHAT_REQUEST_SAMPLING) ? map_sampling(&r.sampling, a, &out->sampling, err) : 0;
 }

@@ -126,8 +126,27 @@ static void test_garbage_is_refused(void **state) {
     assert_true(f->err.msg[0] != 0);
 }
 
+static void test_a_response_format_is_the_engines(void **state) {
+    fixture *f = *state;
+    MR_SET(&f->message, MR_CHAT_MESSAGE_CONTENT, content, MR_STR("hello"));
+    assert_int_equal(map(f), 0);
+    assert_false(f->out.format.json);
+    assert_null(f->out.format.schema);
+    MR_SET(&f->chat.response_format, MR_RESPONSE_FORMAT_TYPE, type, MR_FORMAT_JSON_OBJECT);
+    MR_MARK(&f->chat, MR_CHAT_REQUEST_RESPONSE_FORMAT);
+    assert_int_equal(map(f), 0);
+    assert_true(f->out.format.json);
+    MR_SET(&f->chat.response_format, MR_RESPONSE_FORMAT_TYPE, type, MR_FORMAT_JSON_SCHEMA);
+    MR_SET(&f->chat.response_format, MR_RESPONSE_FORMAT_SCHEMA, schema, MR_STR("{}"));
+    assert_int_equal(map(f), 0);
+    assert_false(f->out.format.json);
+    assert_int_equal(f->out.format.schema_len, 2);
+    assert_memory_equal(f->out.format.schema, "{}", 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_response_format_is_the_engines, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_not_set_keeps_the_default, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sampling_is_taken_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_text_parts_are_joined_and_pictures_refused, setup, teardown),

@@ -99,6 +99,23 @@ static void other_names_and_forms_mean_the_same(void **state) {
     assert_true(r.include_usage);
 }
 
+static void a_response_format_is_handed_on(void **state) {
+    mr_openai_request r;
+    (void)state;
+    good("{" M HI "}", &r);
+    assert_false(MR_HAS(&r.chat, MR_CHAT_REQUEST_RESPONSE_FORMAT));
+    good("{" M HI ",\"response_format\":{\"type\":\"json_object\"}}", &r);
+    assert_int_equal(r.chat.response_format.type, MR_FORMAT_JSON_OBJECT);
+    good("{" M HI
+         ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"point\",\"strict\":true,"
+         "\"schema\":{\"type\":\"object\",\"properties\":{\"y\":{},\"x\":{}}}}}}",
+         &r);
+    assert_int_equal(r.chat.response_format.type, MR_FORMAT_JSON_SCHEMA);
+    /* the members keep their order: it is the order in which they will be written */
+    assert_true(mr_str_eqz(r.chat.response_format.schema,
+                           "{\"type\":\"object\",\"properties\":{\"y\":{},\"x\":{}}}"));
+}
+
 static void what_does_no_harm_is_accepted(void **state) {
     static const char *const extras[] = {"\"n\":1",
                                          "\"store\":false",
@@ -223,8 +240,12 @@ static const bad_case bad_cases[] = {
     {"{" M HI ",\"tools\":[{\"type\":\"function\"}]}", 400, "unsupported_parameter", "tools"},
     {"{" M HI ",\"tool_choice\":\"required\"}", 400, "unsupported_parameter", "tool_choice"},
     {"{" M HI ",\"functions\":[{}]}", 400, "unsupported_parameter", "functions"},
-    {"{" M HI ",\"response_format\":{\"type\":\"json_object\"}}", 400, "unsupported_parameter",
-     "response_format"},
+    {"{" M HI ",\"response_format\":{\"type\":\"xml\"}}", 400, "invalid_value", "response_format.type"},
+    {"{" M HI ",\"response_format\":\"json\"}", 400, "invalid_value", "response_format.type"},
+    {"{" M HI ",\"response_format\":{\"type\":\"json_schema\"}}", 400, "invalid_type",
+     "response_format.json_schema"},
+    {"{" M HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\"}}}", 400,
+     "invalid_type", "response_format.json_schema.schema"},
     {"{" M HI ",\"modalities\":[\"text\",\"audio\"]}", 400, "unsupported_parameter", "modalities"},
     {"{" M HI ",\"logit_bias\":{\"50256\":-100}}", 400, "unsupported_parameter", "logit_bias"},
     {"{" M HI ",\"user\":5}", 400, "invalid_value", "user"},
@@ -313,6 +334,7 @@ int main(void) {
         cmocka_unit_test(a_plain_request_has_what_it_needs),
         cmocka_unit_test(every_sampling_parameter_arrives),
         cmocka_unit_test(other_names_and_forms_mean_the_same),
+        cmocka_unit_test(a_response_format_is_handed_on),
         cmocka_unit_test(what_does_no_harm_is_accepted),
         cmocka_unit_test(all_roles_and_empty_turns_are_taken),
         cmocka_unit_test(a_vision_model_gets_the_images),
