@@ -2,7 +2,9 @@
 # One pipeline for all client tests.
 #
 #   pipeline.sh up BIN WORK        start it on a free port, with the keys and models that the captured requests name
-#   pipeline.sh run WORK COMMAND…  run a client, told by MILLRACE_CLIENT_* where the pipeline is
+#   pipeline.sh run WORK NEEDS COMMAND…
+#                                  run a client, told by MILLRACE_CLIENT_* where the pipeline is; without the file NEEDS, which
+#                                  setup.sh leaves in WORK where it could install, it is skipped (77)
 #   pipeline.sh down BIN WORK      drain and stop it
 #
 # `run` uses any running pipeline when MILLRACE_CLIENT_URL and MILLRACE_CLIENT_KEY are set already.
@@ -19,17 +21,27 @@ up() { # BIN WORK
     local aliases=''
     for name in our-chat our-vl gpt-4o-mini deepseek-chat deepseek-reasoner; do aliases+=${aliases:+,}$name=millrace-demo; done
     export MILLRACE_GATEWAY_ALIASES=$aliases MILLRACE_GATEWAY_VISION_MODELS=our-vl
+    # the demo model is in the sources, wherever the programs were built
+    export MILLRACE_HOME=${MILLRACE_HOME:-$(cd "$here/../.." && pwd)}
     "$bin/millrace" up --detach --state "$state" --port "$port"
     cat >"$work/env" <<EOF
 export MILLRACE_CLIENT_URL=http://127.0.0.1:$port
 export MILLRACE_CLIENT_KEY=sk-gateway-key
-export MILLRACE_CLIENT_CONF=$state/millrace.conf
+export MILLRACE_CLIENT_WORKER=http://127.0.0.1:$(argument worker "$state" --metrics_port)/metrics
 EOF
 }
 
-run() { # WORK COMMAND…
-    local work=$1
-    shift
+argument() { # PART STATE NAME: what a running part was given
+    tr '\0' '\n' <"/proc/$(cat "$2/$1.pid")/cmdline" | grep -A1 -xe "$3" | tail -n 1
+}
+
+run() { # WORK NEEDS COMMAND…
+    local work=$1 needs=$2
+    shift 2
+    if [ ! -e "$work/$needs" ]; then
+        echo "skipped: $needs is not there; see the output of client_setup"
+        exit 77
+    fi
     # shellcheck source=/dev/null
     if [ -z "${MILLRACE_CLIENT_URL:-}" ]; then . "$work/env"; fi
     exec "$@"
@@ -42,7 +54,7 @@ down() { # BIN WORK
 case "${1:-}" in
 up | run | down) "$@" ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -1,4 +1,4 @@
-// The official openai package for Node against a running pipeline (MILLRACE_CLIENT_URL, _KEY).
+// The official openai package for Node against a running pipeline (MILLRACE_CLIENT_URL, _KEY, _WORKER).
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import OpenAI from 'openai';
@@ -38,6 +38,15 @@ test('the streaming helper puts the answer together', async () => {
   assert.ok(done.choices[0].finish_reason);
 });
 
+test('several answers are kept apart', async () => {
+  const options = { model, messages, n: 2, temperature: 2, seed: 3, max_tokens: 12 };
+  const whole = await client().chat.completions.create(options);
+  const runner = client().chat.completions.stream(options);
+  const streamed = await runner.finalChatCompletion();
+  assert.deepEqual(streamed.choices.map((c) => c.message.content), whole.choices.map((c) => c.message.content));
+  assert.notEqual(whole.choices[0].message.content, whole.choices[1].message.content);
+});
+
 test('models are listed', async () => {
   const ids = [];
   for await (const m of client().models.list()) ids.push(m.id);
@@ -52,15 +61,22 @@ test('a bad key, a bad model and a bad parameter each have their error', async (
 });
 
 test('an error in a stream is thrown', async () => {
-  await assert.rejects(streamText({ messages: tooLong }), OpenAI.APIError);
+  await assert.rejects(streamText({ messages: tooLong }), (e) => e instanceof OpenAI.APIError && /context/.test(e.message));
 });
 
-test('an aborted stream ends quietly, and the next request is served', async () => {
+const running = async () => {
+  const page = await (await fetch(process.env.MILLRACE_CLIENT_WORKER)).text();
+  return Number(page.match(/^millrace_worker_running_requests(?:\{[^}]*\})? (\S+)$/m)[1]);
+};
+
+test('an aborted stream ends quietly and frees the engine, and the next request is served', async () => {
   const stream = await client().chat.completions.create({ model, messages, stream: true, max_tokens: 3000, ignore_eos: true });
   let chunks = 0;
   for await (const _ of stream) {
     if (++chunks === 3) stream.controller.abort();
   }
   assert.ok(chunks < 3000);
+  const deadline = Date.now() + 30000;
+  while ((await running()) > 0) assert.ok(Date.now() < deadline, 'the worker goes on although nobody listens');
   assert.ok((await streamText({ messages, max_tokens: 5 })).finish);
 });

@@ -1,4 +1,4 @@
-"""The official openai package for Python against a running pipeline (MILLRACE_CLIENT_URL, _KEY, _CONF)."""
+"""The official openai package for Python against a running pipeline (MILLRACE_CLIENT_URL, _KEY, _WORKER)."""
 
 import asyncio
 import os
@@ -33,15 +33,8 @@ def stream_text(**options):
 
 
 def worker_metric(name):
-    """A number from the worker's metrics page; None when its address is not known."""
-    conf = os.environ.get("MILLRACE_CLIENT_CONF")
-    if not conf:
-        return None
-    with open(conf, encoding="utf-8") as f:
-        port = re.search(r"\bworker\s*[=:]\s*\{[^}]*?\bmetrics_port\s*[=:]\s*(\d+)", f.read(), re.S)
-    if not port:
-        return None
-    page = urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=5).read().decode()
+    """A number from the worker's metrics page."""
+    page = urllib.request.urlopen(os.environ["MILLRACE_CLIENT_WORKER"], timeout=20).read().decode()
     return sum(float(v) for v in re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", page, re.M))
 
 
@@ -90,6 +83,13 @@ class Answers(unittest.TestCase):
         for token in choice.logprobs.content:
             self.assertLessEqual(token.logprob, 0)
             self.assertEqual(len(token.top_logprobs), 2)
+
+    def test_streamed_log_probabilities_are_the_same(self):
+        options = {"model": MODEL, "messages": ASK, "max_tokens": 10, "temperature": 0, "logprobs": True, "top_logprobs": 2}
+        whole = client().chat.completions.create(**options).choices[0].logprobs.content
+        streamed = [t for chunk in client().chat.completions.create(stream=True, **options)
+                    for c in chunk.choices if c.logprobs for t in c.logprobs.content]
+        self.assertEqual([(t.token, t.logprob) for t in streamed], [(t.token, t.logprob) for t in whole])
 
     def test_several_answers_to_one_question(self):
         options = {"model": MODEL, "messages": ASK, "temperature": 2, "seed": 11, "max_tokens": 20}
@@ -159,6 +159,14 @@ class Errors(unittest.TestCase):
         self.assertEqual(self.refused(openai.BadRequestError, temperature=5).param, "temperature")
         self.assertEqual(self.refused(openai.BadRequestError, n=100).param, "n")
         self.assertEqual(self.refused(openai.BadRequestError, messages=[]).param, "messages")
+        self.assertEqual(self.refused(openai.BadRequestError, max_tokens="many").param, "max_tokens")
+        self.assertEqual(self.refused(openai.BadRequestError, messages="hello").param, "messages")
+        self.assertEqual(self.refused(openai.BadRequestError, messages=[{"role": "user", "content": 5}]).param,
+                         "messages[0].content")
+
+    def test_a_body_over_the_limit(self):
+        error = self.refused(openai.APIStatusError, messages=[{"role": "user", "content": "x" * 5000000}])
+        self.assertEqual((error.status_code, error.code), (413, "request_too_large"))
 
     def test_what_is_not_supported_is_refused_before_a_stream_begins(self):
         tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -177,8 +185,6 @@ class Errors(unittest.TestCase):
 
 class Cancels(unittest.TestCase):
     def test_a_closed_stream_frees_its_slot(self):
-        if worker_metric("millrace_worker_running_requests") is None:
-            self.skipTest("the worker's metrics are not reachable")
         limit = 3000
         before = worker_metric("millrace_worker_generated_tokens_total")
         stream = client().chat.completions.create(model=MODEL, messages=ASK, stream=True, max_tokens=limit,
@@ -186,7 +192,7 @@ class Cancels(unittest.TestCase):
         for _ in range(3):
             next(iter(stream))
         stream.close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while worker_metric("millrace_worker_running_requests") > 0:
             self.assertLess(time.monotonic(), deadline, "the worker goes on although nobody listens")
             time.sleep(0.05)
