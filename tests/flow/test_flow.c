@@ -24,7 +24,6 @@ static const char *broker;
 typedef struct fixture {
     mr_loop *loop;
     mr_metrics *metrics;
-    mr_kafka_conf kafka;
     pipeline *p;
     asker a;
     int port;
@@ -42,8 +41,7 @@ static int setup(void **state) {
     suite.p = pipeline_start(suite.loop, &opt);
     if (!suite.p) exit(77);
     suite.port = pipeline_port(suite.p);
-    suite.kafka = pipeline_kafka(suite.p);
-    asker_init(&suite.a, suite.loop, suite.metrics, &suite.kafka);
+    asker_init(&suite.a, suite.loop, suite.metrics, pipeline_kafka(suite.p));
     snprintf(suite.a.to, sizeof(suite.a.to), "chat.requests");
     *state = &suite;
     return 0;

@@ -37,22 +37,14 @@ struct pipeline {
     pipeline_options opt;
     process parts[PARTS];
     int gateway_port;
-    char folder[64], conf[128], brokers[32];
+    char folder[64], conf[128];
+    mr_conf *loaded;
+    mr_kafka_conf kafka; /* as the processes have it */
 };
 
 static const char *const names[PARTS] = {"broker", "redis", "gateway", "router", "worker", "worker2"};
 
 /* ---- processes ---- */
-
-/* The settings of whoever runs the tests are not the pipeline's. */
-static void forget_settings(void) {
-    static const char prefix[] = "MILLRACE_";
-    for (char **e = environ; *e;) {
-        char name[128];
-        snprintf(name, sizeof(name), "%.*s", (int)strcspn(*e, "="), *e);
-        if (strncmp(name, prefix, sizeof(prefix) - 1) != 0 || unsetenv(name) != 0) e++;
-    }
-}
 
 static void exec_part(const pipeline *p, pipeline_part part, char *const argv[], pid_t parent) {
     char log[160];
@@ -64,7 +56,6 @@ static void exec_part(const pipeline *p, pipeline_part part, char *const argv[],
     dup2(out, STDOUT_FILENO);
     dup2(out, STDERR_FILENO);
     close_range(3, ~0U, 0);
-    if (part != PART_BROKER || strcmp(p->opt.broker, "kafka") != 0) forget_settings();
     execvp(argv[0], argv);
     perror(argv[0]);
     _exit(127);
@@ -207,16 +198,21 @@ int pipeline_port(const pipeline *p) {
     return p->gateway_port;
 }
 
-mr_kafka_conf pipeline_kafka(const pipeline *p) {
-    return (mr_kafka_conf){.brokers = p->brokers,
-                           .prefix = "",
-                           .message_max = 3900000,
-                           .linger_ms = 1,
-                           .fetch_wait_ms = 5,
-                           .session_timeout_ms = 6000};
+const mr_kafka_conf *pipeline_kafka(const pipeline *p) {
+    return &p->kafka;
 }
 
 /* ---- start and stop ---- */
+
+/* The settings of whoever runs the tests are not the pipeline's. */
+static void forget_settings(void) {
+    static const char prefix[] = "MILLRACE_";
+    for (char **e = environ; *e;) {
+        char name[128];
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(*e, "="), *e);
+        if (strncmp(name, prefix, sizeof(prefix) - 1) != 0 || unsetenv(name) != 0) e++;
+    }
+}
 
 static bool can_run(const pipeline_options *opt) {
     bool kafka = strcmp(opt->broker, "kafka") == 0;
@@ -234,7 +230,8 @@ static bool can_run(const pipeline_options *opt) {
 static void write_conf(const pipeline *p) {
     FILE *f = fopen(p->conf, "we");
     assert_non_null(f);
-    fprintf(f, "kafka: { brokers = \"%s\"; %s };\n", p->brokers, p->opt.kafka ? p->opt.kafka : "");
+    fprintf(f, "kafka: { brokers = \"127.0.0.1:%d\"; %s };\n", p->parts[PART_BROKER].port,
+            p->opt.kafka ? p->opt.kafka : "");
     fprintf(f, "redis: { address = \"127.0.0.1:%d\"; };\n", p->parts[PART_REDIS].port);
     fprintf(f, "log: { level = \"debug\"; format = \"plain\"; };\n");
     fprintf(f, "gateway: { port = %d; metrics_port = %d; };\n", p->gateway_port, p->parts[PART_GATEWAY].port);
@@ -255,8 +252,10 @@ static void configure(pipeline *p) {
     snprintf(p->conf, sizeof(p->conf), "%s/millrace.conf", p->folder);
     for (int i = 0; i < PARTS; i++) p->parts[i].port = test_free_port();
     p->gateway_port = test_free_port();
-    snprintf(p->brokers, sizeof(p->brokers), "127.0.0.1:%d", p->parts[PART_BROKER].port);
     write_conf(p);
+    const mr_conf_group groups[] = {{"kafka", mr_kafka_keys, &p->kafka}, {0}};
+    p->loaded = mr_conf_load(p->conf, groups, &err);
+    if (!p->loaded) fail_msg("%s", err.msg);
     snprintf(kb, sizeof(kb), "%s/kb.sqlite", p->folder);
     if (p->opt.kb && mr_kb_import(kb, p->opt.kb, false, &counts, &err) != 0) fail_msg("%s", err.msg);
 }
@@ -264,14 +263,14 @@ static void configure(pipeline *p) {
 static void create_topics(const pipeline *p) {
     mr_error err;
     mr_topic_list list;
-    mr_kafka_conf kafka = pipeline_kafka(p);
-    if (mr_topic_list_fill(&list, &kafka, (mr_strlist){.n = 0}, MR_PARTITIONS, &err) != 0 ||
-        mr_bus_create_topics(&kafka, list.specs, list.n, TOPICS_MS, &err) != 0) {
+    if (mr_topic_list_fill(&list, &p->kafka, (mr_strlist){.n = 0}, MR_PARTITIONS, &err) != 0 ||
+        mr_bus_create_topics(&p->kafka, list.specs, list.n, TOPICS_MS, &err) != 0) {
         fail_msg("%s", err.msg);
     }
 }
 
 pipeline *pipeline_start(mr_loop *l, const pipeline_options *opt) {
+    forget_settings();
     if (!can_run(opt)) return NULL;
     pipeline *p = calloc(1, sizeof(*p));
     assert_non_null(p);
@@ -298,5 +297,6 @@ void pipeline_stop(pipeline *p, bool failed) {
     } else {
         test_folder_done(p->folder);
     }
+    mr_conf_free(p->loaded);
     free(p);
 }

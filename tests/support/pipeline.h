@@ -37,7 +37,7 @@ pipeline *pipeline_start(mr_loop *l, const pipeline_options *opt);
 void pipeline_stop(pipeline *p, bool failed);
 
 int pipeline_port(const pipeline *p); /* of the gateway */
-mr_kafka_conf pipeline_kafka(const pipeline *p);
+const mr_kafka_conf *pipeline_kafka(const pipeline *p);
 /* One sample of a part's metrics, by its name with labels; -1 when there is none. */
 double pipeline_metric(pipeline *p, pipeline_part part, const char *name);
 bool pipeline_wait_metric(pipeline *p, pipeline_part part, const char *name, double value);

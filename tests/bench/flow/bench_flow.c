@@ -1,6 +1,6 @@
 /* What the pipeline adds to an engine: gateway, Kafka, router, worker and back, with an engine host that answers at once.
  *
- *     bench_flow [embedded|kafka]... [--seconds N] [--clients N]... [--linger MS] [--fetch-wait MS]
+ *     bench_flow [embedded|kafka]... [--seconds N] [--clients N]... [--kafka 'linger_ms = 0;']
  *
  * Closed loop: each client has a connection of its own that it keeps, and asks again when its answer has ended. First token:
  * from the request's first byte to the first delta's arrival. Floor: one record produced and consumed through the same
@@ -19,14 +19,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_CLIENTS      1024
-#define MAX_SAMPLES      1000000
-#define FLOOR_ROUNDS     300
-#define WARM_UP_US       1000000
-#define HOPS             3
-#define LINGER_MS        1 /* the defaults of kafka.linger_ms and kafka.fetch_wait_ms */
-#define FETCH_WAIT_MS    5
-#define EMBEDDED_WAIT_MS 2 /* what `millrace up` sets for the embedded broker */
+#define MAX_CLIENTS  1024
+#define MAX_SAMPLES  1000000
+#define FLOOR_ROUNDS 300
+#define WARM_UP_US   1000000
+#define HOPS         3
 
 static const char body[] = "{\"model\": \"millrace-demo\", \"stream\": true, \"messages\": "
                            "[{\"role\": \"user\", \"content\": \"tokens 16\"}]}";
@@ -243,29 +240,23 @@ static void print_head(const char *broker, samples *floor_samples) {
 
 typedef struct settings {
     const char *brokers[2];
-    int nbrokers, clients[8], nclients, seconds, linger_ms, fetch_wait_ms; /* 0: as in use */
+    int nbrokers, clients[8], nclients, seconds;
+    const char *kafka; /* settings of its group, as libconfig */
 } settings;
 
 static int measure(mr_loop *l, run *x, const char *broker, const settings *o) {
-    char kafka_settings[80];
-    int fetch_wait_ms = o->fetch_wait_ms;
-    if (!fetch_wait_ms) fetch_wait_ms = strcmp(broker, "kafka") == 0 ? FETCH_WAIT_MS : EMBEDDED_WAIT_MS;
-    snprintf(kafka_settings, sizeof(kafka_settings), "linger_ms = %d; fetch_wait_ms = %d;", o->linger_ms,
-             fetch_wait_ms);
+    const char *kafka = o->kafka;
+    /* as `millrace up` has it */
+    if (!kafka && strcmp(broker, "embedded") == 0) kafka = "fetch_wait_ms = 2;";
     samples floor_samples = {.ms = calloc(MAX_SAMPLES, sizeof(double))};
-    const pipeline_options opt = {.broker = broker,
-                                  .engine_host = NOOP_HOST,
-                                  .worker = "max_seqs = 256; queue = 512;",
-                                  .kafka = kafka_settings};
+    const pipeline_options opt = {
+        .broker = broker, .engine_host = NOOP_HOST, .worker = "max_seqs = 256; queue = 512;", .kafka = kafka};
     pipeline *p = pipeline_start(l, &opt);
     if (!p || !floor_samples.ms) {
         free(floor_samples.ms);
         return 77;
     }
-    mr_kafka_conf kafka = pipeline_kafka(p);
-    kafka.linger_ms = o->linger_ms;
-    kafka.fetch_wait_ms = fetch_wait_ms;
-    measure_floor(l, &kafka, &floor_samples);
+    measure_floor(l, pipeline_kafka(p), &floor_samples);
     print_head(broker, &floor_samples);
     double floor_ms = HOPS * percentile(&floor_samples, 0.5);
     int failed = 0;
@@ -281,27 +272,31 @@ static int measure(mr_loop *l, run *x, const char *broker, const settings *o) {
     return failed > 0;
 }
 
-static int *number_of(settings *o, const char *flag) {
-    if (strcmp(flag, "--seconds") == 0) return &o->seconds;
-    if (strcmp(flag, "--linger") == 0) return &o->linger_ms;
-    if (strcmp(flag, "--fetch-wait") == 0) return &o->fetch_wait_ms;
-    return strcmp(flag, "--clients") == 0 && o->nclients < 8 ? &o->clients[o->nclients++] : NULL;
+static bool parse_flag(settings *o, const char *flag, const char *value) {
+    if (!value) return false;
+    if (strcmp(flag, "--seconds") == 0) {
+        o->seconds = atoi(value);
+        return o->seconds > 0;
+    }
+    if (strcmp(flag, "--kafka") == 0) {
+        o->kafka = value;
+        return true;
+    }
+    if (strcmp(flag, "--clients") != 0 || o->nclients == 8) return false;
+    o->clients[o->nclients] = atoi(value);
+    return o->clients[o->nclients] >= 1 && o->clients[o->nclients++] <= MAX_CLIENTS;
 }
 
 static bool parse(int argc, char **argv, settings *o) {
-    *o = (settings){.seconds = 5, .linger_ms = LINGER_MS};
+    *o = (settings){.seconds = 5};
     for (int i = 1; i < argc; i++) {
-        if (argv[i][0] != '-') {
-            if (o->nbrokers == 2) return false;
+        if (argv[i][0] != '-' && o->nbrokers < 2) {
             o->brokers[o->nbrokers++] = argv[i];
-            continue;
+        } else if (!parse_flag(o, argv[i], argv[i + 1])) {
+            return false;
+        } else {
+            i++;
         }
-        int *number = number_of(o, argv[i]);
-        if (!number || ++i == argc) return false;
-        *number = atoi(argv[i]);
-    }
-    for (int i = 0; i < o->nclients; i++) {
-        if (o->clients[i] < 1 || o->clients[i] > MAX_CLIENTS) return false;
     }
     if (o->nclients == 0) {
         memcpy(o->clients, (int[]){1, 16, 64}, 3 * sizeof(int));
@@ -311,7 +306,7 @@ static bool parse(int argc, char **argv, settings *o) {
         o->brokers[o->nbrokers++] = "embedded";
         o->brokers[o->nbrokers++] = "kafka";
     }
-    return o->seconds > 0;
+    return true;
 }
 
 static run *run_new(mr_loop *l) {
@@ -335,8 +330,8 @@ int main(int argc, char **argv) {
     settings o;
     int rc = 0;
     if (!parse(argc, argv, &o)) {
-        fprintf(stderr, "usage: bench_flow [embedded|kafka]... [--seconds N] [--clients N]... [--linger MS] "
-                        "[--fetch-wait MS]\n");
+        fprintf(stderr, "usage: bench_flow [embedded|kafka]... [--seconds N] [--clients N]... "
+                        "[--kafka 'linger_ms = 0;']\n");
         return 2;
     }
     mr_log_init("bench", "plain", MR_ERROR, &err);
