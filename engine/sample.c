@@ -1,7 +1,8 @@
 /* See sample.h. Runs on the engine's thread; the sampler owns its scratch arrays, everything else is borrowed for the call.
  *
- * Sums run in a fixed order, so the same logits give the same token on every machine whose floats round alike. Loops over
- * the vocabulary are written in lanes for the compiler to vectorise.
+ * The vocabulary is gone through in chunks, of which the highest logit and the sum of weights are kept: what comes after
+ * looks at few of them. Loops over a chunk are written in lanes for the compiler to vectorise. Sums run in a fixed order, so
+ * the same logits give the same token on every machine whose floats round alike.
  */
 #include "engine/sample.h"
 
@@ -10,27 +11,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 16 };
+enum { LANES = 16, CHUNK = 256 };
 #define GREEDY_BELOW 1e-5f /* temperatures under this are greedy: dividing by them would overflow */
 
 struct sampler {
-    int vocab;
-    float *logits;  /* after penalties */
-    float *weight;  /* exp((logit - best) / temperature): a probability but for its factor */
-    int32_t *kept;  /* ids still in the draw */
-    int32_t *count; /* occurrences of each token while penalties are applied; all zero otherwise */
+    int vocab, nchunks;
+    float *logits;   /* after penalties */
+    float *weight;   /* exp((logit - best) / temperature): a probability but for its factor */
+    int32_t *kept;   /* ids still in the draw */
+    int32_t *count;  /* occurrences of each token while penalties are applied; all zero otherwise */
+    float *highest;  /* [nchunks]: logit */
+    float *heaviest; /* [nchunks]: weight */
+    double *sum;     /* [nchunks]: of the weights */
 };
 
 sampler *sampler_new(int vocab, engine_error *err) {
     sampler *s = calloc(1, sizeof *s);
     if (s) {
+        size_t n = (size_t)vocab, chunks = (n + CHUNK - 1) / CHUNK;
         s->vocab = vocab;
-        s->logits = malloc((size_t)vocab * sizeof *s->logits);
-        s->weight = malloc((size_t)vocab * sizeof *s->weight);
-        s->kept = malloc((size_t)vocab * sizeof *s->kept);
-        s->count = calloc((size_t)vocab, sizeof *s->count);
+        s->nchunks = (int)chunks;
+        s->logits = malloc(n * sizeof *s->logits);
+        s->weight = malloc(n * sizeof *s->weight);
+        s->kept = malloc(n * sizeof *s->kept);
+        s->count = calloc(n, sizeof *s->count);
+        s->highest = malloc(chunks * sizeof *s->highest);
+        s->heaviest = malloc(chunks * sizeof *s->heaviest);
+        s->sum = malloc(chunks * sizeof *s->sum);
     }
-    if (!s || !s->logits || !s->weight || !s->kept || !s->count) {
+    if (!s || !s->logits || !s->weight || !s->kept || !s->count || !s->highest || !s->heaviest || !s->sum) {
         sampler_free(s);
         engine_fail(err, ENGINE_ENOMEM, "no memory to sample from %d tokens", vocab);
         return NULL;
@@ -44,6 +53,9 @@ void sampler_free(sampler *s) {
     free(s->weight);
     free(s->kept);
     free(s->count);
+    free(s->highest);
+    free(s->heaviest);
+    free(s->sum);
     free(s);
 }
 
@@ -70,28 +82,40 @@ double sample_uniform(uint64_t seed, uint64_t position) {
 
 /* ---- passes over the vocabulary ---- */
 
-static bool all_finite(const float *x, int n) {
-    float bad[LANES] = {0};
-    int i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int j = 0; j < LANES; j++) bad[j] += x[i + j] * 0.0f; /* stays 0, or becomes NaN for ever */
-    }
-    for (; i < n; i++) bad[0] += x[i] * 0.0f;
-    float sum = 0;
-    for (int j = 0; j < LANES; j++) sum += bad[j];
-    return sum == 0;
+static int chunk_size(const sampler *s, int chunk) {
+    int left = s->vocab - chunk * CHUNK;
+    return left < CHUNK ? left : CHUNK;
 }
 
-static float highest(const float *x, int n) {
-    float m[LANES];
+/* The highest of a chunk. *bad becomes NaN for ever when one is not a finite number. */
+static float scan_chunk(const float *x, int n, float *bad) {
+    float m[LANES], b[LANES] = {0};
     for (int j = 0; j < LANES; j++) m[j] = -INFINITY;
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
         for (int j = 0; j < LANES; j++) m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
+        for (int j = 0; j < LANES; j++) b[j] += x[i + j] * 0.0f;
     }
-    for (; i < n; i++) m[0] = x[i] > m[0] ? x[i] : m[0];
-    for (int j = 1; j < LANES; j++) m[0] = m[j] > m[0] ? m[j] : m[0];
+    for (; i < n; i++) {
+        m[0] = x[i] > m[0] ? x[i] : m[0];
+        b[0] += x[i] * 0.0f;
+    }
+    for (int j = 0; j < LANES; j++) {
+        m[0] = m[j] > m[0] ? m[j] : m[0];
+        *bad += b[j];
+    }
     return m[0];
+}
+
+/* The highest logit; fills s->highest. */
+static float scan(sampler *s, const float *x, bool *finite) {
+    float best = -INFINITY, bad = 0;
+    for (int c = 0; c < s->nchunks; c++) {
+        s->highest[c] = scan_chunk(x + c * CHUNK, chunk_size(s, c), &bad);
+        if (s->highest[c] > best) best = s->highest[c];
+    }
+    *finite = bad == 0;
+    return best;
 }
 
 /* exp(x) for x <= 0, to about 2 units in the last place; 0 below -87. Our own, so that it vectorises, and is the same whatever
@@ -116,10 +140,6 @@ static inline float exp_down(float x) {
     return x < -87.0f ? 0.0f : p * scale;
 }
 
-static void exp_all(float *out, const float *x, int n, float best, float factor) {
-    for (int i = 0; i < n; i++) out[i] = exp_down((x[i] - best) * factor);
-}
-
 static double sum_of(const float *x, int n) {
     double s[LANES] = {0};
     int i = 0;
@@ -129,6 +149,21 @@ static double sum_of(const float *x, int n) {
     for (; i < n; i++) s[0] += (double)x[i];
     for (int j = 1; j < LANES; j++) s[0] += s[j];
     return s[0];
+}
+
+/* The weights of all tokens, by chunks; returns their sum. After a scan of the same logits. */
+static double weigh(sampler *s, const float *x, float best, float factor) {
+    double total = 0;
+    for (int c = 0; c < s->nchunks; c++) {
+        int n = chunk_size(s, c);
+        const float *from = x + c * CHUNK;
+        float *to = s->weight + c * CHUNK;
+        for (int i = 0; i < n; i++) to[i] = exp_down((from[i] - best) * factor);
+        s->heaviest[c] = exp_down((s->highest[c] - best) * factor);
+        s->sum[c] = sum_of(to, n);
+        total += s->sum[c];
+    }
+    return total;
 }
 
 /* ---- penalties ---- */
@@ -165,11 +200,13 @@ static void keep_allowed(sampler *s, const uint64_t *allowed) {
     }
 }
 
-static const float *adjusted(sampler *s, const sample_input *in) {
-    bool penalties = has_penalties(in->how);
-    if (!penalties && !in->nbanned && !in->allowed) return in->logits;
+static bool is_adjusted(const sample_input *in) {
+    return has_penalties(in->how) || in->nbanned || in->allowed;
+}
+
+static const float *adjust(sampler *s, const sample_input *in) {
     memcpy(s->logits, in->logits, (size_t)s->vocab * sizeof *s->logits);
-    if (penalties) penalise(s, in);
+    if (has_penalties(in->how)) penalise(s, in);
     for (int i = 0; i < in->nbanned; i++) s->logits[in->banned[i]] = -INFINITY;
     if (in->allowed) keep_allowed(s, in->allowed);
     return s->logits;
@@ -180,15 +217,6 @@ static const float *adjusted(sampler *s, const sample_input *in) {
 /* The order of likelihood, total: also for logits whose weights are too small to differ. */
 static bool likelier(const float *x, int32_t a, int32_t b) {
     return x[a] > x[b] || (x[a] == x[b] && a < b);
-}
-
-static int keep_at_least(const sampler *s, float floor, int32_t *kept) {
-    int n = 0;
-    for (int i = 0; i < s->vocab; i++) {
-        kept[n] = i;
-        n += s->weight[i] >= floor;
-    }
-    return n;
 }
 
 static void swap(int32_t *a, int32_t *b) {
@@ -221,45 +249,6 @@ static void select_top(const float *x, int32_t *id, int n, int k) {
     }
 }
 
-static void sift_down(const float *x, int32_t *id, int n, int i) {
-    for (;;) {
-        int child = 2 * i + 1;
-        if (child >= n) return;
-        if (child + 1 < n && likelier(x, id[child + 1], id[child])) child++;
-        if (!likelier(x, id[child], id[i])) return;
-        swap(&id[i], &id[child]);
-        i = child;
-    }
-}
-
-/* The smallest set of likeliest tokens whose share reaches top_p, moved to the end of id[0..n); returns its size. A heap
- * gives them best first, so only the set itself is sorted. */
-static int take_nucleus(const float *x, const float *weight, int32_t *id, int n, double goal) {
-    for (int i = n / 2 - 1; i >= 0; i--) sift_down(x, id, n, i);
-    double sum = 0;
-    int left = n;
-    while (left) {
-        sum += (double)weight[id[0]];
-        swap(&id[0], &id[--left]);
-        if (sum >= goal) break;
-        sift_down(x, id, left, 0);
-    }
-    return n - left;
-}
-
-/* All tokens below this share together weigh at most 1 - top_p, so none of them is in the nucleus. */
-static int drop_tail(const float *weight, int32_t *id, int n, double total, double top_p) {
-    double floor =
-        total * (1 - top_p) / n * (1 - 1e-9); /* equal weights are not below their mean, rounding or not */
-    int m = 0;
-    for (int i = 0; i < n; i++) {
-        int32_t t = id[i];
-        id[m] = t;
-        m += (double)weight[t] >= floor;
-    }
-    return m;
-}
-
 static double sum_kept(const float *weight, const int32_t *id, int n) {
     double sum = 0;
     for (int i = 0; i < n; i++) sum += (double)weight[id[i]];
@@ -275,29 +264,95 @@ static int32_t pick(const float *weight, const int32_t *id, int n, double u) {
     return id[n - 1];
 }
 
+/* The smallest set of likeliest tokens whose weights reach `goal`, moved to the front; returns its size. By selection: only
+ * the part in which the border lies is looked at again. */
+static int take_nucleus(const float *x, const float *weight, int32_t *id, int n, double goal) {
+    int lo = 0, hi = n - 1;
+    if (goal < DBL_MIN) goal = DBL_MIN; /* at least one */
+    while (lo <= hi) {
+        int at = partition(x, id, lo, hi);
+        double before = sum_kept(weight, id + lo, at - lo), with = before + (double)weight[id[at]];
+        if (before < goal && with >= goal) return at + 1;
+        if (with < goal) {
+            goal -= with;
+            lo = at + 1;
+        } else {
+            hi = at - 1;
+        }
+    }
+    return lo;
+}
+
+/* A logit that at least k tokens reach: the k-th highest of the chunks' highest. */
+static float floor_of_top(sampler *s, int k) {
+    if (k >= s->nchunks) return -INFINITY;
+    for (int c = 0; c < s->nchunks; c++) s->kept[c] = c;
+    select_top(s->highest, s->kept, s->nchunks, k);
+    float lowest = INFINITY;
+    for (int i = 0; i < k; i++) lowest = s->highest[s->kept[i]] < lowest ? s->highest[s->kept[i]] : lowest;
+    return lowest;
+}
+
+static int keep_at_least(sampler *s, const float *x, float logit, float weight) {
+    int n = 0;
+    for (int c = 0; c < s->nchunks; c++) {
+        if (s->highest[c] < logit || s->heaviest[c] < weight) continue;
+        for (int i = c * CHUNK, end = i + chunk_size(s, c); i < end; i++) {
+            s->kept[n] = i;
+            n += (x[i] >= logit) & (s->weight[i] >= weight);
+        }
+    }
+    return n;
+}
+
+/* What can be told from its logit or weight alone to be out of the draw is not kept. */
+static int keep(sampler *s, const float *x, const engine_sampling *h, double total) {
+    float logit = h->top_k > 0 ? floor_of_top(s, h->top_k) : -INFINITY;
+    double weight = (double)h->min_p > (double)FLT_MIN ? (double)h->min_p : (double)FLT_MIN;
+    if (h->top_p < 1 && h->top_k <= 0 && h->min_p <= 0) {
+        /* what is below weighs at most 1 - top_p together; equal weights are not below their mean, rounding or not */
+        double tail = total * (1 - (double)h->top_p) / s->vocab * (1 - 1e-6);
+        if (tail > weight) weight = tail;
+    }
+    return keep_at_least(s, x, logit, (float)weight);
+}
+
+/* From all tokens: the chunk first. */
+static int32_t pick_of_all(const sampler *s, double total, double u) {
+    double goal = u * total, sum = 0;
+    int c = 0;
+    for (; c + 1 < s->nchunks && sum + s->sum[c] <= goal; c++) sum += s->sum[c];
+    int i = c * CHUNK, end = i + chunk_size(s, c);
+    for (; i < end; i++) {
+        sum += (double)s->weight[i];
+        if (sum > goal) return i;
+    }
+    while (i > 1 && !(s->weight[i - 1] > 0)) i--; /* rounding: the last that can be drawn */
+    return i - 1;
+}
+
 static int32_t draw(sampler *s, const float *x, float best, const engine_sampling *h, double u) {
-    exp_all(s->weight, x, s->vocab, best, 1 / h->temperature);
+    double total = weigh(s, x, best, 1 / h->temperature);
+    if (h->top_k <= 0 && h->min_p <= 0 && h->top_p >= 1) return pick_of_all(s, total, u);
     int32_t *id = s->kept;
-    int n = keep_at_least(s, h->min_p > FLT_MIN ? h->min_p : FLT_MIN, id);
+    int n = keep(s, x, h, total);
     if (h->top_k > 0 && h->top_k < n) {
         select_top(x, id, n, h->top_k);
         n = h->top_k;
     }
     if (h->top_p < 1) {
-        double total = sum_kept(s->weight, id, n);
-        n = drop_tail(s->weight, id, n, total, (double)h->top_p);
-        int m = take_nucleus(x, s->weight, id, n, total * (double)h->top_p);
-        id += n - m;
-        n = m;
+        double whole = h->top_k > 0 || h->min_p > 0 ? sum_kept(s->weight, id, n) : total;
+        n = take_nucleus(x, s->weight, id, n, whole * (double)h->top_p);
     }
     return pick(s->weight, id, n, u);
 }
 
-static int32_t first_of(const float *x, int n, float value) {
-    for (int i = 0; i < n; i++) {
-        if (x[i] == value) return i;
-    }
-    return n - 1;
+static int32_t first_of(const sampler *s, const float *x, float value) {
+    int c = 0;
+    while (s->highest[c] != value) c++;
+    int32_t i = c * CHUNK;
+    while (x[i] != value) i++;
+    return i;
 }
 
 /* ---- log probabilities ---- */
@@ -310,31 +365,39 @@ static void offer(sample_output *out, int max, const float *x, int32_t id) {
     out->top[at].token = id;
 }
 
-static void fill_logprobs(sampler *s, const sample_input *in, sample_output *out) {
+/* The likeliest tokens; returns what turns a logit into a log probability. */
+static double fill_top(sampler *s, const sample_input *in, float best, sample_output *out) {
     const float *x = in->logits;
-    float best = highest(x, s->vocab);
-    exp_all(s->weight, x, s->vocab, best, 1);
-    double norm = (double)best + log(sum_of(s->weight, s->vocab));
+    double norm = (double)best + log(weigh(s, x, best, 1));
     int max = in->how->logprobs < SAMPLE_TOP_MAX ? in->how->logprobs : SAMPLE_TOP_MAX;
-    for (int i = 0; i < s->vocab && max > 0; i++) offer(out, max, x, i);
+    for (int c = 0; c < s->nchunks && max > 0; c++) {
+        if (out->ntop == max && s->highest[c] <= x[out->top[max - 1].token]) continue;
+        for (int i = c * CHUNK, end = i + chunk_size(s, c); i < end; i++) offer(out, max, x, i);
+    }
     for (int i = 0; i < out->ntop; i++) out->top[i].logprob = (float)((double)x[out->top[i].token] - norm);
-    out->logprob = (float)((double)x[out->token] - norm);
+    return norm;
 }
 
 int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_error *err) {
-    out->logprob = 0;
+    const engine_sampling *h = in->how;
+    const float *x = in->logits;
+    bool finite, logprobs = h->logprobs >= 0;
+    float best = scan(s, x, &finite);
     out->ntop = 0;
-    if (!all_finite(in->logits, s->vocab)) {
+    if (!finite) {
         return engine_fail(err, ENGINE_EINTERNAL, "the model computed logits that are not numbers");
     }
-    const float *x = adjusted(s, in);
-    float best = highest(x, s->vocab);
-    if (best == -INFINITY) return engine_fail(err, ENGINE_EINTERNAL, "no token is left to draw from");
-    if (in->how->temperature < GREEDY_BELOW) {
-        out->token = first_of(x, s->vocab, best);
-    } else {
-        out->token = draw(s, x, best, in->how, sample_uniform(in->how->seed, (uint64_t)in->ntokens));
+    double norm = logprobs ? fill_top(s, in, best, out) : 0;
+    if (is_adjusted(in)) {
+        x = adjust(s, in);
+        best = scan(s, x, &finite);
     }
-    if (in->how->logprobs >= 0) fill_logprobs(s, in, out);
+    if (best == -INFINITY) return engine_fail(err, ENGINE_EINTERNAL, "no token is left to draw from");
+    if (h->temperature < GREEDY_BELOW) {
+        out->token = first_of(s, x, best);
+    } else {
+        out->token = draw(s, x, best, h, sample_uniform(h->seed, (uint64_t)in->ntokens));
+    }
+    out->logprob = logprobs ? (float)((double)in->logits[out->token] - norm) : 0;
     return 0;
 }

@@ -136,6 +136,33 @@ static void test_filters_and_penalties_give_the_distribution_of_the_reference(vo
     sampler_free(s);
 }
 
+/* Larger than what is gone through at once, and no multiple of it: some filters, each alone and all together. */
+static void test_a_large_vocabulary_has_the_same_distribution(void **state) {
+    (void)state;
+    enum { LARGE = 1500 };
+    static const struct {
+        float top_p, min_p;
+        int top_k;
+    } filters[] = {{1, 0, 0},     {0.9f, 0, 0},      {0.3f, 0, 0}, {1, 0, 3},        {1, 0, 100},
+                   {1, 0.05f, 0}, {0.8f, 0.01f, 50}, {0, 0, 0},    {0.999f, 0, 1400}};
+    engine_error err;
+    sampler *s = sampler_new(LARGE, &err);
+    static float x[LARGE];
+    uint64_t r = 11;
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
+        engine_sampling h;
+        engine_sampling_default(&h);
+        h.top_p = filters[i].top_p;
+        h.min_p = filters[i].min_p;
+        h.top_k = filters[i].top_k;
+        random_logits(x, LARGE, &r, i % 2 ? 10 : 3);
+        if (i == 3) x[LARGE - 1] = x[700] = x[0] = 12; /* equals at the border, in different chunks */
+        sample_input in = {x, &h, NULL, 0, 0, NULL, 0, NULL};
+        compare(s, &in, &h, LARGE, 6000);
+    }
+    sampler_free(s);
+}
+
 static void test_plain_sampling_passes_a_chi_square_test(void **state) {
     (void)state;
     engine_error err;
@@ -270,6 +297,7 @@ static void test_logits_that_are_not_numbers_are_an_error(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filters_and_penalties_give_the_distribution_of_the_reference),
+        cmocka_unit_test(test_a_large_vocabulary_has_the_same_distribution),
         cmocka_unit_test(test_plain_sampling_passes_a_chi_square_test),
         cmocka_unit_test(test_positions_of_one_seed_are_independent_draws),
         cmocka_unit_test(test_the_generator_never_changes),
