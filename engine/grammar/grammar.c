@@ -337,6 +337,18 @@ static void walk(grammar_vocab *v, const trie *t, uint64_t *mask) {
     }
 }
 
+/* The same for a trie of plain tokens within a string with a pattern: its automaton alone decides. */
+static void walk_pattern(const grammar_vocab *v, const thread *in, const regex_dfa *d, uint64_t *mask) {
+    uint32_t state[TRIE_DEPTH_MAX + 1] = {in->dfa};
+    const trie *t = &v->plain;
+    for (uint32_t i = 0; i < t->n;) {
+        const trie_node *at = &t->v[i];
+        state[at->depth] = d->next[state[at->depth - 1]][at->byte];
+        if (state[at->depth]) mark(v, mask, at->token);
+        i += state[at->depth] ? 1 : at->skip;
+    }
+}
+
 /* The set of plain tokens that one thread alone is known to take, when no other could take more; NULL: not known. */
 static const uint64_t *plain_set(const grammar_vocab *v, const place *p) {
     for (uint32_t i = 0; i < p->n; i++) {
@@ -350,13 +362,15 @@ static const uint64_t *plain_set(const grammar_vocab *v, const place *p) {
 
 static void compute(grammar_vocab *v, const place *p, uint64_t *mask) {
     const uint64_t *plain = plain_set(v, p);
+    const regex_dfa *pattern = p->n == 1 ? machine_in_pattern(&p->v[0]) : NULL;
     bool extendable;
-    if (plain) {
+    memset(mask, 0, v->words * sizeof *mask);
+    if (plain)
         memcpy(mask, plain, v->words * sizeof *mask);
-    } else {
-        memset(mask, 0, v->words * sizeof *mask);
+    else if (pattern)
+        walk_pattern(v, &p->v[0], pattern, mask);
+    else
         walk(v, &v->plain, mask);
-    }
     walk(v, &v->rest, mask);
     if (!machine_complete(p, &extendable)) return;
     for (int i = 0; i < v->nends; i++) set_bit(mask, v->ends[i]);

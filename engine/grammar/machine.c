@@ -29,8 +29,6 @@ enum {
     TEXT_BAD,
 };
 
-enum { NAME_BYTES_MAX = 64 }; /* of an additional property */
-
 typedef struct step {
     unsigned char c;
     place *to;
@@ -353,8 +351,12 @@ static void in_new_name(const thread *t, const step *s) {
         return;
     }
     next.text = next_text(t->text, s->c);
-    if (next.text >= TEXT_ESCAPE || (t->count >= NAME_BYTES_MAX && t->text == TEXT_FREE)) return;
+    if (next.text >= TEXT_ESCAPE) return;
     narrow(n, nth_name, &next, s->c);
+    if (next.lo == next.hi) { /* it can be no declared one: its bytes need not be counted */
+        next.lo = next.hi = 0;
+        next.count = 1;
+    }
     add(s->to, &next);
 }
 
@@ -461,9 +463,15 @@ bool machine_complete(const place *p, bool *extendable) {
 }
 
 bool machine_in_text(const thread *t, uint32_t *room) {
+    *room = NODE_LENGTH_ANY;
+    if (t->phase == IN_NEW_NAME && t->lo == t->hi) return t->text == TEXT_FREE;
     if (t->phase != IN_STRING || t->text != TEXT_FREE || t->node->string.dfa) return false;
-    *room = t->node->string.max == NODE_LENGTH_ANY ? NODE_LENGTH_ANY : t->node->string.max - t->count;
+    if (t->node->string.max < NODE_LENGTH_ANY) *room = t->node->string.max - t->count;
     return true;
+}
+
+const regex_dfa *machine_in_pattern(const thread *t) {
+    return t->phase == IN_STRING && t->text == TEXT_FREE ? t->node->string.dfa : NULL;
 }
 
 /* Copies a frame and those below it, the outermost first; returns its new place. Frames that were copied before have it in

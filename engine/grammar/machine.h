@@ -70,8 +70,10 @@ void machine_start(const node *root, place *p, frames *f);
 void machine_step(const place *from, unsigned char c, place *to, frames *f);
 /* Is the value whole? *extendable: can more follow all the same? */
 bool machine_complete(const place *p, bool *extendable);
-/* Is the thread between two characters of a string without a pattern? *room: how many may follow. */
+/* Is the thread between two characters of a string or name that may go on with any? *room: how many may follow. */
 bool machine_in_text(const thread *t, uint32_t *room);
+/* Between two characters of a string with a pattern: its automaton, whose state is t->dfa. Else NULL. */
+const regex_dfa *machine_in_pattern(const thread *t);
 /* Moves the frames that the place needs to the beginning and forgets the others. */
 void machine_compact(place *p, frames *f, frames *scratch);
 
