@@ -14,6 +14,7 @@
 
 #define POLL_MS          100
 #define PURGE_MS         2000
+#define LEARN_MS         2000
 #define QUEUE_RECORDS    "200000"
 #define QUEUE_KBYTES     "262144" /* 256 MiB: 64 of the largest vision requests */
 #define DELIVERY_TIMEOUT "30000"
@@ -157,6 +158,14 @@ static void on_ready(void *arg) {
     if (p->rk) rd_kafka_poll(p->rk, 0);
 }
 
+/* Without it the first record to each topic waits a second: librdkafka looks for topics that it does not know by a timer
+ * of that length. An outage is no reason to fail, the timer takes over then. */
+static void learn_topics(rd_kafka_t *rk) {
+    const rd_kafka_metadata_t *md = NULL;
+    if (rd_kafka_metadata(rk, 1, NULL, &md, LEARN_MS) == RD_KAFKA_RESP_ERR_NO_ERROR)
+        rd_kafka_metadata_destroy(md);
+}
+
 mr_producer *mr_producer_new(const mr_kafka_conf *conf, mr_loop *l, mr_metrics *m, const char *part,
                              mr_delivered_cb *cb, void *arg, mr_error *err) {
     mr_producer *p = calloc(1, sizeof(*p));
@@ -175,6 +184,7 @@ mr_producer *mr_producer_new(const mr_kafka_conf *conf, mr_loop *l, mr_metrics *
     if (mr_bus_wake_init(&p->wake, l, on_ready, p, err) != 0) goto fail;
     p->timer = mr_timer_new(l, POLL_MS, on_ready, p, err);
     if (!p->timer || open_client(p, err) != 0) goto fail;
+    learn_topics(p->rk);
     return p;
 fail:
     mr_producer_free(p, 0);
