@@ -243,11 +243,11 @@ static void collect_stops(engine_parts *p, const checkpoint *c) {
     for (int i = 0; i < c->model->config.neos; i++) add_stop(p, c->model->config.eos[i]);
 }
 
-/* All but an embedding of its own, of which a token needs one row. Quantised weights are without it. */
-static size_t token_weights(const checkpoint *c, const engine_options *o, size_t weights) {
+/* All but an embedding of its own, of which a token needs one row. */
+static size_t token_weights(const checkpoint *c, size_t weights) {
     const tensor *t = &c->model->embed;
     size_t embed = (size_t)t->rows * (size_t)t->cols * dtype_bytes(t->type);
-    return weights - (c->model->config.tied_embeddings || quantises(o) ? 0 : embed);
+    return weights - (c->model->config.tied_embeddings ? 0 : embed);
 }
 
 static engine_info describe(const checkpoint *c, const engine_options *o, const engine_limits *l,
@@ -275,7 +275,7 @@ static engine_info describe(const checkpoint *c, const engine_options *o, const 
         .weight_bytes = memory.weights,
         .kv_bytes = memory.kv,
         .workspace_bytes = memory.workspace,
-        .token_weight_bytes = token_weights(c, o, memory.weights),
+        .token_weight_bytes = token_weights(c, memory.weights),
     };
 }
 

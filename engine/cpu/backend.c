@@ -18,25 +18,31 @@ static const float *widened(cpu_backend *b, const tensor *t) {
 }
 
 static bool is_int8(const cpu_backend *b) {
-    return b->weights == MATRIX_W8A8 || b->weights == MATRIX_W8A16;
+    return matrix_is_int8(b->weights);
 }
 
-/* A view of the stored weights, or the place where the quantised ones will be, or the columns of a shard. */
-static matrix place_matrix(cpu_backend *b, const tensor *t, const tensor *bias) {
+static matrix_format format_of(const cpu_backend *b, dtype type) {
     static const matrix_format stored[] = {
         [DTYPE_F32] = MATRIX_F32, [DTYPE_F16] = MATRIX_F16, [DTYPE_BF16] = MATRIX_BF16};
-    matrix m = {.format = is_int8(b) ? b->weights : stored[t->type],
+    if (is_int8(b)) return b->weights;
+    return type == DTYPE_BF16 && b->k->matmul[MATRIX_BF16_TILED] ? MATRIX_BF16_TILED : stored[type];
+}
+
+/* A view of the stored weights, or the place where the tiled ones will be, or the columns of a shard. */
+static matrix place_matrix(cpu_backend *b, const tensor *t, const tensor *bias) {
+    matrix m = {.format = format_of(b, t->type),
                 .rows = (int)t->rows,
                 .cols = (int)t->cols,
                 .data = t->data,
                 .bias = bias ? widened(b, bias) : NULL};
-    if (is_int8(b)) {
-        m.data = arena_get(&b->weight_arena, (size_t)int8_tiles(m.rows), int8_tile_bytes(m.cols));
+    const size_t row = (size_t)m.cols * dtype_bytes(t->type);
+    if (matrix_is_tiled(m.format)) {
+        m.data =
+            arena_get(&b->weight_arena, (size_t)matrix_tiles(m.rows), matrix_tile_bytes(m.format, m.cols));
     } else if (t->skip) {
-        const size_t row = (size_t)m.cols * dtype_bytes(t->type);
         m.data = arena_get(&b->weight_arena, (size_t)m.rows, row);
-        b->copied += (size_t)m.rows * row;
     }
+    if (m.data != t->data) b->copied += (size_t)m.rows * row;
     return m;
 }
 
@@ -60,6 +66,8 @@ static void place_weights(cpu_backend *b) {
     for (int i = 0; i < m->config.layers; i++) place_layer(b, &b->layer[i], &m->layer[i]);
     b->final_norm = widened(b, &m->final_norm);
     b->head = place_matrix(b, &m->head, NULL);
+    b->embed_in_head =
+        m->config.tied_embeddings && matrix_is_tiled(b->head.format) && m->head.rows == m->embed.rows;
     float *frequency = arena_get(&b->weight_arena, (size_t)m->config.head_dim / 2, sizeof *frequency);
     if (frequency) rope_frequencies(&m->config, frequency);
     b->rope_frequency = frequency;
@@ -92,7 +100,9 @@ static void place_workspace(cpu_backend *b) {
     b->y = arena_get(w, t, hidden * f);
     b->gate = arena_get(w, t, wide * f);
     b->up = arena_get(w, t, wide * f);
-    b->packed = arena_get(w, h_rows, int8_packed_bytes(widest_input(c)));
+    const size_t as_bf16 = matrix_packed_bytes(MATRIX_BF16_TILED, widest_input(c)),
+                 as_int8 = matrix_packed_bytes(MATRIX_W8A8, widest_input(c));
+    b->packed = arena_get(w, h_rows, as_bf16 > as_int8 ? as_bf16 : as_int8);
     b->scores_stride = (size_t)b->base.opt.max_blocks_per_seq * (size_t)b->base.opt.block_tokens;
     b->scores = arena_get(w, (size_t)b->base.opt.threads * ATTEND_ROWS, b->scores_stride * f);
     b->logits = arena_get(w, logits, (size_t)c->vocab * f);
@@ -160,9 +170,14 @@ static int choose_weights(cpu_backend *b, engine_error *err) {
 
 static void load_matrix(const cpu_backend *b, int thread, const tensor *t, const matrix *m) {
     if (m->data == t->data) return;
-    const int parts = is_int8(b) ? int8_tiles(m->rows) : m->rows;
-    void (*load)(const tensor *, int, unsigned char *) = is_int8(b) ? int8_quantise_tile : matrix_copy_row;
-    for (int i = thread; i < parts; i += pool_threads(b->pool)) load(t, i, (unsigned char *)m->data);
+    const int parts = matrix_is_tiled(m->format) ? matrix_tiles(m->rows) : m->rows;
+    unsigned char *out = (unsigned char *)m->data;
+    for (int i = thread; i < parts; i += pool_threads(b->pool)) {
+        if (matrix_is_tiled(m->format))
+            matrix_make_tile(t, m->format, i, out);
+        else
+            matrix_copy_row(t, i, out);
+    }
 }
 
 static void load_thread(void *arg, int thread) {
@@ -242,7 +257,7 @@ static void cpu_copy_block(backend *base, int32_t from, int32_t to) {
 
 static backend_memory cpu_memory(const backend *base) {
     const cpu_backend *b = (const cpu_backend *)base;
-    return (backend_memory){.weights = (is_int8(b) ? 0 : b->model->bytes - b->copied) + b->weight_arena.size,
+    return (backend_memory){.weights = b->model->bytes - b->copied + b->weight_arena.size,
                             .kv = b->cache.size,
                             .workspace = b->workspace.size};
 }

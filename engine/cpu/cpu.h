@@ -30,6 +30,7 @@ typedef struct cpu_backend {
     cpu_layer *layer;        /* [layers] */
     const float *final_norm; /* [hidden] */
     matrix head;
+    bool embed_in_head;          /* tied, and the head is tiled and whole */
     const float *rope_frequency; /* [head_dim / 2] */
 
     kv_layout kv;
@@ -57,7 +58,7 @@ typedef struct cpu_backend {
     engine_error *failure; /* of the group of ranks, which ends the pass; for good */
 
     arena weight_arena, workspace, cache;
-    size_t copied; /* bytes of the model's that lie in the arena as they are stored */
+    size_t copied; /* bytes of the model's that are in the arena instead */
 } cpu_backend;
 
 /* The pass over the batch described above, run by every thread of the pool. */

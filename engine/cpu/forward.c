@@ -24,24 +24,22 @@ static range share(const cpu_backend *b, int thread, int n, int unit) {
     return (range){begin, end < n ? end : n};
 }
 
-/* Where row t of a matmul's packed input lies. */
-static unsigned char *packed_row(const cpu_backend *b, int cols, int t) {
-    return b->packed + (size_t)t * int8_packed_bytes(cols);
-}
-
-/* Rows of x as the format of w wants them, one by one; nothing to do where that is f32. */
-static void pack(const cpu_backend *b, const matrix *w, const float *x, range rows) {
-    void (*pack_row)(unsigned char *, const float *, int) = b->k->pack[w->format];
-    if (!pack_row) return;
+/* Rows of the n of x as the format of w wants them, one by one; nothing to do where that is f32. */
+static void pack(const cpu_backend *b, const matrix *w, const float *x, int n, range rows) {
+    if (!b->k->pack[w->format]) return;
+    const int most = b->k->panel_tokens;
+    const size_t bytes = matrix_packed_bytes(w->format, w->cols);
     for (int t = rows.begin; t < rows.end; t++) {
-        pack_row(packed_row(b, w->cols, t), x + (size_t)t * (size_t)w->cols, w->cols);
+        const int first = t / most * most, width = n - first < most ? n - first : most;
+        b->k->pack[w->format](b->packed + (size_t)first * bytes, t - first, width,
+                              x + (size_t)t * (size_t)w->cols, w->cols);
     }
 }
 
 /* The same for an x that others wrote parts of, between barriers. */
 static void pack_shared(const cpu_backend *b, int thread, const matrix *w, const float *x) {
     if (!b->k->pack[w->format]) return;
-    pack(b, w, x, share(b, thread, b->ntokens, 1));
+    pack(b, w, x, b->ntokens, share(b, thread, b->ntokens, 1));
     pool_barrier(b->pool);
 }
 
@@ -50,7 +48,8 @@ static void matmul_into(const cpu_backend *b, int thread, const matrix *w, const
                         int y_stride) {
     range rows = share(b, thread, w->rows, KERNEL_LANES);
     if (rows.begin == rows.end) return;
-    const activations in = {.x = x, .packed = b->packed, .packed_stride = int8_packed_bytes(w->cols)};
+    const activations in = {
+        .x = x, .packed = b->packed, .packed_bytes = matrix_packed_bytes(w->format, w->cols)};
     b->k->matmul[w->format](w, rows.begin, rows.end, &in, n, y, (size_t)y_stride);
 }
 
@@ -67,16 +66,23 @@ static void sum_of_ranks(const cpu_backend *b, int thread, float *y) {
     pool_barrier(b->pool);
 }
 
+/* A tied embedding is read where the head's tiles are, so that the stored one need not stay in memory. */
+static void embed_token(const cpu_backend *b, int32_t id, float *out) {
+    const tensor *e = &b->model->embed;
+    const size_t row_bytes = (size_t)b->model->config.hidden * dtype_bytes(e->type);
+    if (b->embed_in_head)
+        matrix_tiled_row(&b->head, id, out);
+    else
+        b->k->widen(out, (const unsigned char *)e->data + (size_t)id * row_bytes, e->type, (int)e->cols);
+}
+
 /* x = embedding of each token; and the angles of its position */
 static void embed(const cpu_backend *b, int thread) {
     const model_config *c = &b->model->config;
-    const tensor *e = &b->model->embed;
     const size_t hidden = (size_t)c->hidden, half = (size_t)c->head_dim / 2;
-    const size_t row_bytes = hidden * (e->type == DTYPE_F32 ? 4 : 2);
     range r = share(b, thread, b->ntokens, 1);
     for (int t = r.begin; t < r.end; t++) {
-        const unsigned char *row = (const unsigned char *)e->data + (size_t)b->token[t].id * row_bytes;
-        b->k->widen(b->x + (size_t)t * hidden, row, e->type, c->hidden);
+        embed_token(b, b->token[t].id, b->x + (size_t)t * hidden);
         rope_angles(c, b->rope_frequency, b->token[t].pos, b->cos + (size_t)t * half,
                     b->sin + (size_t)t * half);
     }
@@ -91,7 +97,7 @@ static void norm(const cpu_backend *b, int thread, const float *add, const float
         const size_t at = (size_t)t * (size_t)c->hidden;
         b->k->add_rmsnorm(b->h + at, b->x + at, add ? add + at : NULL, weight, c->hidden, c->norm_eps);
     }
-    pack(b, next, b->h, r);
+    pack(b, next, b->h, b->ntokens, r);
 }
 
 /* Rotates q and k, and puts k and v into the cache; keys lie there rotated. */
@@ -182,7 +188,7 @@ static void final_norm(const cpu_backend *b, int thread) {
         b->k->add_rmsnorm(b->h + (size_t)i * hidden, b->x + at, b->y + at, b->final_norm, c->hidden,
                           c->norm_eps);
     }
-    pack(b, &b->head, b->h, r);
+    pack(b, &b->head, b->h, b->nlogits, r);
 }
 
 static void layer_forward(const cpu_backend *b, int thread, int i) {

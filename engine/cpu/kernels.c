@@ -22,6 +22,10 @@ static bool has_avx512(void) {
 static bool has_avx512_vnni(void) {
     return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
+
+static bool has_avx512_bf16(void) {
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 static const struct {
@@ -29,6 +33,7 @@ static const struct {
     bool (*supported)(void);
 } tables[] = {
 #if defined(__x86_64__)
+    {&kernels_avx512_bf16, has_avx512_bf16},
     {&kernels_avx512_vnni, has_avx512_vnni},
     {&kernels_avx512, has_avx512},
     {&kernels_avx2, has_avx2},
@@ -47,6 +52,6 @@ const kernels *kernels_select(const char *isa, engine_error *err) {
         }
     }
     engine_fail(err, ENGINE_EINVAL,
-                "unknown instruction set \"%s\": use avx512-vnni, avx512, avx2 or generic", isa);
+                "unknown instruction set \"%s\": use avx512-bf16, avx512-vnni, avx512, avx2 or generic", isa);
     return NULL;
 }

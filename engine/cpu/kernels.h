@@ -39,11 +39,13 @@ typedef struct attend_args {
     size_t scores_stride;
 } attend_args;
 
-/* The input of a matmul: rows of f32, and the same as the matrix's format wants them (see `pack`). */
+/* The input of a matmul: rows of f32, and for tiled formats the same packed, in panels of as many tokens as a kernel takes at
+ * once (the last panel is of what is left). A panel has for each unit (matrix.h) 4 bytes of each of its tokens, side by side;
+ * then, for 8 bits, for each group the scale of each token, and likewise what the weights' offset of 128 adds to its sum. */
 typedef struct activations {
     const float *x;              /* [ntokens, cols] */
-    const unsigned char *packed; /* [ntokens] of packed_stride bytes */
-    size_t packed_stride;
+    const unsigned char *packed; /* the panel that begins with token t is at t * packed_bytes */
+    size_t packed_bytes;         /* of a token: matrix_packed_bytes() */
 } activations;
 
 typedef void matmul_kernel(const matrix *w, int row0, int row1, const activations *in, int ntokens, float *y,
@@ -51,10 +53,11 @@ typedef void matmul_kernel(const matrix *w, int row0, int row1, const activation
 
 typedef struct kernels {
     const char *isa;
-    /* y[t][r] = x[t] . w[r] + bias[r] for rows row0 <= r < row1 */
+    /* y[t][r] = x[t] . w[r] + bias[r] for rows row0 <= r < row1; NULL where another format does it better */
     matmul_kernel *matmul[MATRIX_FORMATS];
-    /* one row of activations into the form that matmul reads; NULL where that is f32 */
-    void (*pack[MATRIX_FORMATS])(unsigned char *packed, const float *x, int n);
+    /* the activations of one token into its place among `width` in a panel; NULL where matmul reads f32 */
+    void (*pack[MATRIX_FORMATS])(unsigned char *panel, int place, int width, const float *x, int n);
+    int panel_tokens;
     /* out[0..n) = a row of weights in f32 */
     void (*widen)(float *out, const void *row, dtype type, int n);
     /* x += add (where not NULL); out = x / rms(x) * w */
@@ -73,7 +76,7 @@ const kernels *kernels_select(const char *isa, engine_error *err);
 
 extern const kernels kernels_generic;
 #if defined(__x86_64__)
-extern const kernels kernels_avx2, kernels_avx512, kernels_avx512_vnni;
+extern const kernels kernels_avx2, kernels_avx512, kernels_avx512_vnni, kernels_avx512_bf16;
 #endif
 
 #endif

@@ -16,10 +16,10 @@ typedef struct vi {
     __m256i lo, hi;
 } vi;
 
-#define TILE_ROWS   2
-#define TILE_TOKENS 2
-#define INT8_TILES  1
-#define INT8_TOKENS 2
+#define TILE_ROWS    2
+#define TILE_TOKENS  2
+#define TILED_TOKENS 4
+#define TILED_ROWS   1
 
 static inline vf vf_set1(float a) {
     return (vf){_mm256_set1_ps(a), _mm256_set1_ps(a)};
@@ -186,14 +186,15 @@ static inline __m256i dot(__m256i acc, __m256i size, __m256i w, __m256i x) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-static inline vi vi_dot(vi acc, vq w, vi x) {
-    return (vi){dot(acc.lo, w.size.lo, w.w.lo, x.lo), dot(acc.hi, w.size.hi, w.w.hi, x.hi)};
-}
-
 static inline vi vi_spread(const int8_t *four) {
     int32_t x;
     memcpy(&x, four, sizeof x);
     return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+}
+
+static inline vi vi_dot(vi acc, vq w, const int8_t *four) {
+    const vi x = vi_spread(four);
+    return (vi){dot(acc.lo, w.size.lo, w.w.lo, x.lo), dot(acc.hi, w.size.hi, w.w.hi, x.hi)};
 }
 
 #define KERNELS_TABLE kernels_avx2

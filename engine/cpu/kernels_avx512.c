@@ -17,17 +17,18 @@ static inline vi vi_start(int32_t offset) {
     return _mm512_setzero_si512();
 }
 
-/* acc[i] += sum of 4 products; 2 * 127 * 127 fits the 16 bits of the first step */
-static inline vi vi_dot(vi acc, vq w, vi x) {
-    __m512i sx = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
-    __m512i pairs = _mm512_maddubs_epi16(w.size, sx);
-    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-}
-
 static inline vi vi_spread(const int8_t *four) {
     int32_t x;
     memcpy(&x, four, sizeof x);
     return _mm512_set1_epi32(x);
+}
+
+/* acc[i] += sum of 4 products; 2 * 127 * 127 fits the 16 bits of the first step */
+static inline vi vi_dot(vi acc, vq w, const int8_t *four) {
+    const vi x = vi_spread(four);
+    __m512i sx = _mm512_mask_sub_epi8(x, w.negative, _mm512_setzero_si512(), x);
+    __m512i pairs = _mm512_maddubs_epi16(w.size, sx);
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
 
 #define KERNELS_TABLE kernels_avx512

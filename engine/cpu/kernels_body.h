@@ -9,7 +9,7 @@
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 
 /* exp, within 2 units in the last place; below -87 it stays at the smallest normal number. */
@@ -307,16 +307,30 @@ static void attend(const attend_args *a) {
     }
 }
 
+#include "engine/cpu/kernels_tiled.h"
+
 #include "engine/cpu/kernels_int8.h"
+#ifdef KERNELS_HAVE_BF16
+#include "engine/cpu/kernels_bf16.h"
+#endif
 
 const kernels KERNELS_TABLE = {
     .isa = KERNELS_ISA,
     .matmul = {[MATRIX_F32] = matmul_f32,
                [MATRIX_F16] = matmul_f16,
                [MATRIX_BF16] = matmul_bf16,
+#ifdef KERNELS_HAVE_BF16
+               [MATRIX_BF16_TILED] = matmul_bf16_tiled,
+#endif
                [MATRIX_W8A8] = matmul_w8a8,
                [MATRIX_W8A16] = matmul_w8a16},
-    .pack = {[MATRIX_W8A8] = pack_int8},
+    .pack =
+        {
+#ifdef KERNELS_HAVE_BF16
+            [MATRIX_BF16_TILED] = pack_bf16,
+#endif
+            [MATRIX_W8A8] = pack_int8},
+    .panel_tokens = TILED_TOKENS,
     .widen = widen,
     .add_rmsnorm = add_rmsnorm,
     .rope = rope,

@@ -12,10 +12,10 @@ typedef uint32_t vu __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint16_t vh __attribute__((vector_size(32)));
 
-#define TILE_ROWS   2
-#define TILE_TOKENS 2
-#define INT8_TILES  1
-#define INT8_TOKENS 2
+#define TILE_ROWS    2
+#define TILE_TOKENS  2
+#define TILED_TOKENS 4
+#define TILED_ROWS   1
 
 static inline vf vf_set1(float a) {
     return a - (vf){0};
@@ -165,20 +165,21 @@ static inline vi vi_start(int32_t offset) {
     return offset - (vi){0};
 }
 
-/* acc[i] += sum of 4 products, the weights still 128 too high */
-static inline vi vi_dot(vi acc, vq w, vi x) {
-    for (int j = 0; j < 4; j++) {
-        vi xj = (x << (24 - 8 * j)) >> 24;
-        acc += (vi)((vu)w >> (8 * j) & 0xff) * xj;
-    }
-    return acc;
-}
-
 /* Four activations to every lane, the first in the lowest byte whatever the byte order. */
 static inline vi vi_spread(const int8_t *four) {
     uint32_t x = 0;
     for (int j = 3; j >= 0; j--) x = x << 8 | (uint8_t)four[j];
     return (vi)(x - (vu){0});
+}
+
+/* acc[i] += sum of 4 products, the weights still 128 too high */
+static inline vi vi_dot(vi acc, vq w, const int8_t *four) {
+    const vi x = vi_spread(four);
+    for (int j = 0; j < 4; j++) {
+        vi xj = (x << (24 - 8 * j)) >> 24;
+        acc += (vi)((vu)w >> (8 * j) & 0xff) * xj;
+    }
+    return acc;
 }
 
 #define KERNELS_TABLE kernels_generic

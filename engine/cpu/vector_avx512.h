@@ -12,11 +12,11 @@
 typedef __m512 vf;
 typedef __m512i vi;
 
-/* 24 accumulators, 4 rows of weights and a vector of x fill the 32 registers; so do 12 + 12 of the int8 tile */
-#define TILE_ROWS   4
-#define TILE_TOKENS 6
-#define INT8_TILES  2
-#define INT8_TOKENS 6
+/* 24 accumulators, 4 rows of weights and a vector of x fill the 32 registers */
+#define TILE_ROWS    4
+#define TILE_TOKENS  6
+#define TILED_TOKENS 8
+#define TILED_ROWS   2
 
 static inline __mmask16 first(int n) {
     return (__mmask16)((1u << n) - 1);

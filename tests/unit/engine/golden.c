@@ -17,7 +17,7 @@ const char *const golden_names[] = {
     "qwen2_tied_bf16",  "llama_sharded_f32", "llama_heads8_f32", "llama_heads8_bf16",
 };
 const size_t golden_count = sizeof golden_names / sizeof golden_names[0];
-const char *const golden_isas[4] = {"generic", "avx2", "avx512", "avx512-vnni"};
+const char *const golden_isas[GOLDEN_ISAS] = {"generic", "avx2", "avx512", "avx512-vnni", "avx512-bf16"};
 
 static void read_floats(const char *dir, const char *file, float *out, size_t n) {
     char path[512];
@@ -95,8 +95,13 @@ bool golden_isa_runs(const char *isa) {
 }
 
 backend *golden_backend(const model *m, const char *isa, int threads) {
+    return golden_backend_with(m, NULL, isa, threads);
+}
+
+backend *golden_backend_with(const model *m, const char *weights, const char *isa, int threads) {
     engine_error err = {0};
     backend_options opt = golden_options(isa, threads);
+    opt.weights = weights;
     backend *b = backend_open_cpu(m, &opt, &err);
     if (!b) fail_msg("%s", err.msg);
     return b;

@@ -8,7 +8,8 @@
 
 extern const char *const golden_names[];
 extern const size_t golden_count;
-extern const char *const golden_isas[4];
+enum { GOLDEN_ISAS = 5 };
+extern const char *const golden_isas[GOLDEN_ISAS]; /* from the plainest */
 
 typedef struct golden_prompt {
     int32_t *ids;
@@ -33,6 +34,8 @@ bool golden_isa_runs(const char *isa);
 enum { GOLDEN_BLOCK = 16, GOLDEN_BLOCKS = 64, GOLDEN_SEQ_BLOCKS = 16, GOLDEN_TOKENS = 128 };
 /* A backend of 64 blocks of 16 tokens, batches of 128 tokens. */
 backend *golden_backend(const model *m, const char *isa, int threads);
+/* The same with weights as backend_options says. */
+backend *golden_backend_with(const model *m, const char *weights, const char *isa, int threads);
 backend_options golden_options(const char *isa, int threads);
 /* The same over so many ranks. */
 backend *golden_ranks(const model *m, const char *isa, int threads, int ranks);

@@ -40,7 +40,7 @@ static int32_t likeliest(const float *logits, int vocab) {
 static void each_golden(void (*check)(const char *name, const golden *g, backend *b)) {
     for (size_t m = 0; m < golden_count; m++) {
         golden g = golden_open(golden_names[m]);
-        for (size_t i = 0; i < 4; i++) {
+        for (size_t i = 0; i < GOLDEN_ISAS; i++) {
             if (!golden_isa_runs(golden_isas[i])) continue;
             backend *b = golden_backend(g.model, golden_isas[i], 2);
             assert_string_equal(backend_isa(b), golden_isas[i]);
@@ -92,7 +92,7 @@ static void every_instruction_set_computes_the_same_within_rounding(void **state
     const int n = p->nids * g.model->config.vocab;
     float *first = calloc((size_t)n, sizeof *first);
     assert_non_null(first);
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < GOLDEN_ISAS; i++) {
         if (!golden_isa_runs(golden_isas[i])) continue;
         backend *b = golden_backend(g.model, golden_isas[i], 1);
         const float *logits = run(b, p->ids, p->nids, 0, p->nids);

@@ -78,7 +78,7 @@ static void check_logits(const char *name, const golden *g, int ranks, const cha
 static void logits_are_those_of_the_reference_over_1_2_4_and_8_ranks(void **state) {
     (void)state;
     for (size_t m = 0; m < NAMES; m++) each_split(names[m], NULL, check_logits);
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < GOLDEN_ISAS; i++) {
         if (golden_isa_runs(golden_isas[i])) each_split("qwen2_tied_bf16", golden_isas[i], check_logits);
     }
 }

@@ -1,0 +1,91 @@
+/* How the kernels of tiled formats walk; a part of kernels_body.h.
+ *
+ * A format gives the kernel of R tiles of 16 rows x N tokens, with R and N constant so that its accumulators live in
+ * registers. TILED_MATMUL makes an instance of it for each N, and the matmul over them: every weight comes from memory once
+ * for a block of tokens, and the walk does not change what is added to what in which order.
+ */
+
+/* 16 rows of one token's result; the last tile may have fewer. */
+INLINE void store_tile(const matrix *m, int tile, vf v, float *y) {
+    const int row = tile * TILE_LANES, left = lanes_left(row, m->rows);
+    if (m->bias) v = vf_add(v, vf_load_n(m->bias + row, left));
+    vf_store_n(y + row, v, left);
+}
+
+/* A single token is bounded by memory, and reads four streams of weights; with more tokens, the including file says how many
+ * tiles (TILED_ROWS) and tokens (TILED_TOKENS) its registers hold. */
+enum { TILED_STREAMS = 4 };
+
+/* Tiles [tile, end) against one panel, of as many tokens as the instance is for; x and y begin with its first token. */
+typedef void tile_run(const matrix *m, int tile, int end, const unsigned char *panel, const float *x,
+                      float *y, size_t ldy);
+
+/* Tokens whose panels stay in a good part of L2 while the weights stream past, in whole panels */
+static int tiled_block(const activations *in) {
+    const int fit = (int)(400000 / in->packed_bytes) / TILED_TOKENS;
+    return (fit < 2 ? 2 : fit) * TILED_TOKENS;
+}
+
+/* row0 is a multiple of 16. */
+static void tiled_matmul(tile_run *const *run, const matrix *m, int row0, int row1, const activations *in,
+                         int n, float *y, size_t ldy) {
+    const int begin = row0 / TILE_LANES, end = (row1 + TILE_LANES - 1) / TILE_LANES, block = tiled_block(in);
+    const size_t cols = (size_t)m->cols;
+    if (n <= TILED_TOKENS) {
+        run[n](m, begin, end, in->packed, in->x, y, ldy);
+        return;
+    }
+    for (int first = 0; first < n; first += block) {
+        const int last = n - first < block ? n : first + block;
+        for (int tile = begin; tile < end; tile += TILED_ROWS) {
+            const int stop = end - tile < TILED_ROWS ? end : tile + TILED_ROWS;
+            for (int t = first; t < last; t += TILED_TOKENS) {
+                const int width = last - t < TILED_TOKENS ? last - t : TILED_TOKENS;
+                run[width](m, tile, stop, in->packed + (size_t)t * in->packed_bytes, in->x + (size_t)t * cols,
+                           y + (size_t)t * ldy, ldy);
+            }
+        }
+    }
+}
+
+/* The rows of y lie far apart, and a store that misses the cache takes long: all are fetched while the sums are made. */
+INLINE void fetch_outputs(float *y, size_t ldy, int tile, const int N) {
+    UNROLL for (int t = 0; t < N; t++) __builtin_prefetch(y + (size_t)t * ldy + (size_t)tile * TILE_LANES, 1);
+}
+
+#define TILE_INSTANCE(name, n, most)                                                                         \
+    static void name##_##n(const matrix *m, int tile, int end, const unsigned char *panel, const float *x,   \
+                           float *y, size_t ldy) {                                                           \
+        for (; tile + (most) <= end; tile += (most)) {                                                       \
+            for (int r = 0; r < (most); r++) fetch_outputs(y, ldy, tile + r, n);                             \
+            name##_tile(m, tile, panel, x, y, ldy, most, n);                                                 \
+        }                                                                                                    \
+        for (; (most) > 1 && tile < end; tile++) name##_tile(m, tile, panel, x, y, ldy, 1, n);               \
+    }
+#define TILE_INSTANCES_4(name, single, most)                                                                 \
+    TILE_INSTANCE(name, 1, single)                                                                           \
+    TILE_INSTANCE(name, 2, most)                                                                             \
+    TILE_INSTANCE(name, 3, most)                                                                             \
+    TILE_INSTANCE(name, 4, most)
+#define TILE_LIST_4(name) NULL, name##_1, name##_2, name##_3, name##_4
+#if TILED_TOKENS == 8
+#define TILE_INSTANCES(name, single, most)                                                                   \
+    TILE_INSTANCES_4(name, single, most)                                                                     \
+    TILE_INSTANCE(name, 5, most)                                                                             \
+    TILE_INSTANCE(name, 6, most)                                                                             \
+    TILE_INSTANCE(name, 7, most)                                                                             \
+    TILE_INSTANCE(name, 8, most)
+#define TILE_LIST(name) TILE_LIST_4(name), name##_5, name##_6, name##_7, name##_8
+#else
+#define TILE_INSTANCES TILE_INSTANCES_4
+#define TILE_LIST      TILE_LIST_4
+#endif
+
+/* `single` tiles at once for one token, `most` for more */
+#define TILED_MATMUL(name, single, most)                                                                     \
+    TILE_INSTANCES(name, single, most)                                                                       \
+    static void matmul_##name(const matrix *m, int row0, int row1, const activations *in, int n, float *y,   \
+                              size_t ldy) {                                                                  \
+        static tile_run *const run[] = {TILE_LIST(name)};                                                    \
+        tiled_matmul(run, m, row0, row1, in, n, y, ldy);                                                     \
+    }
