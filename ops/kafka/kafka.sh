@@ -33,7 +33,8 @@ fetch() {
     touch "$home/.complete"
 }
 
-java_kafka() { java -cp "$home/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn "$@"; }
+# -XX:TieredStopAtLevel=1: a broker that lives for minutes spends more on the second compiler than it gains by it.
+java_kafka() { java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$home/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn "$@"; }
 
 # Controller and broker in one process; the controller's port is the broker's plus one or any free one above.
 free_port() {
@@ -68,10 +69,11 @@ message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
 PROPERTIES
     [ -f "$dir/kafka/data/meta.properties" ] && return
+    # Kafka's form of a UUID, which it takes a second of Java to make; one that begins with - would look like an option
     local id
-    id=$(java_kafka kafka.tools.StorageTool random-uuid) || die "Java could not run Kafka's StorageTool; Java 17 is needed"
+    id=A$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 2-22)
     java_kafka kafka.tools.StorageTool format -t "$id" -c "$dir/kafka/server.properties" --standalone >/dev/null ||
-        die "formatting $dir/kafka/data failed"
+        die "formatting $dir/kafka/data failed; Java 17 or later is needed"
 }
 
 run() { # DIR PORT
@@ -82,7 +84,7 @@ run() { # DIR PORT
     dir=$(cd "$1" && pwd)
     configure "$dir" "$2"
     # exec: the caller's child is Kafka itself, so signals and pids mean what they say.
-    exec java -Xms256m -Xmx512m -XX:+UseSerialGC -cp "$home/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+    exec java -XX:TieredStopAtLevel=1 -Xms256m -Xmx512m -XX:+UseSerialGC -cp "$home/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
         kafka.Kafka "$dir/kafka/server.properties"
 }
 
