@@ -410,7 +410,7 @@ static int fill_slot(engine *e, slot *s, const engine_request *r, bool *ended, e
     return replay(e, s, r, ended, err);
 }
 
-/* A choice beside the first, which is known to be valid. */
+/* A choice beside the first. */
 static int add_choice(engine *e, slot *first, const engine_request *r, engine_error *err) {
     slot *s = e->free.first;
     if (begin_answer(e, s, r, r->choice + first->seq.width, err)) return -1;
@@ -422,6 +422,14 @@ static int add_choice(engine *e, slot *first, const engine_request *r, engine_er
     first->pending = s;
     first->seq.width++;
     return 0;
+}
+
+static void drop_choices(engine *e, slot *first) {
+    for (slot *s = first->pending, *next; s; s = next) {
+        next = s->next;
+        put_free(e, s);
+    }
+    put_free(e, first);
 }
 
 static int check_choices(const engine *e, const engine_request *r, engine_error *err) {
@@ -457,7 +465,9 @@ int engine_submit(engine *e, const engine_request *r, engine_error *err) {
     take_free(e);
     s->state = SLOT_LIVE;
     while (s->seq.width < r->n) {
-        if (add_choice(e, s, r, err)) return -1;
+        if (add_choice(e, s, r, err) == 0) continue;
+        drop_choices(e, s);
+        return -1;
     }
     if (ended)
         end(e, s, s->finish);

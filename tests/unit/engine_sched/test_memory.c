@@ -12,6 +12,12 @@
 #include <unistd.h>
 
 static atomic_long allocations;
+static atomic_long fail_in; /* so many allocations from now, one fails; 0: none */
+
+static bool fails(void) {
+    allocations++;
+    return fail_in > 0 && --fail_in == 0;
+}
 
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
@@ -23,20 +29,16 @@ void *__wrap_realloc(void *p, size_t n);
 void *__wrap_aligned_alloc(size_t alignment, size_t n);
 
 void *__wrap_malloc(size_t n) {
-    allocations++;
-    return __real_malloc(n);
+    return fails() ? NULL : __real_malloc(n);
 }
 void *__wrap_calloc(size_t n, size_t size) {
-    allocations++;
-    return __real_calloc(n, size);
+    return fails() ? NULL : __real_calloc(n, size);
 }
 void *__wrap_realloc(void *p, size_t n) {
-    allocations++;
-    return __real_realloc(p, n);
+    return fails() ? NULL : __real_realloc(p, n);
 }
 void *__wrap_aligned_alloc(size_t alignment, size_t n) {
-    allocations++;
-    return __real_aligned_alloc(alignment, n);
+    return fails() ? NULL : __real_aligned_alloc(alignment, n);
 }
 
 static long resident_pages(void) {
@@ -111,6 +113,48 @@ static void test_nothing_is_allocated_and_nothing_grows_while_it_runs(void **sta
     engine_close(e);
 }
 
+static void finish_all(engine *e) {
+    engine_event ev[MAX_EVENTS];
+    engine_error err;
+    while (engine_busy(e)) assert_true(engine_step(e, ev, MAX_EVENTS, &err) >= 0);
+}
+
+/* Structured output is compiled when it is asked for: without memory for it a request is refused, and nothing is lost. */
+static void test_a_request_without_memory_is_refused_whole(void **state) {
+    (void)state;
+    fake f = {0};
+    engine *e = fake_open(&f, NULL);
+    engine_error err;
+    said s;
+    engine_request q = request_of(1, "an object, please"), plain = request_of(2, "hello");
+    q.format.json = true;
+    q.n = 3;
+    plain.sampling.max_tokens = 5;
+    int refused = 0;
+    for (long k = 1;; k++) {
+        fail_in = k;
+        int rc = engine_submit(e, &q, &err);
+        bool failed = fail_in == 0;
+        fail_in = 0;
+        if (rc == 0 && !failed) break;
+        if (rc == 0) { /* it could do without */
+            engine_cancel(e, 1);
+        } else {
+            assert_int_equal(err.code, ENGINE_ENOMEM);
+            refused++;
+        }
+        finish_all(e);
+    }
+    assert_true(refused > 3);
+    engine_cancel(e, 1);
+    finish_all(e);
+    say(e, &plain, &s);
+    plain.n = 4; /* all places are free again */
+    assert_int_equal(engine_submit(e, &plain, &err), 0);
+    engine_close(e);
+    fake_done(&f);
+}
+
 static void test_the_counters_count(void **state) {
     (void)state;
     long before = allocations;
@@ -128,6 +172,7 @@ static void test_the_counters_count(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_counters_count),
+        cmocka_unit_test(test_a_request_without_memory_is_refused_whole),
         cmocka_unit_test(test_nothing_is_allocated_and_nothing_grows_while_it_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -171,6 +171,40 @@ static void test_guesses_that_come_true_save_steps(void **state) {
     fake_done(&g);
 }
 
+static void test_guesses_and_choices_keep_to_a_format(void **state) {
+    (void)state;
+    fake f = {.period = 6}, g = {.period = 6};
+    engine *plain = fake_open(&f, NULL), *guessing = fake_open(&g, &(engine_limits){.guess_tokens = 16});
+    said one, s[3];
+    for (uint64_t id = 1; id < 20; id++) {
+        engine_request q = request_of(id, "{\"a\":[1,1,1,1,1],\"a\":[1,1");
+        q.format.json = true;
+        q.sampling.seed = id;
+        q.sampling.temperature = 0.8f;
+        q.sampling.max_tokens = 60;
+        q.n = 3;
+        for (int i = 0; i < 3; i++) {
+            said_init(&s[i], id);
+            s[i].choice = i;
+        }
+        engine_error err;
+        assert_int_equal(engine_submit(guessing, &q, &err), 0);
+        assert_true(run_all(guessing, s, 3));
+        q.n = 1;
+        for (; q.choice < 3; q.choice++) {
+            say(plain, &q, &one);
+            assert_same(&one, &s[q.choice]);
+            const char *json = one.text[ENGINE_CONTENT] + strspn(one.text[ENGINE_CONTENT], " \n\r\t");
+            assert_true(*json == '{' || !*json);
+        }
+    }
+    assert_true(engine_load_now(guessing).right_guesses > 20);
+    engine_close(plain);
+    engine_close(guessing);
+    fake_done(&f);
+    fake_done(&g);
+}
+
 static void test_guesses_that_never_come_true_are_given_up(void **state) {
     (void)state;
     fake f = {0};
@@ -755,6 +789,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_answer_is_the_same_alone_and_in_any_company),
         cmocka_unit_test(test_guesses_that_come_true_save_steps),
+        cmocka_unit_test(test_guesses_and_choices_keep_to_a_format),
         cmocka_unit_test(test_guesses_that_never_come_true_are_given_up),
         cmocka_unit_test(test_a_caller_with_little_room_for_events_gets_no_guesses),
         cmocka_unit_test(test_choices_share_the_prompt_and_differ_after_it),
