@@ -58,6 +58,7 @@ static void configure(fixture *f) {
                                       .model = "none",
                                       .model_name = "noop",
                                       .chat_template = "",
+                                      .weights = "stored",
                                       .engine_host = NOOP_HOST,
                                       .engine_pid_file = f->pid_file,
                                       .max_seqs = MAX_SEQS,
