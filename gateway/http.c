@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/queue.h>
 
 #define HEADERS_MAX     65536
@@ -334,11 +335,37 @@ static void dispatch(mr_http *h, mr_call *c) {
     refuse_route(c, allowed);
 }
 
+/* A request whose end a proxy before us may see elsewhere than evhttp does: what follows it could be taken for
+ * somebody else's request. */
+static bool is_ambiguous(const mr_call *c) {
+    const struct evkeyval *kv;
+    int lengths = 0;
+    TAILQ_FOREACH(kv, evhttp_request_get_input_headers(c->req), next) {
+        if (strpbrk(kv->key, " \t")) return true;
+        if (strcasecmp(kv->key, "Content-Length") == 0) {
+            if (++lengths > 1 || kv->value[strspn(kv->value, "0123456789")]) return true;
+        } else if (strcasecmp(kv->key, "Transfer-Encoding") == 0 && strcasecmp(kv->value, "chunked") != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse_ambiguous(mr_call *c) {
+    mr_api_error e;
+    mr_call_set_header(c, "Connection", "close");
+    mr_refuse(&e, 400, "malformed_request", NULL,
+              "The request's headers do not say clearly where its body ends.");
+    mr_call_error(c, &e);
+}
+
 static void on_request(struct evhttp_request *req, void *arg) {
     mr_http *h = arg;
     mr_call *c = call_new(h, req);
     if (!c) {
         evhttp_send_error(req, 503, NULL);
+    } else if (is_ambiguous(c)) {
+        refuse_ambiguous(c);
     } else if (evhttp_request_get_command(req) == EVHTTP_REQ_OPTIONS) {
         preflight(c);
     } else if (evbuffer_get_length(evhttp_request_get_input_buffer(req)) > h->o.body_max) {

@@ -27,8 +27,9 @@ static int page_status(struct evbuffer *out) {
 static void explain(int status, size_t body_max, mr_api_error *e) {
     switch (status) {
     case 413:
-        mr_refuse(e, 413, "request_too_large", NULL, "The request body is over the limit of %zu bytes.",
-                  body_max);
+        /* evhttp does not tell the two apart */
+        mr_refuse(e, 413, "request_too_large", NULL,
+                  "The request body is over the limit of %zu bytes, or its chunks are malformed.", body_max);
         break;
     case 417: mr_refuse(e, 417, "expectation_failed", NULL, "Unknown Expect header."); break;
     case 400: mr_refuse(e, 400, "malformed_request", NULL, "This is not a well-formed HTTP request."); break;

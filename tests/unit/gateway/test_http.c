@@ -185,7 +185,7 @@ static void a_chunked_body_over_the_limit_gets_413(void **state) {
     client_close(c);
 }
 
-static void curl_is_told_at_once_that_its_body_is_too_large(void **state) {
+static void a_client_that_asks_before_its_body_is_told_to_go_on(void **state) {
     client *c = client_open(*state);
     client_send(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n" KEY_HEADER
                    "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n");
@@ -210,6 +210,55 @@ static void what_is_no_http_gets_an_error_object_too(void **state) {
         client_expect_closed(c);
         client_close(c);
     }
+}
+
+/* No proxy and gateway may disagree about where a request ends. */
+static void a_body_of_unclear_length_is_refused_with_what_follows(void **state) {
+    static const char *const headers[] = {
+        "Content-Length: 0\r\nContent-Length: 27\r\n",
+        "Content-Length: +0\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+    };
+    for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++) {
+        client *c = client_open(*state);
+        client_send(c, "POST /v1/feedback HTTP/1.1\r\nHost: x\r\n" KEY_HEADER);
+        client_send(c, headers[i]);
+        client_send(c, "\r\nGET /livez HTTP/1.1\r\n\r\n");
+        expect_error(c, 400, "malformed_request");
+        client_expect_closed(c);
+        assert_false(client_has(c, "\"ok\""));
+        client_close(c);
+    }
+}
+
+static void malformed_chunks_are_refused(void **state) {
+    static const char *const bodies[] = {"zz\r\nhello\r\n0\r\n\r\n", "-5\r\nhello\r\n0\r\n\r\n",
+                                         "ffffffffffffffff\r\nhello\r\n0\r\n\r\n"};
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+        client *c = client_open(*state);
+        client_send(c, "POST /v1/feedback HTTP/1.1\r\nHost: x\r\n" KEY_HEADER
+                       "Transfer-Encoding: chunked\r\n\r\n");
+        client_send(c, bodies[i]);
+        client_expect(c, "its chunks are malformed");
+        client_expect_closed(c);
+        client_close(c);
+    }
+}
+
+static void bytes_that_are_no_text_are_refused(void **state) {
+    static const char *const bodies[] = {"{\"model\":\"\xff\xfe\"}", "{\"model\":\"\\ud800\"}",
+                                         "{\"model\":\"\\u0000\"}", "\x1f\x8b\x08"};
+    client *c = client_open(*state);
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+        client_post(c, "/v1/chat/completions", bodies[i]);
+        expect_error(c, 400, "invalid_json");
+        client_forget(c);
+    }
+    client_get(c, "/\xff\xfe");
+    expect_error(c, 404, "unknown_path");
+    client_close(c);
 }
 
 static void headers_over_the_limit_are_refused(void **state) {
@@ -270,8 +319,11 @@ int main(void) {
         cmocka_unit_test(a_bad_body_is_explained),
         cmocka_unit_test(a_body_over_the_limit_gets_413),
         cmocka_unit_test(a_chunked_body_over_the_limit_gets_413),
-        cmocka_unit_test(curl_is_told_at_once_that_its_body_is_too_large),
+        cmocka_unit_test(a_client_that_asks_before_its_body_is_told_to_go_on),
         cmocka_unit_test(what_is_no_http_gets_an_error_object_too),
+        cmocka_unit_test(a_body_of_unclear_length_is_refused_with_what_follows),
+        cmocka_unit_test(malformed_chunks_are_refused),
+        cmocka_unit_test(bytes_that_are_no_text_are_refused),
         cmocka_unit_test(headers_over_the_limit_are_refused),
         cmocka_unit_test(a_connection_serves_many_requests),
         cmocka_unit_test(requests_sent_ahead_are_answered_in_order),
