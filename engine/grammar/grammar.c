@@ -14,6 +14,7 @@ enum {
     CURSOR_FRAMES = 1024,
     STORE_GRAMMARS = 16,
     ENDS_MAX = 16,
+    STEPS_MAX = 1500000, /* of threads, for one mask: about 50 ms */
 };
 
 struct grammar_vocab {
@@ -323,10 +324,18 @@ static void mark(const grammar_vocab *v, uint64_t *mask, int32_t token) {
     for (; token >= 0; token = v->twin[token]) set_bit(mask, token);
 }
 
-/* Marks the tokens of a trie of which every byte can be taken. places[depth] is the place after so many bytes. */
+/* Marks the tokens of a trie of which every byte can be taken. places[depth] is the place after so many bytes. A place of
+ * many threads could hold up all other answers: when the steps are used up, only tokens of one byte are tried any more,
+ * with which everything can be written. */
 static void walk(grammar_vocab *v, const trie *t, uint64_t *mask) {
+    uint32_t steps = 0;
     for (uint32_t i = 0; i < t->n;) {
         const trie_node *at = &t->v[i];
+        if (steps > STEPS_MAX && at->depth > 1) {
+            i += at->skip;
+            continue;
+        }
+        steps += v->places[at->depth - 1].n;
         machine_step(&v->places[at->depth - 1], at->byte, &v->places[at->depth], &v->frames);
         if (!v->places[at->depth].n) {
             i += at->skip;

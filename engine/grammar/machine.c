@@ -258,15 +258,16 @@ static void next_item(const frame *f, uint32_t at, const step *s) {
 
 /* ---- objects ---- */
 
-/* May property i come when those before `next` may not? Only where no required one is passed over. */
-static bool property_fits(const frames *f, uint32_t at, uint32_t i) {
+/* Properties may be left out but for the required ones: those up to the next required one may come. Returns the place behind it. */
+static uint32_t properties_end(const frame *o) {
+    uint32_t i = o->count;
+    while (i < o->node->object.n && !o->node->object.v[i].required) i++;
+    return i < o->node->object.n ? i + 1 : i;
+}
+
+static bool property_fits(const frames *f, uint32_t at, uint32_t i, uint32_t end) {
     const frame *o = &f->v[at];
-    const property *v = o->node->object.v;
-    if (i < o->count || !fits(f, at, v[i].value)) return false;
-    for (uint32_t k = o->count; k < i; k++) {
-        if (v[k].required) return false;
-    }
-    return true;
+    return i >= o->count && i < end && fits(f, at, o->node->object.v[i].value);
 }
 
 static bool object_complete(const frame *o) {
@@ -282,10 +283,9 @@ static bool takes_new(const frames *f, uint32_t at) {
 }
 
 static bool takes_property(const frames *f, uint32_t at) {
-    const frame *o = &f->v[at];
-    for (uint32_t i = o->count; i < o->node->object.n; i++) {
-        if (property_fits(f, at, i)) return true;
-        if (o->node->object.v[i].required) return false;
+    uint32_t end = properties_end(&f->v[at]);
+    for (uint32_t i = f->v[at].count; i < end; i++) {
+        if (property_fits(f, at, i, end)) return true;
     }
     return takes_new(f, at);
 }
@@ -313,9 +313,10 @@ static void at_name(const thread *t, const step *s) {
 }
 
 static bool any_fits(const thread *t, const step *s) {
-    const node *n = s->f->v[t->frame].node;
+    const frame *o = &s->f->v[t->frame];
+    uint32_t end = properties_end(o);
     for (uint32_t i = t->lo; i < t->hi; i++) {
-        if (property_fits(s->f, t->frame, n->object.by_name[i])) return true;
+        if (property_fits(s->f, t->frame, o->node->object.by_name[i], end)) return true;
     }
     return false;
 }
@@ -335,7 +336,8 @@ static void in_name(const thread *t, const step *s) {
     thread next = *t;
     if (s->c == '"' && name_complete(t, n)) {
         uint32_t i = n->object.by_name[t->lo];
-        if (property_fits(s->f, t->frame, i)) name_ends(s, t->frame, i + 1, n->object.v[i].value);
+        if (property_fits(s->f, t->frame, i, properties_end(&s->f->v[t->frame])))
+            name_ends(s, t->frame, i + 1, n->object.v[i].value);
         return;
     }
     narrow(n, nth_name, &next, s->c);

@@ -77,6 +77,7 @@ struct node {
 typedef struct grammar_arena {
     struct arena_chunk *chunks;
     size_t left, total;
+    size_t work; /* steps taken to build automata: limited, because other answers wait meanwhile */
 } grammar_arena;
 
 /* Zeroed memory, or NULL when there is none left or the grammar would be too large. */

@@ -15,6 +15,7 @@ enum {
     PATTERN_MAX = 4096,
     NFA_MAX = 20000,
     DFA_MAX = 8000,
+    WORK_MAX = 20000000, /* steps of all patterns of a schema: some tenths of a second */
     REPEAT_MAX = 1000,
     GROUPS_MAX = 100, /* within each other */
     NONE = -1,
@@ -444,6 +445,7 @@ typedef struct builder {
     int n;
     int *table, *stack; /* by hash; the closure's work */
     uint8_t *seen;
+    size_t *work;
     bool failed;
 } builder;
 
@@ -479,6 +481,10 @@ static int intern(builder *b, subset s) {
     return b->n++;
 }
 
+static int compare_states(const void *a, const void *b) {
+    return *(const int *)a - *(const int *)b;
+}
+
 static void reach(builder *b, int state, int *n) {
     if (state == NONE || b->seen[state]) return;
     b->seen[state] = 1;
@@ -494,14 +500,15 @@ static subset closure(builder *b, int n, uint32_t chars) {
         reach(b, q->out, &n);
         reach(b, q->other, &n);
     }
-    int kept = 0;
-    for (int i = 0; i < n; i++) kept += b->nfa[b->stack[i]].reads || b->stack[i] == b->accept;
-    s.v = kept ? malloc((size_t)kept * sizeof *s.v) : NULL;
-    if (kept && !s.v) b->failed = true;
-    for (int q = 0; q < b->nnfa && s.v && s.n < kept; q++) {
-        if (b->seen[q] && (b->nfa[q].reads || q == b->accept)) s.v[s.n++] = q;
+    s.v = malloc((size_t)n * sizeof *s.v);
+    for (int i = 0; i < n; i++) {
+        int q = b->stack[i];
+        b->seen[q] = 0;
+        if (s.v && (b->nfa[q].reads || q == b->accept)) s.v[s.n++] = q;
     }
-    for (int i = 0; i < n; i++) b->seen[b->stack[i]] = 0;
+    if (s.n) qsort(s.v, (size_t)s.n, sizeof *s.v, compare_states);
+    *b->work += (size_t)n * 4;
+    b->failed |= !s.v || *b->work > WORK_MAX;
     return s;
 }
 
@@ -519,6 +526,7 @@ static int move(builder *b, int from, int byte) {
     uint32_t chars = s->chars + begins_character(byte);
     int n = 0;
     if (chars > b->max || !is_writable(byte)) return 0;
+    *b->work += (size_t)s->n;
     for (int i = 0; i < s->n; i++) {
         const nfa_state *q = &b->nfa[s->v[i]];
         if (q->reads && byte >= q->lo && byte <= q->hi) reach(b, q->out, &n);
@@ -597,7 +605,8 @@ static int write_dfa(const builder *b, grammar_arena *a, const regex_dfa **out, 
 static int determinise(const parser *p, part whole, uint32_t min, uint32_t max, grammar_arena *a,
                        const regex_dfa **out, engine_error *err) {
     bool limited = max < NODE_LENGTH_ANY;
-    builder b = {.nfa = p->states, .nnfa = p->n, .accept = whole.out, .min = min, .max = max};
+    builder b = {
+        .nfa = p->states, .nnfa = p->n, .accept = whole.out, .min = min, .max = max, .work = &a->work};
     b.cap = limited ? max : min;
     if (limited) b.max = max;
     b.sets = calloc(DFA_MAX, sizeof *b.sets);
@@ -610,7 +619,8 @@ static int determinise(const parser *p, part whole, uint32_t min, uint32_t max, 
         engine_fail(err, ENGINE_ENOMEM, "out of memory for a pattern");
     } else {
         build_states(&b, whole.in);
-        rc = b.failed ? engine_fail(err, ENGINE_EINVAL, "pattern is too large, with the limits of length")
+        rc = b.failed ? engine_fail(err, ENGINE_EINVAL, "pattern is too large%s",
+                                    limited || min ? ", with the limits of length" : "")
                       : write_dfa(&b, a, out, err);
     }
     for (int i = 1; i < b.n; i++) free(b.sets[i].v);

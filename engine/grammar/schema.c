@@ -569,6 +569,8 @@ static node *compile_object(compiler *c, const json_t *schema) {
     if (!v) return out ? no_memory(c) : NULL;
     if (properties && !json_is_object(properties)) return refuse(c, "properties must be an object");
     if (required && !json_is_array(required)) return refuse(c, "required must be a list of names");
+    if (json_array_size(required) > SUBSCHEMAS_MAX)
+        return refuse(c, "required has more than %d names", SUBSCHEMAS_MAX);
     out->object.v = v;
     if (compile_additional(c, schema, out, &other)) return NULL;
     json_object_foreach(properties, name, value) {
