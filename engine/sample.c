@@ -1,20 +1,22 @@
 /* See sample.h. Runs on the engine's thread; the sampler owns its scratch arrays, everything else is borrowed for the call.
  *
  * The vocabulary is gone through in chunks, of which the highest logit and the sum of weights are kept: what comes after
- * looks at few of them. Loops over a chunk are written in lanes for the compiler to vectorise. Sums run in a fixed order, so
- * the same logits give the same token on every machine whose floats round alike.
+ * looks at few of them (sample_chunk.h). Sums run in a fixed order, so the same logits give the same token everywhere.
  */
 #include "engine/sample.h"
+
+#include "engine/sample_chunk.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LANES = 16, CHUNK = 256 };
+enum { CHUNK = 256 };
 #define GREEDY_BELOW 1e-5f /* temperatures under this are greedy: dividing by them would overflow */
 
 struct sampler {
+    const chunk_ops *ops;
     int vocab, nchunks;
     float *logits;   /* after penalties */
     float *weight;   /* exp((logit - best) / temperature): a probability but for its factor */
@@ -29,6 +31,7 @@ sampler *sampler_new(int vocab, engine_error *err) {
     sampler *s = calloc(1, sizeof *s);
     if (s) {
         size_t n = (size_t)vocab, chunks = (n + CHUNK - 1) / CHUNK;
+        s->ops = chunk_ops_select();
         s->vocab = vocab;
         s->nchunks = (int)chunks;
         s->logits = malloc(n * sizeof *s->logits);
@@ -87,80 +90,23 @@ static int chunk_size(const sampler *s, int chunk) {
     return left < CHUNK ? left : CHUNK;
 }
 
-/* The highest of a chunk. *bad becomes NaN for ever when one is not a finite number. */
-static float scan_chunk(const float *x, int n, float *bad) {
-    float m[LANES], b[LANES] = {0};
-    for (int j = 0; j < LANES; j++) m[j] = -INFINITY;
-    int i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int j = 0; j < LANES; j++) m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
-        for (int j = 0; j < LANES; j++) b[j] += x[i + j] * 0.0f;
-    }
-    for (; i < n; i++) {
-        m[0] = x[i] > m[0] ? x[i] : m[0];
-        b[0] += x[i] * 0.0f;
-    }
-    for (int j = 0; j < LANES; j++) {
-        m[0] = m[j] > m[0] ? m[j] : m[0];
-        *bad += b[j];
-    }
-    return m[0];
-}
-
 /* The highest logit; fills s->highest. */
 static float scan(sampler *s, const float *x, bool *finite) {
     float best = -INFINITY, bad = 0;
     for (int c = 0; c < s->nchunks; c++) {
-        s->highest[c] = scan_chunk(x + c * CHUNK, chunk_size(s, c), &bad);
+        s->highest[c] = s->ops->scan(x + c * CHUNK, chunk_size(s, c), &bad);
         if (s->highest[c] > best) best = s->highest[c];
     }
     *finite = bad == 0;
     return best;
 }
 
-/* exp(x) for x <= 0, to about 2 units in the last place; 0 below -87. Our own, so that it vectorises, and is the same whatever
- * the C library. */
-static inline float exp_down(float x) {
-    float in = x < -87.0f ? -87.0f : x;
-    float shifted = in * 1.44269504f + 12582912.0f; /* the sum's low bits are the nearest integer */
-    float n = shifted - 12582912.0f;
-    float r = in - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23; /* 2^n */
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return x < -87.0f ? 0.0f : p * scale;
-}
-
-static double sum_of(const float *x, int n) {
-    double s[LANES] = {0};
-    int i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (int j = 0; j < LANES; j++) s[j] += (double)x[i + j];
-    }
-    for (; i < n; i++) s[0] += (double)x[i];
-    for (int j = 1; j < LANES; j++) s[0] += s[j];
-    return s[0];
-}
-
 /* The weights of all tokens, by chunks; returns their sum. After a scan of the same logits. */
 static double weigh(sampler *s, const float *x, float best, float factor) {
     double total = 0;
     for (int c = 0; c < s->nchunks; c++) {
-        int n = chunk_size(s, c);
-        const float *from = x + c * CHUNK;
-        float *to = s->weight + c * CHUNK;
-        for (int i = 0; i < n; i++) to[i] = exp_down((from[i] - best) * factor);
-        s->heaviest[c] = exp_down((s->highest[c] - best) * factor);
-        s->sum[c] = sum_of(to, n);
+        s->ops->weigh(&s->heaviest[c], &s->highest[c], 1, best, factor);
+        s->sum[c] = s->ops->weigh(s->weight + c * CHUNK, x + c * CHUNK, chunk_size(s, c), best, factor);
         total += s->sum[c];
     }
     return total;

@@ -2,6 +2,7 @@
 #include "fake.h"
 
 #include "engine/sample.h"
+#include "engine/sample_chunk.h"
 #include "tests/unit/engine_sched/cmocka_all.h"
 
 #include <math.h>
@@ -163,6 +164,34 @@ static void test_a_large_vocabulary_has_the_same_distribution(void **state) {
     sampler_free(s);
 }
 
+static void check_ops(const chunk_ops *ops, const char *name) {
+    static float x[256], here[256], there[256];
+    uint64_t r = 3;
+    for (int n = 1; n <= 256; n++) {
+        float bad = 0, other_bad = 0, best;
+        random_logits(x, n, &r, n % 3 ? 20 : 120);
+        if (n % 7 == 0) x[n / 2] = -INFINITY;
+        best = chunk_ops_generic.scan(x, n, &bad);
+        assert_true(ops->scan(x, n, &other_bad) == best);
+        assert_int_equal(bad == 0, other_bad == 0);
+        double sum = chunk_ops_generic.weigh(here, x, n, best, 1.3f);
+        if (ops->weigh(there, x, n, best, 1.3f) != sum || memcmp(here, there, (size_t)n * sizeof *here))
+            fail_msg("%s: other bits with %d tokens", name, n);
+        for (int i = 0; i < n; i++) {
+            double want = exp((double)((x[i] - best) * 1.3f));
+            assert_true(fabs((double)here[i] - want) <= 3e-7 * want + 1e-37);
+        }
+    }
+}
+
+static void test_every_instruction_set_gives_the_same_bits(void **state) {
+    (void)state;
+    check_ops(chunk_ops_select(), "the best of this CPU");
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) check_ops(&chunk_ops_avx2, "AVX2");
+#endif
+}
+
 static void test_plain_sampling_passes_a_chi_square_test(void **state) {
     (void)state;
     engine_error err;
@@ -298,6 +327,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_filters_and_penalties_give_the_distribution_of_the_reference),
         cmocka_unit_test(test_a_large_vocabulary_has_the_same_distribution),
+        cmocka_unit_test(test_every_instruction_set_gives_the_same_bits),
         cmocka_unit_test(test_plain_sampling_passes_a_chi_square_test),
         cmocka_unit_test(test_positions_of_one_seed_are_independent_draws),
         cmocka_unit_test(test_the_generator_never_changes),
