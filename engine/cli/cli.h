@@ -11,5 +11,6 @@ int cli_bench(int argc, char **argv);
 /* Says what went wrong; returns 1. */
 int cli_fail(const char *command, const engine_error *err);
 double cli_seconds(void); /* monotonic */
+int cli_cpus(void);       /* that this process may use */
 
 #endif

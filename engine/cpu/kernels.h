@@ -69,6 +69,10 @@ typedef struct kernels {
     /* k and v of one token into a slot of its block */
     void (*kv_put)(const kv_layout *kv, unsigned char *head, int slot, const float *k, const float *v);
     void (*attend)(const attend_args *a);
+    /* To measure ceilings with: reads n bytes, a multiple of 64, in order; and rounds of nothing but the multiplication of a
+     * tiled format, whose operations are returned (0 where there is none). */
+    void (*probe_read)(const void *p, size_t n);
+    double (*probe_multiply)(matrix_format f, int rounds);
 } kernels;
 
 /* The best table for this CPU, or the one named. NULL with err when it is unknown or the CPU lacks it. */

@@ -21,6 +21,8 @@ typedef struct vi {
 #define TILED_TOKENS 4
 #define TILED_ROWS   1
 
+#define KEEP_INT(v)  __asm__ volatile("" : "+x"((v).lo), "+x"((v).hi))
+
 static inline vf vf_set1(float a) {
     return (vf){_mm256_set1_ps(a), _mm256_set1_ps(a)};
 }

@@ -313,6 +313,7 @@ static void attend(const attend_args *a) {
 #ifdef KERNELS_HAVE_BF16
 #include "engine/cpu/kernels_bf16.h"
 #endif
+#include "engine/cpu/kernels_probe.h"
 
 const kernels KERNELS_TABLE = {
     .isa = KERNELS_ISA,
@@ -337,4 +338,6 @@ const kernels KERNELS_TABLE = {
     .swiglu = swiglu,
     .kv_put = kv_put,
     .attend = attend,
+    .probe_read = probe_read,
+    .probe_multiply = probe_multiply,
 };

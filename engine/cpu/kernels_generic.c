@@ -17,6 +17,8 @@ typedef uint16_t vh __attribute__((vector_size(32)));
 #define TILED_TOKENS 4
 #define TILED_ROWS   1
 
+#define KEEP_INT(v)  __asm__ volatile("" : "+m"(v))
+
 static inline vf vf_set1(float a) {
     return a - (vf){0};
 }

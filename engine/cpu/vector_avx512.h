@@ -13,10 +13,13 @@ typedef __m512 vf;
 typedef __m512i vi;
 
 /* 24 accumulators, 4 rows of weights and a vector of x fill the 32 registers */
-#define TILE_ROWS    4
-#define TILE_TOKENS  6
-#define TILED_TOKENS 8
-#define TILED_ROWS   2
+#define TILE_ROWS     4
+#define TILE_TOKENS   6
+#define TILED_TOKENS  8
+#define TILED_ROWS    2
+
+#define KEEP_INT(v)   __asm__ volatile("" : "+v"(v))
+#define KEEP_FLOAT(v) __asm__ volatile("" : "+v"(v))
 
 static inline __mmask16 first(int n) {
     return (__mmask16)((1u << n) - 1);
