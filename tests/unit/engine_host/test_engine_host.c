@@ -46,6 +46,7 @@ typedef struct fixture {
     mr_frame_ready ready;
     mr_frame_load load;
     const char *tenant;
+    const char *schema; /* of the answer, when not NULL */
     answer a[ANSWERS];
 } fixture;
 
@@ -153,6 +154,9 @@ static bool is_ready(const fixture *f) {
 static bool is_first_ended(const fixture *f) {
     return f->a[0].ended;
 }
+static bool is_second_ended(const fixture *f) {
+    return f->a[1].ended;
+}
 static bool has_first_begun(const fixture *f) {
     return f->a[0].n >= 3;
 }
@@ -188,6 +192,11 @@ static void submit(fixture *f, int id, const char *text, mr_sampling *s, const i
     MR_MARK(&r, MR_CHAT_REQUEST_MESSAGES);
     MR_SET(&r, MR_CHAT_REQUEST_SAMPLING, sampling, *s);
     if (f->tenant) MR_SET(&r, MR_CHAT_REQUEST_TENANT, tenant, mr_str_of(f->tenant));
+    if (f->schema) {
+        MR_SET(&r.response_format, MR_RESPONSE_FORMAT_TYPE, type, MR_FORMAT_JSON_SCHEMA);
+        MR_SET(&r.response_format, MR_RESPONSE_FORMAT_SCHEMA, schema, mr_str_of(f->schema));
+        MR_MARK(&r, MR_CHAT_REQUEST_RESPONSE_FORMAT);
+    }
     mr_buf_init(&packed, 1 << 22);
     if (mr_pack(&mr_chat_request_def, &r, &packed, &err)) fail_msg("%s", err.msg);
     mr_frame frame = {.type = MR_FRAME_SUBMIT};
@@ -244,6 +253,33 @@ static void test_a_new_host_goes_on_where_the_old_one_died(void **state) {
     assert_string_equal(g->a[0].text[0], f->a[0].text[0] + whole - tail);
     stop(f);
     stop(g);
+}
+
+static const char *without_blanks(char *text) {
+    char *to = text;
+    for (const char *c = text; *c; c++) {
+        if (!strchr(" \n\t", *c)) *to++ = *c;
+    }
+    *to = 0;
+    return text;
+}
+
+static void test_an_answer_is_of_the_schema_or_the_keyword_in_the_way_is_named(void **state) {
+    (void)state;
+    fixture *f = start(MODEL);
+    mr_sampling s = long_answer(60);
+    assert_true(until(f, is_ready));
+    f->schema = "{\"type\":\"array\",\"items\":{\"enum\":[\"water\"]},\"minItems\":2,\"maxItems\":2}";
+    submit(f, 0, "Hello", &s, NULL, 0);
+    assert_true(until(f, is_first_ended));
+    assert_int_equal(f->a[0].finish, MR_FINISH_STOP);
+    assert_string_equal(without_blanks(f->a[0].text[MR_CHANNEL_CONTENT]), "[\"water\",\"water\"]");
+    f->schema = "{\"type\":\"array\",\"uniqueItems\":true}";
+    submit(f, 1, "Hello", &s, NULL, 0);
+    assert_true(until(f, is_second_ended));
+    assert_int_equal(f->a[1].status, 400);
+    assert_non_null(strstr(f->a[1].message, "uniqueItems is not supported"));
+    stop(f);
 }
 
 static void test_load_is_said_while_idle(void **state) {
@@ -375,6 +411,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_is_ready_after_a_real_token_and_answers),
         cmocka_unit_test(test_a_new_host_goes_on_where_the_old_one_died),
+        cmocka_unit_test(test_an_answer_is_of_the_schema_or_the_keyword_in_the_way_is_named),
         cmocka_unit_test(test_load_is_said_while_idle),
         cmocka_unit_test(test_a_known_prompt_is_a_cache_hit_for_its_tenant_alone),
         cmocka_unit_test(test_cancel_ends_an_answer),
