@@ -26,7 +26,8 @@ typedef struct mr_choice {
     struct mr_stream *of;
     mr_ticket *ticket; /* while PRODUCING */
     choice_state state;
-    bool begun; /* its role was said */
+    bool begun;      /* its role was said */
+    int64_t attempt; /* the latest that a record came from */
     char id[CHOICE_ID_LEN + 1];
     mr_render render;
     mr_answer answer;
@@ -42,7 +43,7 @@ typedef struct mr_stream {
     bool streamed, open; /* open: its headers are out */
     mr_stream_origin from;
     int64_t started_us, first_us, said_us;
-    int64_t attempt;
+    int64_t attempt; /* the latest of its choices */
     int source;
     mr_usage usage;  /* of the choices that have ended */
     json_t *replies; /* of them, when not streamed */
@@ -62,7 +63,7 @@ struct mr_streams {
     mr_buf event; /* scratch */
     mr_gauge *in_flight;
     mr_histogram *first_token, *duration;
-    mr_counter *duplicates, *gaps, *mismatches, *strays, *prompt_tokens, *completion_tokens;
+    mr_counter *duplicates, *gaps, *mismatches, *strays, *late, *prompt_tokens, *completion_tokens;
     mr_counter *cancelled_closed, *cancelled_slow, *cancelled_late, *cancelled_broken;
 };
 
@@ -92,6 +93,9 @@ static void register_metrics(mr_streams *s, mr_metrics *m) {
                                    "Bytes of answers that came again and were dropped.");
     s->strays = mr_counter_new(m, "millrace_gateway_stray_records_total", NULL,
                                "Records for requests that are not in flight here.");
+    s->late =
+        mr_counter_new(m, "millrace_gateway_late_records_total", NULL,
+                       "Records that contradict an answer, from an attempt before its latest: dropped.");
     s->gaps = mr_counter_new(m, broken, "kind=\"gap\"", what);
     s->mismatches = mr_counter_new(m, broken, "kind=\"mismatch\"", what);
     s->prompt_tokens = mr_counter_new(m, tokens, "kind=\"prompt\"", "Tokens of finished requests.");
@@ -393,14 +397,21 @@ static mr_choice *receive(mr_streams *s, mr_str request, int64_t attempt) {
         mr_counter_add(s->strays, 1);
         return NULL;
     }
+    if (attempt > c->attempt) c->attempt = attempt;
     if (attempt > c->of->attempt) c->of->attempt = attempt;
     if (c->state == CHOICE_PRODUCING && !accept_choice(c)) return NULL;
     return c;
 }
 
-static void fail_broken(mr_choice *c, mr_answer_verdict verdict) {
+/* The records contradict each other. A worker that was taken for dead (frozen, cut off) may still send what it had: the
+ * latest attempt counts, and nobody else can break its answer. */
+static void contradict(mr_choice *c, mr_answer_verdict verdict, int64_t attempt) {
     mr_stream *st = c->of;
     mr_streams *s = st->table;
+    if (attempt < c->attempt) {
+        mr_counter_add(s->late, 1);
+        return;
+    }
     bool gap = verdict == MR_ANSWER_GAP;
     mr_api_error e;
     mr_counter_add(gap ? s->gaps : s->mismatches, 1);
@@ -459,7 +470,7 @@ void mr_streams_delta(mr_streams *s, const mr_response_delta *d) {
     mr_answer_verdict verdict = mr_answer_delta(&c->answer, d->offset, d->text, d->hash, &fresh);
     if (verdict == MR_ANSWER_DUPLICATE) return;
     if (verdict != MR_ANSWER_NEW) {
-        fail_broken(c, verdict);
+        contradict(c, verdict, MR_HAS(d, MR_RESPONSE_DELTA_ATTEMPT) ? d->attempt : c->attempt);
         return;
     }
     if (MR_HAS(d, MR_RESPONSE_DELTA_SOURCE)) st->source = d->source;
@@ -571,7 +582,7 @@ void mr_streams_end(mr_streams *s, const mr_response_end *end) {
     }
     mr_answer_verdict verdict = mr_answer_end(&c->answer, end->offset, end->hash);
     if (verdict != MR_ANSWER_NEW) {
-        fail_broken(c, verdict);
+        contradict(c, verdict, MR_HAS(end, MR_RESPONSE_END_ATTEMPT) ? end->attempt : c->attempt);
         return;
     }
     add_usage(st, &end->usage);

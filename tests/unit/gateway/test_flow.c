@@ -349,6 +349,24 @@ static void two_texts_are_never_spliced(void **state) {
     client_close(c);
 }
 
+static void a_worker_taken_for_dead_cannot_break_the_answer(void **state) {
+    fixture *f = *state;
+    static const char other[] = "Water turns the mill, and so on and on.";
+    const mr_chat_request *r;
+    double before = metric(f, "millrace_gateway_late_records_total ");
+    client *c = ask(f, STREAM("frozen"), &r);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 1, text, 0, 10);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, text, 0, 20);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 1, other, 10, 30);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 1, other, 30, 35);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, text, 20, TEXT_LEN);
+    worker_end(f, r, text);
+    client_expect(c, "[DONE]");
+    expect_content(c, text);
+    assert_true(metric(f, "millrace_gateway_late_records_total ") == before + 2);
+    client_close(c);
+}
+
 static void a_lost_part_ends_the_answer_as_an_error(void **state) {
     fixture *f = *state;
     const mr_chat_request *r;
@@ -551,6 +569,7 @@ int main(void) {
         cmocka_unit_test(one_hundred_streams_at_once_are_kept_apart),
         cmocka_unit_test(a_second_attempt_continues_the_same_answer),
         cmocka_unit_test(two_texts_are_never_spliced),
+        cmocka_unit_test(a_worker_taken_for_dead_cannot_break_the_answer),
         cmocka_unit_test(a_lost_part_ends_the_answer_as_an_error),
         cmocka_unit_test(an_end_that_claims_more_than_came_is_an_error),
         cmocka_unit_test(an_error_in_the_middle_is_said_and_never_ends_cleanly),
