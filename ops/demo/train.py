@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 import bpe
 import make_corpus
@@ -205,6 +206,7 @@ def tokenizer():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
+    parser.add_argument("--start", help="go on from this checkpoint folder, with another --seed and half the --rate")
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--steps", type=int, default=0, help="train this many steps, whatever the time")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
@@ -213,7 +215,10 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    model, encoder = Llama(CONFIG), Encoder(tokenizer())
+    model = Llama(CONFIG)
+    encoder = Encoder(Tokenizer.from_file(f"{options.start}/tokenizer.json") if options.start else tokenizer())
+    if options.start:
+        model.load_state_dict({name: w.float() for name, w in load_file(f"{options.start}/model.safetensors").items()})
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
     train(model, encoder, options)
     save(model, encoder.tok, options.out)
