@@ -25,11 +25,13 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-if [ ! -s "$state/up.pid" ] || ! kill -TERM "$(cat "$state/up.pid")" 2>/dev/null; then
+# `millrace up` holds a lock on its pid file: one that a crash left may name a process of somebody else by now.
+if [ ! -s "$state/up.pid" ] || flock --nonblock "$state/up.pid" true; then
     echo "Nothing runs in $state."
     exit 0
 fi
 pid=$(cat "$state/up.pid")
+kill -TERM "$pid"
 echo "Stopping process $pid: running answers are finished first."
 # longer than the longest drain, after which `millrace up` kills what is left
 for _ in $(seq 2000); do

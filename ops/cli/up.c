@@ -33,6 +33,7 @@ typedef struct up {
     mr_loop *loop;
     mr_parts *parts;
     mr_timer *tick;
+    struct event *hangup;
     mr_up_demo *demo;
     phase phase;
     const char *waiting_for;
@@ -88,9 +89,11 @@ static int path(const char *flag, const char *text, char out[MR_PATH_MAX], mr_er
 
 static int address(const char *flag, const char *text, const char **out, mr_error *err) {
     const char *colon = strrchr(text, ':');
-    if (!colon || colon == text || !colon[1] || strlen(text) >= MR_UP_NAME_MAX) {
+    int port;
+    if (!colon || colon == text || strlen(text) >= MR_UP_NAME_MAX) {
         return mr_fail(err, MR_EINVAL, "%s is '%.100s', expected HOST:PORT", flag, text);
     }
+    if (number("the port", colon + 1, 1, 65535, &port, err) != 0) return -1;
     *out = text;
     return 0;
 }
@@ -322,7 +325,7 @@ static void on_tick(void *arg) {
             start_chat(u);
         }
     } else if (waiting_for != u->waiting_for) {
-        say("waiting for %s", waiting_for);
+        say("waiting for %s (%s/log/%s.log)", waiting_for, u->o->state, waiting_for);
         u->waiting_for = waiting_for;
     }
 }
@@ -337,6 +340,13 @@ static void on_stopped(void *arg) {
     up *u = arg;
     say("all has stopped");
     mr_loop_stop(u->loop);
+}
+
+/* The terminal was closed; with --detach there was none to begin with. */
+static void on_hangup(evutil_socket_t sig, short what, void *arg) {
+    up *u = arg;
+    (void)sig, (void)what;
+    if (!u->o->detach) mr_loop_drain(u->loop);
 }
 
 /* The end of its log says more than we can. */
@@ -373,12 +383,15 @@ static int run(up *u, mr_error *err) {
     if (!u->parts) goto out;
     mr_loop_on_drain(u->loop, DRAIN_MS, on_drain, u);
     u->tick = mr_timer_new(u->loop, TICK_MS, on_tick, u, err);
+    u->hangup = evsignal_new(mr_loop_base(u->loop), SIGHUP, on_hangup, u);
+    if (u->hangup) evsignal_add(u->hangup, NULL); /* without it a closed terminal ends us less gently */
     if (!u->tick || write_pid(u, err) != 0 || mr_up_start_servers(&u->plan, u->parts, err) != 0) goto out;
     rc = mr_loop_run(u->loop);
     if (u->failed) rc = 1;
 out:
     mr_up_demo_free(u->demo);
     mr_timer_free(u->tick);
+    if (u->hangup) event_free(u->hangup);
     mr_parts_free(u->parts);
     mr_loop_free(u->loop);
     return rc;

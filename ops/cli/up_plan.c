@@ -8,18 +8,23 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define DEMO_MODEL "ops/demo/millrace-demo"
 #define TOPICS_MS  30000
 #define CONF_BYTES 65536
+#define ANSWER_MS  3000 /* for a server of the user's own to accept a connection */
 
 /* Parts of a lower rank stop first, so that each can hand on what it holds. */
 enum { STOP_GATEWAY, STOP_ROUTER, STOP_WORKER, STOP_REDIS, STOP_BROKER };
@@ -70,6 +75,43 @@ static int choose_ports(mr_up_plan *p, mr_error *err) {
     return rc;
 }
 
+/* ---- servers of the user's own ---- */
+
+static bool accepts(const struct addrinfo *a) {
+    int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol), bad = 1;
+    socklen_t n = sizeof(bad);
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    if (fd < 0) return false;
+    bool there = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ||
+                 (errno == EINPROGRESS && poll(&p, 1, ANSWER_MS) == 1 &&
+                  getsockopt(fd, SOL_SOCKET, SO_ERROR, &bad, &n) == 0 && bad == 0);
+    close(fd);
+    return there;
+}
+
+/* A wrong address is the user's to mend, so it is said before anything is started. */
+static int check_server(const char *flag, const char *address, mr_error *err) {
+    const char *first =
+        strrchr(address, ','); /* of several brokers the last is tried; they know each other */
+    char host[MR_UP_NAME_MAX];
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    snprintf(host, sizeof(host), "%s", first ? first + 1 : address);
+    char *colon = strrchr(host, ':');
+    *colon = '\0';
+    int rc = getaddrinfo(host, colon + 1, &hints, &found);
+    if (rc != 0) return mr_fail(err, MR_EIO, "%s %s: %s", flag, address, gai_strerror(rc));
+    bool there = false;
+    for (struct addrinfo *a = found; a && !there; a = a->ai_next) there = accepts(a);
+    freeaddrinfo(found);
+    return there ? 0 : mr_fail(err, MR_EIO, "%s %s: nothing answers there", flag, address);
+}
+
+static int check_servers(const mr_up_options *o, mr_error *err) {
+    if (o->brokers && check_server("--brokers", o->brokers, err) != 0) return -1;
+    return o->redis ? check_server("--redis", o->redis, err) : 0;
+}
+
 /* ---- the state folder ---- */
 
 static int make_folder(const char *path, mr_error *err) {
@@ -109,6 +151,28 @@ static int find_model(mr_up_plan *p, mr_up_options *o, mr_error *err) {
     snprintf(o->model, sizeof(o->model), "%s", path);
     snprintf(p->model_name, sizeof(p->model_name), "%s", strrchr(path, '/') + 1);
     return 0;
+}
+
+/* The engine itself says whether it can read the checkpoint: a worker would try again and again, as it should when a
+ * file system is away, and nobody at the terminal would see why. What the engine has to say goes to stderr. */
+static int check_model(const mr_up_options *o, mr_error *err) {
+    char program[MR_PATH_MAX];
+    int status;
+    if (mr_self_sibling("engine", program, err) != 0) return -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_WRONLY);
+        if (null >= 0) dup2(null, 1);
+        execl(program, program, "inspect", "--model", o->model, (char *)NULL);
+        _exit(127);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        return mr_fail(err, MR_EIO, "%s cannot be run: %s", program, strerror(errno));
+    }
+    if (status == 0) return 0;
+    return mr_fail(err, MR_EINVAL, "--model %s cannot be read%s", o->model,
+                   WIFEXITED(status) && WEXITSTATUS(status) == 127 ? ": millrace-engine is missing"
+                                                                   : " (the engine's reason is above)");
 }
 
 /* ---- the configuration file ---- */
@@ -177,8 +241,9 @@ static void put_address(char out[MR_UP_NAME_MAX], const char *given, int port) {
 
 int mr_up_plan_make(mr_up_plan *p, mr_up_options *o, mr_error *err) {
     *p = (mr_up_plan){.o = o};
-    if (find_model(p, o, err) != 0 || choose_ports(p, err) != 0 ||
-        in_state(o, "millrace.conf", p->config, err) != 0 || in_state(o, "kb.sqlite", p->kb, err) != 0) {
+    if (find_model(p, o, err) != 0 || check_model(o, err) != 0 || check_servers(o, err) != 0 ||
+        choose_ports(p, err) != 0 || in_state(o, "millrace.conf", p->config, err) != 0 ||
+        in_state(o, "kb.sqlite", p->kb, err) != 0) {
         return -1;
     }
     put_address(p->brokers, o->brokers, p->broker_port);
