@@ -86,7 +86,7 @@ static void assert_same_text(const chat *x, const chat *y) {
 
 static void a_streamed_chat_is_answered_in_words(void **state) {
     fixture *f = *state;
-    chat *c = ask_and_wait(f, &(ask){.text = "What is Millrace?", .usage = true});
+    chat *c = ask_and_wait(f, &(ask){.text = "What is Millrace?", .usage = true, .likeliest = true});
     assert_complete(c);
     assert_string_equal(c->finish, "stop");
     assert_string_equal(c->source, "model");

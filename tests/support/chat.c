@@ -155,6 +155,7 @@ static json_t *body_of(const ask *a) {
     if (a->seed) json_object_set_new(j, "seed", json_integer(a->seed));
     if (a->max_tokens) json_object_set_new(j, "max_tokens", json_integer(a->max_tokens));
     if (a->long_answer) json_object_set_new(j, "ignore_eos", json_true());
+    if (a->likeliest) json_object_set_new(j, "temperature", json_integer(0));
     if (a->usage) json_object_set_new(j, "stream_options", json_pack("{s:b}", "include_usage", 1));
     return j;
 }

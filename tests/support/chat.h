@@ -16,6 +16,7 @@ typedef struct ask {
     int64_t seed, max_tokens; /* 0: none */
     bool whole;               /* in one piece, not streamed */
     bool usage;               /* stream_options.include_usage */
+    bool likeliest;           /* temperature 0 */
     bool long_answer;         /* goes on past its natural end, to max_tokens */
 } ask;
 

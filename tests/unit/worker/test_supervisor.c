@@ -227,7 +227,7 @@ static void hundreds_of_requests_wait_their_turn_and_all_are_answered(void **sta
         snprintf(id, sizeof(id), "r%d", i);
         asker_say(&f->a, id, "tokens 8");
     }
-    assert_true(asker_wait_all(&f->a, 400, WAIT_MS));
+    if (!asker_wait_all(&f->a, 400, WAIT_MS)) fail_msg("only %d answers ended", asker_ended(&f->a));
     for (int i = 0; i < f->a.nanswers; i++) {
         assert_int_equal(f->a.answers[i].ends, 1);
         assert_int_equal(f->a.answers[i].tokens, 8);
