@@ -1,5 +1,5 @@
 /* The supervisor: a worker's first process. It consumes its pool's topic, keeps what waits and what runs, publishes answers,
- * and owns the engine host. See README.md in this folder for how the pieces play together.
+ * and owns the engine host. parts.h says which file does what, job.h how a request moves.
  *
  * Belongs to the loop's thread; settings are borrowed until mr_supervisor_free.
  */
