@@ -132,6 +132,7 @@ static int open_group(group_backend *g, engine_error *err) {
 
 backend *backend_open_group(const rank_kind *kind, const model *m, const backend_options *opt, int ranks,
                             engine_error *err) {
+    model_fetch_all(m);
     static const backend_ops ops = {.forward = group_forward,
                                     .copy_block = group_copy_block,
                                     .close = group_close,

@@ -168,15 +168,35 @@ static int choose_weights(cpu_backend *b, engine_error *err) {
 
 /* ---- quantisation and copies at open: the tiles and rows of each matrix are dealt to the threads ---- */
 
-static void load_matrix(const cpu_backend *b, int thread, const tensor *t, const matrix *m) {
-    if (m->data == t->data) return;
-    const int parts = matrix_is_tiled(m->format) ? matrix_tiles(m->rows) : m->rows;
+/* Ranks have slices of a model that was fetched, and share its pages. */
+static void fetch_rows(const cpu_backend *b, const tensor *t, int64_t first, int64_t end) {
+    if (!b->base.opt.comm) model_fetch(b->model, t, first, end < t->rows ? end : t->rows);
+}
+
+static void load_rows(const cpu_backend *b, int thread, const tensor *t, const matrix *m, int first,
+                      int end) {
+    const bool tiled = matrix_is_tiled(m->format);
+    const int unit = tiled ? TILE_LANES : 1;
     unsigned char *out = (unsigned char *)m->data;
-    for (int i = thread; i < parts; i += pool_threads(b->pool)) {
-        if (matrix_is_tiled(m->format))
-            matrix_make_tile(t, m->format, i, out);
-        else
-            matrix_copy_row(t, i, out);
+    for (int row = first + thread * unit; row < end; row += pool_threads(b->pool) * unit) {
+        fetch_rows(b, t, row, row + unit);
+        if (tiled)
+            matrix_make_tile(t, m->format, row / unit, out);
+        else if (m->data != t->data)
+            matrix_copy_row(t, row, out);
+    }
+}
+
+/* By pieces, each of which leaves memory when it was copied: the stored and the new model are never there together. */
+static void load_matrix(const cpu_backend *b, int thread, const tensor *t, const matrix *m) {
+    const size_t row_bytes = (size_t)t->cols * dtype_bytes(t->type), most = (size_t)16 << 20;
+    const int piece = ((int)(most / row_bytes) / TILE_LANES + 1) * TILE_LANES;
+    for (int first = 0; first < m->rows; first += piece) {
+        const int end = m->rows - first < piece ? m->rows : first + piece;
+        load_rows(b, thread, t, m, first, end);
+        if (m->data == t->data || b->base.opt.comm) continue;
+        pool_barrier(b->pool);
+        if (thread == 0) model_release(t, first, end);
     }
 }
 
@@ -195,6 +215,10 @@ static void load_thread(void *arg, int thread) {
         load_matrix(b, thread, &from->down, &to->down);
     }
     load_matrix(b, thread, &m->head, &b->head);
+    if (m->embed.data == m->head.data) return;
+    for (int64_t row = thread; row < m->embed.rows; row += pool_threads(b->pool)) {
+        fetch_rows(b, &m->embed, row, row + 1);
+    }
 }
 
 static int open_backend(cpu_backend *b, engine_error *err) {

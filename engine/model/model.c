@@ -179,6 +179,25 @@ model *model_open(const char *dir, engine_error *err) {
     return m;
 }
 
+void model_fetch_all(const model *m) {
+    if (!m->random) return;
+    model_fetch(m, &m->embed, 0, m->embed.rows);
+    if (m->head.data != m->embed.data) model_fetch(m, &m->head, 0, m->head.rows);
+    for (int i = 0; i < m->config.layers; i++) {
+        const model_layer *l = &m->layer[i];
+        const tensor *const all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t k = 0; k < sizeof all / sizeof all[0]; k++) model_fetch(m, all[k], 0, all[k]->rows);
+    }
+}
+
+void model_release(const tensor *t, int64_t first, int64_t end) {
+    /* only whole pages: the first and the last may hold a neighbour's weights */
+    const uintptr_t page = 4096, row = (uintptr_t)t->cols * dtype_bytes(t->type), data = (uintptr_t)t->data,
+                    from = (data + (uintptr_t)first * row + page - 1) / page * page,
+                    to = (data + (uintptr_t)end * row) / page * page;
+    if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 void model_close(model *m) {
     if (!m) return;
     files_free(m->files);

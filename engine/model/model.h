@@ -64,8 +64,17 @@ typedef struct model {
 
 model *model_open(const char *dir, engine_error *err);
 void model_close(model *m);
-/* A model of the shape in a config.json with random weights, to measure what that shape costs. */
+/* A model of the shape in a config.json with random weights, to measure what that shape costs. Its matrices are zeros until
+ * they are fetched. */
 model *model_random(const char *config_path, engine_error *err);
+
+/* Rows [first, end) of a matrix are about to be read. Files need nothing; random weights are made. Any thread, no row by two
+ * at once. */
+void model_fetch(const model *m, const tensor *t, int64_t first, int64_t end);
+/* All matrices, from one thread: before slices of them are used (shard.h). */
+void model_fetch_all(const model *m);
+/* Rows of a matrix were copied: their pages need not stay in memory. A file's come back when they are read again. */
+void model_release(const tensor *t, int64_t first, int64_t end);
 
 /* Only config.json (and generation_config.json), for tools. */
 int model_config_read(const char *dir, model_config *out, engine_error *err);

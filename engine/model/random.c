@@ -1,5 +1,6 @@
 /* Models of any shape without a checkpoint: what a forward pass costs does not depend on the weights' values, as long as
- * they are of a size that keeps activations finite. Called from one thread; the model owns the memory.
+ * they are of a size that keeps activations finite. The model owns the memory. Matrices are made
+ * when they are fetched, so that a backend that copies them needs no memory for all of them at once.
  */
 #include "engine/model/files.h"
 #include "engine/model/weights.h"
@@ -12,18 +13,18 @@
 
 #define CONFIG_FILE_MAX (1u << 20)
 
-typedef struct generator {
+typedef struct layout {
     dtype type;
     unsigned char *base; /* NULL while measuring */
     size_t used;
-    uint64_t random;
-} generator;
+} layout;
 
-static uint64_t next(generator *g) {
-    g->random ^= g->random << 13;
-    g->random ^= g->random >> 7;
-    g->random ^= g->random << 17;
-    return g->random;
+/* splitmix64: the value of an element depends on its place alone, so that threads may make any rows at any time. */
+static float unit(uint64_t place) {
+    uint64_t z = (place + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (float)(z >> 40) * 0x1p-24f - 0.5f;
 }
 
 static uint32_t float_bits(float f) {
@@ -32,30 +33,40 @@ static uint32_t float_bits(float f) {
     return u;
 }
 
-static void put(const generator *g, unsigned char *at, size_t i, float v) {
-    if (g->type == DTYPE_F32) {
-        ((float *)(void *)at)[i] = v;
-    } else {
-        ((uint16_t *)(void *)at)[i] = (uint16_t)(float_bits(v) >> 16);
+/* n elements of the model, the first of them in place `from`: base + width * unit */
+static void make(const model *m, dtype type, size_t from, size_t n, float base, float width) {
+    for (size_t i = from; i < from + n; i++) {
+        const float v = base + width * unit(i);
+        if (type == DTYPE_F32)
+            ((float *)m->random)[i] = v;
+        else
+            ((uint16_t *)m->random)[i] = (uint16_t)(float_bits(v) >> 16);
     }
 }
 
-/* Vectors are norms and biases: near one. Matrices keep the size of what goes through them: uniform with variance
- * 1 / cols. */
-static int generate(void *arg, const char *name, tensor *t, engine_error *err) {
+static size_t place_of(const model *m, const tensor *t) {
+    return (size_t)((const unsigned char *)t->data - (const unsigned char *)m->random) / dtype_bytes(t->type);
+}
+
+/* Matrices keep the size of what goes through them: uniform with variance 1 / cols. */
+void model_fetch(const model *m, const tensor *t, int64_t first, int64_t end) {
+    if (!m->random) return;
+    const size_t cols = (size_t)t->cols, start = place_of(m, t) + (size_t)first * cols;
+    make(m, t->type, start, (size_t)(end - first) * cols, 0, sqrtf(12.0f / (float)cols));
+}
+
+/* Vectors are norms and biases: near one; they are small and made at once. */
+static int lay_out(void *arg, const char *name, tensor *t, engine_error *err) {
     (void)name;
     (void)err;
-    generator *g = arg;
-    const size_t n = (size_t)t->rows * (size_t)t->cols;
-    unsigned char *at = g->base ? g->base + g->used : NULL;
-    const float width = sqrtf(12.0f / (float)t->cols);
-    t->type = g->type;
-    t->data = at;
-    g->used += (n * dtype_bytes(g->type) + 63) / 64 * 64;
-    for (size_t i = 0; at && i < n; i++) {
-        float unit = (float)(next(g) >> 40) * 0x1p-24f - 0.5f;
-        put(g, at, i, t->rows == 1 ? 1 + 0.1f * unit : width * unit);
+    layout *l = arg;
+    t->type = l->type;
+    t->data = l->base ? l->base + l->used : NULL;
+    if (l->base && t->rows == 1) {
+        const model whole = {.random = l->base};
+        make(&whole, t->type, place_of(&whole, t), (size_t)t->cols, 1, 0.1f);
     }
+    l->used += ((size_t)t->rows * (size_t)t->cols * dtype_bytes(l->type) + 63) / 64 * 64;
     return 0;
 }
 
@@ -65,18 +76,17 @@ static int fill(model *m, const char *path, engine_error *err) {
     int rc = text ? model_config_parse(text, n, &m->config, err) : -1;
     free(text);
     if (rc) return -1;
-    generator g = {.type = m->config.stored == DTYPE_F16 ? DTYPE_BF16 : m->config.stored,
-                   .random = 0x9e3779b97f4a7c15u};
-    if (model_each_weight(m, generate, &g, err)) return -1;
-    void *p = mmap(NULL, g.used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    layout l = {.type = m->config.stored == DTYPE_F16 ? DTYPE_BF16 : m->config.stored};
+    if (model_each_weight(m, lay_out, &l, err)) return -1;
+    void *p = mmap(NULL, l.used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
-        return engine_fail(err, ENGINE_ENOMEM, "random weights: cannot take %zu MiB: %s", g.used >> 20,
+        return engine_fail(err, ENGINE_ENOMEM, "random weights: cannot take %zu MiB: %s", l.used >> 20,
                            strerror(errno));
     }
-    m->random = g.base = p;
-    m->random_bytes = g.used;
-    g.used = 0;
-    return model_each_weight(m, generate, &g, err);
+    m->random = l.base = p;
+    m->random_bytes = l.used;
+    l.used = 0;
+    return model_each_weight(m, lay_out, &l, err);
 }
 
 model *model_random(const char *config_path, engine_error *err) {
