@@ -106,6 +106,16 @@ static void delta_delivered(void *of, const mr_error *err) {
     settle(s);
 }
 
+/* The timer may come a little early: the loop's clock stands still within a round. */
+static void flush_when_due(mr_stream *s) {
+    int64_t wait = s->sent_us + MR_DELTA_INTERVAL_US - mr_mono_us();
+    if (!s->sent_us || wait <= 0 || s->text.n >= DELTA_FULL) {
+        flush(s);
+    } else {
+        wait_us(s, wait);
+    }
+}
+
 void mr_stream_text(mr_stream *s, int channel, mr_str text, int64_t ntokens, const mr_logprob *lp,
                     uint32_t nlp) {
     if (s->broken) return;
@@ -120,13 +130,7 @@ void mr_stream_text(mr_stream *s, int channel, mr_str text, int64_t ntokens, con
         break_stream(s, "too much text waits for Kafka");
         return;
     }
-    if (s->text.n == 0) return;
-    int64_t wait = s->sent_us + MR_DELTA_INTERVAL_US - mr_mono_us();
-    if (!s->sent_us || wait <= 0 || s->text.n >= DELTA_FULL) {
-        flush(s);
-    } else {
-        wait_us(s, wait);
-    }
+    if (s->text.n) flush_when_due(s);
 }
 
 /* ---- logprobs of the pending tokens ---- */
@@ -240,8 +244,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
         tell_when_broken(s);
     } else if (s->ending) {
         send_end(s);
-    } else {
-        flush(s);
+    } else if (s->text.n) {
+        flush_when_due(s);
     }
 }
 

@@ -30,8 +30,9 @@ typedef struct fixture {
 
 static fixture suite;
 
+/* As long as its context, so that nothing that happens in the middle of it happens after its end. */
 static const ask long_answer = {
-    .text = "Tell me a story.", .seed = 42, .max_tokens = 400, .long_answer = true};
+    .text = "Tell me a story.", .seed = 42, .max_tokens = 3500, .long_answer = true};
 
 static int setup(void **state) {
     mr_error err;

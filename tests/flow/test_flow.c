@@ -9,6 +9,7 @@
 #include "support/support.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,23 +189,29 @@ static void a_closed_tab_frees_the_engine(void **state) {
     chat *c = chat_ask(f->loop, f->port,
                        &(ask){.text = "Tell me a story.", .max_tokens = 3500, .long_answer = true});
     chat_wait_bytes(f->loop, c, 20);
-    assert_true(pipeline_metric(f->p, PART_WORKER, "millrace_worker_running_requests") == 1);
+    pid_t engine = pipeline_engine_pid(f->p, PART_WORKER);
+    kill(engine, SIGSTOP); /* so that the answer does not end while this looks at it */
+    double running = pipeline_metric(f->p, PART_WORKER, "millrace_worker_running_requests");
     chat_free(c);
+    kill(engine, SIGCONT);
+    assert_true(running == 1);
     assert_true(pipeline_wait_metric(f->p, PART_WORKER, "millrace_worker_running_requests", 0));
     assert_true(pipeline_metric(f->p, PART_WORKER, "millrace_worker_requests_total{finish=\"cancelled\"}") ==
                 before + 1);
 }
 
+/* An answer that no engine can have written by then. */
 static void a_deadline_ends_the_answer_and_frees_the_engine(void **state) {
     fixture *f = *state;
     asker_ask(&f->a, &(question){.id = "late",
                                  .text = "Tell me a story.",
-                                 .deadline_ms = mr_now_ms() + 1500,
+                                 .deadline_ms = mr_now_ms() + 200,
                                  .reply_to = -1,
                                  .max_tokens = 3500,
                                  .ignore_eos = true,
                                  .as_json = true});
     answer *x = asker_wait(&f->a, "late");
+    assert_int_equal(x->finish, MR_FINISH_ERROR);
     assert_int_equal(x->status, 504);
     assert_string_equal(x->code, "deadline_exceeded");
     assert_true(pipeline_wait_metric(f->p, PART_WORKER, "millrace_worker_running_requests", 0));

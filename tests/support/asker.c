@@ -48,8 +48,14 @@ static uint64_t parse_hash(mr_str hex) {
     return h;
 }
 
+static void note_gap(answer *x, int64_t sent_ms) {
+    if (x->gap_ms && (!x->closest_ms || x->gap_ms < x->closest_ms)) x->closest_ms = x->gap_ms;
+    x->gap_ms = x->sent_ms ? sent_ms - x->sent_ms : 0;
+    x->sent_ms = sent_ms;
+}
+
 /* What is new of a delta goes on exactly where the answer ended, and its hash says that both are the same answer. */
-static void join(answer *x, const mr_response_delta *d) {
+static void join(answer *x, const mr_response_delta *d, int64_t sent_ms) {
     mr_str text = d->text;
     int64_t known = x->bytes - d->offset;
     assert_int_equal(x->ends, 0);
@@ -68,8 +74,7 @@ static void join(answer *x, const mr_response_delta *d) {
     mr_buf_put(to, text.p, text.n);
     assert_true(x->hash == parse_hash(d->hash));
     x->logprobs += (int)d->logprobs.n;
-    x->last_us = mr_mono_us();
-    if (!x->first_us) x->first_us = x->last_us;
+    note_gap(x, sent_ms);
 }
 
 static void finish(answer *x, const mr_response_end *e) {
@@ -105,7 +110,7 @@ static bool on_response(void *arg, const mr_record *r) {
     if (mr_str_eqz(mr_record_header(r, "type"), "ResponseDelta")) {
         if (mr_unpack(&mr_response_delta_def, r->value, a->arena, &d, &err)) fail_msg("%s", err.msg);
         x = answer_of(a, d.request);
-        if (x) join(x, &d);
+        if (x) join(x, &d, r->timestamp_ms);
     } else {
         if (mr_unpack(&mr_response_end_def, r->value, a->arena, &e, &err)) fail_msg("%s", err.msg);
         x = answer_of(a, e.request);

@@ -23,7 +23,9 @@ typedef struct answer {
     int ends;
     int finish, status;
     char code[64], worker[64];
-    int64_t first_us, last_us; /* of its deltas */
+    int64_t sent_ms, gap_ms; /* the last delta: when it was sent, and how long after the one before */
+    int64_t
+        closest_ms; /* the least such gap before the last delta, which the end does not wait for; 0: none */
 } answer;
 
 typedef struct asker {
