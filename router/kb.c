@@ -4,6 +4,7 @@
 
 #include "router/kb_schema.h"
 #include "router/kb_text.h"
+#include "router/text_norm.h"
 #include "schemas/hash.h"
 
 #include <math.h>
@@ -417,7 +418,7 @@ int mr_kb_search(mr_kb *kb, mr_str question, mr_kb_hit *hits, int max, mr_error 
     mr_arena_reset(kb->found);
     mr_buf_clear(&kb->norm);
     if (question.n > MR_KB_QUESTION_MAX || max < 1 || !mr_str_is_utf8(question)) return 0;
-    if (mr_kb_normalize(question, &kb->norm, err) < 0) return -1;
+    if (mr_text_words(question, &kb->norm, err) < 0) return -1;
     if (kb->norm.n == 0 || kb->norm.n > MR_KB_QUESTION_MAX) return 0;
     /* One transaction: SQLite takes its file lock once, not for each of the forty statements. */
     if (run(&kb->file, BEGIN, err) < 0) return -1;

@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "router/kb_schema.h"
 #include "router/kb_text.h"
+#include "router/text_norm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -165,7 +166,7 @@ static int check_entry(mr_str question, mr_str answer, mr_error *err) {
 static int write_entry(writer *w, mr_str question, mr_str answer, mr_error *err) {
     mr_buf_clear(&w->norm);
     mr_buf_clear(&w->words);
-    if (check_entry(question, answer, err) < 0 || mr_kb_normalize(question, &w->norm, err) < 0) return -1;
+    if (check_entry(question, answer, err) < 0 || mr_text_words(question, &w->norm, err) < 0) return -1;
     if (w->norm.n == 0) return mr_fail(err, MR_EINVAL, "the question has no word in it");
     if (w->norm.n > MR_KB_QUESTION_MAX)
         return mr_fail(err, MR_ETOOBIG, "the question is too long in normal form");

@@ -4,7 +4,7 @@
 
 /* In the file's header, so that another SQLite file is told apart; the version is raised when a table changes. */
 #define MR_KB_APPLICATION_ID 1296649035 /* "MILK": Millrace's knowledge */
-#define MR_KB_VERSION        1
+#define MR_KB_VERSION        2
 
 /* `norm` is the question in normal form, `words` its word features with spaces between. Both indexes hold no text of
  * their own. Trigram order and places do not matter, so the indexes keep only which entry has what. */

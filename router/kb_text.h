@@ -1,20 +1,16 @@
 /* How the knowledge base reads text: one normal form, and the features by which two texts are compared.
  *
- * Normal form: Unicode NFKC with case folded; letters, marks and digits stay, apostrophes go, everything else becomes
- * one space. Features: the words; in scripts written without spaces (Chinese, Japanese, Thai…) and in Korean
- * every character and every pair of neighbours; and all trigrams of characters, which forgive a typo or an ending.
+ * Normal form is the words form of text_norm.h. Features: the words; in scripts written without spaces (Chinese,
+ * Japanese, Thai…) and in Korean every character and every pair of neighbours; and all trigrams of characters, which
+ * forgive a typo or an ending.
  * Pure functions; any thread.
  */
 #ifndef MR_KB_TEXT_H
 #define MR_KB_TEXT_H
 
-#include "base/error.h"
 #include "base/str.h"
 
 #define MR_KB_QUESTION_MAX 1000 /* bytes; what is longer is no routine question */
-
-/* Appends the normal form of `text` (UTF-8). */
-int mr_kb_normalize(mr_str text, mr_buf *out, mr_error *err);
 
 typedef enum { MR_KB_WORD, MR_KB_TRIGRAM } mr_kb_feature_kind;
 
