@@ -118,21 +118,39 @@ static int check_created(rd_kafka_event_t *ev, mr_error *err) {
     return 0;
 }
 
+static bool all_there(const topic_job *j) {
+    const rd_kafka_metadata_t *md;
+    if (rd_kafka_metadata(j->rk, 1, NULL, &md, POLL_MS) != RD_KAFKA_RESP_ERR_NO_ERROR) return false;
+    int there = 0;
+    for (int i = 0; i < j->n; i++) there += find_topic(md, j->specs[i].name) != NULL;
+    rd_kafka_metadata_destroy(md);
+    return there == j->n;
+}
+
+/* The embedded broker never answers: its protocol lacks the request, and librdkafka waits for one that has it. It makes its
+ * topics itself while it starts, as another client may do anywhere: then nothing is left to wait for. */
+static int wait_created(const topic_job *j, rd_kafka_queue_t *q, size_t n, mr_error *err) {
+    int64_t until_us = mr_mono_us() + 1000LL * MIN(CREATE_MS, ms_left(j));
+    do {
+        rd_kafka_event_t *ev = rd_kafka_queue_poll(q, POLL_MS);
+        if (ev) {
+            int rc = check_created(ev, err);
+            rd_kafka_event_destroy(ev);
+            return rc;
+        }
+        if (all_there(j)) return 0;
+    } while (mr_mono_us() < until_us);
+    return mr_fail(
+        err, MR_ENOTFOUND,
+        "the broker at %s lacks %zu of our topics and did not create them; the embedded broker gets "
+        "its topics at its start",
+        j->conf->brokers, n);
+}
+
 static int send_create(const topic_job *j, rd_kafka_NewTopic_t **topics, size_t n, mr_error *err) {
-    int rc;
     rd_kafka_queue_t *q = rd_kafka_queue_new(j->rk);
     rd_kafka_CreateTopics(j->rk, topics, n, NULL, q);
-    rd_kafka_event_t *ev = rd_kafka_queue_poll(q, MIN(CREATE_MS, ms_left(j)));
-    if (ev) {
-        rc = check_created(ev, err);
-        rd_kafka_event_destroy(ev);
-    } else {
-        /* what the embedded broker does: its protocol lacks the request, and librdkafka waits for one that has it */
-        rc = mr_fail(err, MR_ENOTFOUND,
-                     "the broker at %s lacks %zu of our topics and did not create them; the embedded broker gets "
-                     "its topics at its start",
-                     j->conf->brokers, n);
-    }
+    int rc = wait_created(j, q, n, err);
     rd_kafka_queue_destroy(q);
     return rc;
 }

@@ -1,9 +1,9 @@
 /* millrace-broker: librdkafka's mock cluster as a process of its own, for a laptop and for tests.
  *
  * It speaks Kafka's protocol on one port, keeps everything in memory (5 MiB a partition, then the oldest goes), and
- * has the topics of the design from its start. The mock cluster listens on any free port and before it has topics;
- * this executable places it, and holds its clients until the topics are there, by a bind() and an accept() of its own,
- * which the dynamic linker prefers over libc's. */
+ * has the topics of the design from its start. The mock cluster listens on any free port; this executable places it by
+ * a bind() of its own, which the dynamic linker prefers over libc's. For a moment it listens already and lacks topics:
+ * mr_bus_create_topics waits for them. */
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/main.h"
@@ -15,7 +15,6 @@
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <netinet/in.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,15 +55,6 @@ int bind(int fd, const struct sockaddr *addr, socklen_t len) {
         return -1;
     }
     return 0;
-}
-
-/* The mock cluster listens before it has a topic. Who connects that early waits in line until all are there. */
-static atomic_bool open_for_clients;
-
-int accept(int fd, struct sockaddr *addr, socklen_t *len) {
-    if (atomic_load(&open_for_clients)) return (int)syscall(SYS_accept4, fd, addr, len, 0);
-    errno = EAGAIN;
-    return -1;
 }
 
 /* "127.0.0.1:9092" of kafka.brokers: the broker is where its clients look for it. */
@@ -127,7 +117,6 @@ static int serve(mr_loop *loop, mr_error *err) {
         goto out;
     }
     if (create_topics(mc, &list, err) != 0) goto out;
-    atomic_store(&open_for_clients, true);
     mr_log(MR_WARN,
            "embedded broker: in memory, for trying out; 5 MiB a partition, then the oldest records go",
            MR_S("brokers", rd_kafka_mock_cluster_bootstraps(mc)), MR_I("topics", list.n));

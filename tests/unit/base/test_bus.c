@@ -3,11 +3,13 @@
 #include "base/log.h"
 #include "support/support.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -499,6 +501,23 @@ static void on_a_broker_that_cannot_create_topics_they_are_checked(void **state)
     if (err.code != MR_ENOTFOUND) fail_msg("%s", err.msg);
 }
 
+static void *create_late(void *arg) {
+    usleep(300000);
+    test_kafka_topic(((fixture *)arg)->kafka, "late", 2);
+    return NULL;
+}
+
+static void topics_that_the_broker_makes_while_it_starts_are_waited_for(void **state) {
+    fixture *f = *state;
+    mr_error err;
+    pthread_t thread;
+    mr_topic_spec specs[] = {{.name = "one", .partitions = 1}, {.name = "late", .partitions = 2}};
+    assert_int_equal(pthread_create(&thread, NULL, create_late, f), 0);
+    int rc = mr_bus_create_topics(&f->conf, specs, 2, 30000, &err);
+    pthread_join(thread, NULL);
+    if (rc != 0) fail_msg("%s", err.msg);
+}
+
 static void without_a_broker_topic_creation_fails_in_time_and_says_where(void **state) {
     fixture *f = *state;
     mr_error err;
@@ -534,6 +553,7 @@ int main(void) {
         TEST(a_pause_survives_reassignment_and_so_does_a_resume),
         TEST(records_that_the_broker_dropped_are_noticed_and_the_rest_is_read),
         TEST(on_a_broker_that_cannot_create_topics_they_are_checked),
+        TEST(topics_that_the_broker_makes_while_it_starts_are_waited_for),
         TEST(without_a_broker_topic_creation_fails_in_time_and_says_where),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
