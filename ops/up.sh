@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From a fresh Debian 12 to a streamed answer: installs what is missing, builds, and runs a whole pipeline on this machine.
 #
-#   ops/up.sh [--port N] [--model DIR] [--workers N] [--threads N] [--kafka | --brokers HOST:PORT] [--redis HOST:PORT]
-#             [--state DIR] [--detach]                                              README.md explains the options
+#   ops/up.sh [--port N] [--model DIR | --engine simulated [--profile FILE]] [--workers N] [--threads N]
+#             [--kafka | --brokers HOST:PORT] [--redis HOST:PORT] [--state DIR] [--detach]       README.md explains the options
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "worker/parts.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,10 @@
 #define DRAIN_GRACE_MS 3000 /* past drain_s, for what has ended to reach Kafka and Redis */
 
 /* ---- names ---- */
+
+static bool simulated(const mr_supervisor *s) {
+    return strcmp(s->opt.worker->engine, "simulated") == 0;
+}
 
 static void base_name(const char *path, char *out, size_t cap) {
     size_t n = strlen(path);
@@ -37,6 +42,8 @@ static void fill_names(mr_supervisor *s) {
     }
     if (*w->model_name) {
         snprintf(s->model, sizeof(s->model), "%s", w->model_name);
+    } else if (simulated(s)) {
+        snprintf(s->model, sizeof(s->model), "simulated");
     } else {
         base_name(w->model, s->model, sizeof(s->model));
     }
@@ -53,32 +60,41 @@ static int find_engine_host(mr_supervisor *s, mr_error *err) {
         if (n < 0) return mr_fail(err, MR_EIO, "/proc/self/exe cannot be read: set worker.engine_host");
         self[n] = '\0';
         *strrchr(self, '/') = '\0';
-        snprintf(s->engine_host, sizeof(s->engine_host), "%.4000s/millrace-engine-host", self);
+        snprintf(s->engine_host, sizeof(s->engine_host), "%.4000s/millrace-%s-host", self,
+                 simulated(s) ? "simulated" : "engine");
     }
     if (access(s->engine_host, X_OK) == 0) return 0;
     return mr_fail(err, MR_ENOTFOUND, "no engine host at %.300s: build it, or set worker.engine_host",
                    s->engine_host);
 }
 
-static void fill_host_argv(mr_supervisor *s) {
+static int put_numbers(mr_supervisor *s, int n) {
     const mr_worker_conf *w = s->opt.worker;
-    const int64_t numbers[] = {w->threads, w->tp, w->max_seqs, w->max_context, w->guess_tokens};
-    static const char *const flags[] = {"--threads", "--tp", "--max-seqs", "--max-context", "--guess-tokens"};
-    int n = 0;
-    s->host_argv[n++] = s->engine_host;
-    s->host_argv[n++] = "--model";
-    s->host_argv[n++] = w->model;
-    for (int i = 0; i < MR_HOST_NUMBERS; i++) {
+    /* the simulated engine knows the first two */
+    const int64_t numbers[] = {w->max_seqs, w->max_context, w->threads, w->tp, w->guess_tokens};
+    static const char *const flags[] = {"--max-seqs", "--max-context", "--threads", "--tp", "--guess-tokens"};
+    for (int i = 0; i < (simulated(s) ? 2 : MR_HOST_NUMBERS); i++) {
         snprintf(s->numbers[i], sizeof(s->numbers[i]), "%lld", (long long)numbers[i]);
         s->host_argv[n++] = flags[i];
         s->host_argv[n++] = s->numbers[i];
     }
-    s->host_argv[n++] = "--weights";
-    s->host_argv[n++] = w->weights;
-    if (*w->chat_template) {
-        s->host_argv[n++] = "--chat-template";
-        s->host_argv[n++] = w->chat_template;
+    return n;
+}
+
+static void fill_host_argv(mr_supervisor *s) {
+    const mr_worker_conf *w = s->opt.worker;
+    const char *const real[] = {"--model",  w->model,          "--weights",
+                                w->weights, "--chat-template", w->chat_template};
+    const char *const made_up[] = {"--profile", w->simulated_profile};
+    const char *const *flags = simulated(s) ? made_up : real;
+    int nflags = simulated(s) ? 2 : 6, n = 0;
+    s->host_argv[n++] = s->engine_host;
+    for (int i = 0; i < nflags; i += 2) {
+        if (!*flags[i + 1]) continue;
+        s->host_argv[n++] = flags[i];
+        s->host_argv[n++] = flags[i + 1];
     }
+    n = put_numbers(s, n);
     s->host_argv[n] = NULL;
 }
 
@@ -209,8 +225,11 @@ static int open_tables(mr_supervisor *s, mr_error *err) {
 
 static int start_engine(mr_supervisor *s, mr_error *err) {
     const mr_worker_conf *w = s->opt.worker;
-    if (!*w->model)
+    if (!*w->model && !simulated(s))
         return mr_fail(err, MR_EINVAL, "worker.model is empty: set it to the folder of a checkpoint");
+    if (simulated(s) && *w->simulated_profile && access(w->simulated_profile, R_OK) != 0)
+        return mr_fail(err, MR_ENOTFOUND, "worker.simulated_profile %.300s cannot be read: %s",
+                       w->simulated_profile, strerror(errno));
     if (find_engine_host(s, err)) return -1;
     fill_host_argv(s);
     const mr_host_options opt = {.argv = s->host_argv,

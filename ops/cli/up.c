@@ -61,6 +61,8 @@ static void print_help(void) {
            "Usage: millrace up [OPTIONS]     (ops/up.sh builds it first)\n\n"
            "  --port N             the gateway's port (8080); all other ports are free ones\n"
            "  --model DIR          a HuggingFace checkpoint folder (the demo model)\n"
+           "  --engine KIND        real, or simulated: made-up text at the speed of --profile (real)\n"
+           "  --profile FILE       what the simulated engine is like (ops/profiles/laptop.conf)\n"
            "  --workers N          how many workers (1)\n"
            "  --threads N          compute threads of each engine (all CPUs)\n"
            "  --kafka              a real single-node Apache Kafka in place of the embedded broker\n"
@@ -98,9 +100,17 @@ static int address(const char *flag, const char *text, const char **out, mr_erro
     return 0;
 }
 
+static int engine(mr_up_options *o, const char *text, mr_error *err) {
+    o->simulated = strcmp(text, "simulated") == 0;
+    if (o->simulated || strcmp(text, "real") == 0) return 0;
+    return mr_fail(err, MR_EINVAL, "--engine is '%.50s', expected real or simulated", text);
+}
+
 static int take_value(mr_up_options *o, const char *flag, const char *value, mr_error *err) {
     if (strcmp(flag, "--state") == 0) return path(flag, value, o->state, err);
     if (strcmp(flag, "--model") == 0) return path(flag, value, o->model, err);
+    if (strcmp(flag, "--profile") == 0) return path(flag, value, o->profile, err);
+    if (strcmp(flag, "--engine") == 0) return engine(o, value, err);
     if (strcmp(flag, "--port") == 0) return number(flag, value, 1, 65535, &o->port, err);
     if (strcmp(flag, "--workers") == 0) return number(flag, value, 1, MR_UP_WORKERS_MAX, &o->workers, err);
     if (strcmp(flag, "--threads") == 0) return number(flag, value, 1, 4096, &o->threads, err);
@@ -109,8 +119,8 @@ static int take_value(mr_up_options *o, const char *flag, const char *value, mr_
 }
 
 static bool takes_value(const char *flag) {
-    static const char *const flags[] = {"--state",   "--model",   "--port", "--workers",
-                                        "--threads", "--brokers", "--redis"};
+    static const char *const flags[] = {"--state",   "--model",   "--engine",  "--profile", "--port",
+                                        "--workers", "--threads", "--brokers", "--redis"};
     for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
         if (strcmp(flag, flags[i]) == 0) return true;
     }
@@ -118,8 +128,9 @@ static bool takes_value(const char *flag) {
 }
 
 static int unknown(const char *flag, mr_error *err) {
-    static const char *const flags[] = {"--state",   "--model", "--port",  "--workers", "--threads",
-                                        "--brokers", "--redis", "--kafka", "--detach",  "--help"};
+    static const char *const flags[] = {"--state", "--model",   "--engine",  "--profile",
+                                        "--port",  "--workers", "--threads", "--brokers",
+                                        "--redis", "--kafka",   "--detach",  "--help"};
     mr_nearest near = {0};
     for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) mr_nearest_try(&near, flag, flags[i]);
     return mr_fail(err, MR_EINVAL,
@@ -144,6 +155,13 @@ static int read_options(int argc, char **argv, mr_up_options *o, mr_error *err) 
         } else {
             return unknown(argv[i], err);
         }
+    }
+    if (*o->profile && !o->simulated) {
+        return mr_fail(err, MR_EINVAL, "--profile is for --engine simulated");
+    }
+    if (*o->model && o->simulated) {
+        return mr_fail(err, MR_EINVAL,
+                       "--model is for the real engine: --engine simulated reads no checkpoint");
     }
     if (o->kafka && o->brokers) {
         return mr_fail(err, MR_EINVAL, "--kafka starts a Kafka and --brokers names yours: give one of them");

@@ -15,9 +15,10 @@
 typedef struct mr_up_options {
     char state[MR_PATH_MAX];     /* made absolute by mr_up_state_make, */
     char model[MR_PATH_MAX];     /* and this by mr_up_plan_make */
+    char profile[MR_PATH_MAX];   /* and this; of the simulated engine */
     const char *brokers, *redis; /* borrowed; NULL: its own */
     int port, workers, threads;  /* threads 0: the engine's choice */
-    bool kafka, detach;
+    bool kafka, detach, simulated;
 } mr_up_options;
 
 /* ---- the plan: which parts, on which ports ---- */

@@ -21,10 +21,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DEMO_MODEL "ops/demo/millrace-demo"
-#define TOPICS_MS  30000
-#define CONF_BYTES 65536
-#define ANSWER_MS  3000 /* for a server of the user's own to accept a connection */
+#define DEMO_MODEL   "ops/demo/millrace-demo"
+#define DEMO_PROFILE "ops/profiles/laptop.conf"
+#define TOPICS_MS    30000
+#define CONF_BYTES   65536
+#define ANSWER_MS    3000 /* for a server of the user's own to accept a connection */
 
 /* Parts of a lower rank stop first, so that each can hand on what it holds. */
 enum { STOP_GATEWAY, STOP_ROUTER, STOP_WORKER, STOP_REDIS, STOP_BROKER };
@@ -153,6 +154,17 @@ static int find_model(mr_up_plan *p, mr_up_options *o, mr_error *err) {
     return 0;
 }
 
+/* The simulated engine has a profile in the place of a checkpoint. */
+static int find_profile(mr_up_plan *p, mr_up_options *o, mr_error *err) {
+    char path[PATH_MAX];
+    if (!*o->profile && mr_self_source(DEMO_PROFILE, o->profile, err) != 0) return -1;
+    if (!realpath(o->profile, path) || access(path, R_OK) != 0)
+        return mr_fail(err, MR_ENOTFOUND, "--profile %s: %s", o->profile, strerror(errno));
+    snprintf(o->profile, sizeof(o->profile), "%s", path);
+    snprintf(p->model_name, sizeof(p->model_name), "simulated");
+    return 0;
+}
+
 /* The engine itself says whether it can read the checkpoint: a worker would try again and again, as it should when a
  * file system is away, and nobody at the terminal would see why. What the engine has to say goes to stderr. */
 static int check_model(const mr_up_options *o, mr_error *err) {
@@ -200,6 +212,9 @@ static void put_conf(const mr_up_plan *p, mr_buf *b) {
     put_string(b, p->kb);
     mr_buf_printf(b, "; metrics_port = %d; };\nworker = { model = ", p->router_metrics);
     put_string(b, p->o->model);
+    mr_buf_puts(b, p->o->simulated ? "; engine = \"simulated\"; simulated_profile = "
+                                   : "; simulated_profile = ");
+    put_string(b, p->o->profile);
     mr_buf_puts(b, "; model_name = ");
     put_string(b, p->model_name);
     mr_buf_printf(b, "; threads = %d; };\n", p->o->threads);
@@ -220,9 +235,13 @@ static int write_conf(const mr_up_plan *p, mr_error *err) {
 /* What the plan decides must not be changed by the environment of whoever calls. */
 static void clear_environment(void) {
     static const char *const decided[] = {
-        "KAFKA_BROKERS",        "REDIS_ADDRESS",        "GATEWAY_PORT",        "GATEWAY_HOST",
-        "GATEWAY_METRICS_PORT", "GATEWAY_METRICS_HOST", "ROUTER_METRICS_PORT", "ROUTER_METRICS_HOST",
-        "WORKER_METRICS_HOST",  "GATEWAY_MODELS",       "WORKER_MODEL",        "WORKER_MODEL_NAME",
+        "KAFKA_BROKERS",        "REDIS_ADDRESS",
+        "GATEWAY_PORT",         "GATEWAY_HOST",
+        "GATEWAY_METRICS_PORT", "GATEWAY_METRICS_HOST",
+        "ROUTER_METRICS_PORT",  "ROUTER_METRICS_HOST",
+        "WORKER_METRICS_HOST",  "GATEWAY_MODELS",
+        "WORKER_MODEL",         "WORKER_MODEL_NAME",
+        "WORKER_ENGINE",        "WORKER_SIMULATED_PROFILE",
     };
     for (size_t i = 0; i < sizeof(decided) / sizeof(*decided); i++) {
         char name[64];
@@ -241,9 +260,9 @@ static void put_address(char out[MR_UP_NAME_MAX], const char *given, int port) {
 
 int mr_up_plan_make(mr_up_plan *p, mr_up_options *o, mr_error *err) {
     *p = (mr_up_plan){.o = o};
-    if (find_model(p, o, err) != 0 || check_model(o, err) != 0 || check_servers(o, err) != 0 ||
-        choose_ports(p, err) != 0 || in_state(o, "millrace.conf", p->config, err) != 0 ||
-        in_state(o, "kb.sqlite", p->kb, err) != 0) {
+    int rc = o->simulated ? find_profile(p, o, err) : find_model(p, o, err) || check_model(o, err);
+    if (rc != 0 || check_servers(o, err) != 0 || choose_ports(p, err) != 0 ||
+        in_state(o, "millrace.conf", p->config, err) != 0 || in_state(o, "kb.sqlite", p->kb, err) != 0) {
         return -1;
     }
     put_address(p->brokers, o->brokers, p->broker_port);

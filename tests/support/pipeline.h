@@ -22,11 +22,11 @@ typedef enum {
 } pipeline_part;
 
 typedef struct pipeline_options {
-    const char *broker;      /* "embedded", or "kafka": a real one */
-    const char *engine_host; /* NULL: the real one */
-    const char *kb;          /* TSV file for the knowledge base, or NULL */
-    const char *worker;      /* more settings of the worker, as libconfig; or NULL */
-    const char *kafka;       /* the same for group kafka */
+    const char *broker;  /* "embedded", or "kafka": a real one */
+    const char *profile; /* of a simulated engine; NULL: the real engine and the demo model */
+    const char *kb;      /* TSV file for the knowledge base, or NULL */
+    const char *worker;  /* more settings of the worker, as libconfig; or NULL */
+    const char *kafka;   /* the same for group kafka */
 } pipeline_options;
 
 typedef struct pipeline pipeline;

@@ -2,19 +2,15 @@
 #include "worker/host/engine_host.h"
 
 #include "base/log.h"
-#include "base/main.h"
-#include "worker/frames.h"
 #include "worker/host/events.h"
+#include "worker/host/peer.h"
 #include "worker/host/request.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #define LOAD_US   250000
 #define OUT_HIGH  (4u << 20)     /* so much unsent: the supervisor does not read, do not generate more */
@@ -23,15 +19,13 @@
 #define CANARY_ID UINT64_MAX /* ids of submits are below it */
 
 typedef struct engine_host {
-    int fd;
+    mr_peer peer;
     engine *engine;
     engine_event *events;
     int max_events;
-    mr_frame_reader *in;
-    mr_buf out; /* not yet sent */
     mr_arena *arena;
-    int64_t load_us;     /* when the next `load` is due */
-    bool draining, gone; /* no more submits; the supervisor is no more */
+    int64_t load_us; /* when the next `load` is due */
+    bool draining;   /* no more submits */
 } engine_host;
 
 static int64_t now_us(void) {
@@ -44,34 +38,15 @@ static int engine_failed(mr_error *err, const engine_error *cause) {
     return mr_fail(err, MR_ESTATE, "%s", cause->msg);
 }
 
-/* ---- the socket ---- */
-
-/* Sends what the socket takes now. */
-static int flush_out(engine_host *h, mr_error *err) {
-    size_t sent = 0;
-    while (sent < h->out.n) {
-        ssize_t n = send(h->fd, h->out.p + sent, h->out.n - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-        if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) {
-            h->gone = true;
-            return 0;
-        }
-        if (n < 0) return mr_fail(err, MR_EIO, "sending to the supervisor: %s", strerror(errno));
-        sent += (size_t)n;
-    }
-    h->out.n -= sent;
-    memmove(h->out.p, h->out.p + sent, h->out.n);
-    return 0;
-}
+/* ---- frames ---- */
 
 /* What the engine says when it refuses a request, for the person who waits. */
 static int refuse(engine_host *h, int64_t id, engine_error_code code, const char *why, mr_error *err) {
     switch (code) {
-    case ENGINE_EINVAL: return mr_host_refusal(id, 400, "invalid_request", why, &h->out, err);
-    case ENGINE_ETOOLONG: return mr_host_refusal(id, 400, "context_length_exceeded", why, &h->out, err);
-    case ENGINE_EBUSY: return mr_host_refusal(id, 503, "engine_busy", why, &h->out, err);
-    default: return mr_host_refusal(id, 500, "engine_error", why, &h->out, err);
+    case ENGINE_EINVAL: return mr_peer_refuse(&h->peer, id, 400, "invalid_request", why, err);
+    case ENGINE_ETOOLONG: return mr_peer_refuse(&h->peer, id, 400, "context_length_exceeded", why, err);
+    case ENGINE_EBUSY: return mr_peer_refuse(&h->peer, id, 503, "engine_busy", why, err);
+    default: return mr_peer_refuse(&h->peer, id, 500, "engine_error", why, err);
     }
 }
 
@@ -81,13 +56,14 @@ static int on_submit(engine_host *h, const mr_frame_submit *f, mr_error *err) {
     mr_error wrong;
     mr_arena_reset(h->arena);
     if (mr_host_request(f, h->arena, &request, &wrong)) {
-        return mr_host_refusal(f->id, 400, "invalid_request", wrong.msg, &h->out, err);
+        return mr_peer_refuse(&h->peer, f->id, 400, "invalid_request", wrong.msg, err);
     }
     if (engine_submit(h->engine, &request, &refused)) return refuse(h, f->id, refused.code, refused.msg, err);
     return 0;
 }
 
-static int on_frame(engine_host *h, const mr_frame *f, mr_error *err) {
+static int on_frame(void *arg, const mr_frame *f, mr_error *err) {
+    engine_host *h = arg;
     switch (f->type) {
     case MR_FRAME_SUBMIT: return on_submit(h, &f->submit, err);
     case MR_FRAME_CANCEL: engine_cancel(h->engine, (uint64_t)f->cancel.id); return 0;
@@ -96,37 +72,15 @@ static int on_frame(engine_host *h, const mr_frame *f, mr_error *err) {
     }
 }
 
-static int take_frames(engine_host *h, const char *p, size_t n, mr_error *err) {
-    mr_frame f;
-    int rc = mr_frame_feed(h->in, p, n, err);
-    while (rc == 0 && (rc = mr_frame_next(h->in, &f, err)) > 0) rc = on_frame(h, &f, err);
-    return rc;
-}
-
-static int read_in(engine_host *h, mr_error *err) {
-    char chunk[65536];
-    for (;;) {
-        ssize_t n = recv(h->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return 0;
-        if (n == 0 || (n < 0 && errno == ECONNRESET)) {
-            h->gone = true;
-            return 0;
-        }
-        if (n < 0) return mr_fail(err, MR_EIO, "reading from the supervisor: %s", strerror(errno));
-        if (take_frames(h, chunk, (size_t)n, err)) return -1;
-    }
-}
-
 /* ---- the loop ---- */
 
 static bool can_step(const engine_host *h) {
-    return engine_busy(h->engine) && h->out.n < OUT_HIGH;
+    return engine_busy(h->engine) && h->peer.out.n < OUT_HIGH;
 }
 
 /* Waits until there is something to do, but not at all while the engine has work. */
 static int wait_for_work(engine_host *h, mr_error *err) {
-    struct pollfd p = {.fd = h->fd, .events = (short)(POLLIN | (h->out.n ? POLLOUT : 0))};
+    struct pollfd p = {.fd = h->peer.fd, .events = (short)(POLLIN | (h->peer.out.n ? POLLOUT : 0))};
     int64_t ms = (h->load_us - now_us()) / 1000 + 1;
     int rc = poll(&p, 1, can_step(h) || ms < 0 ? 0 : (int)ms);
     if (rc < 0 && errno != EINTR) return mr_fail(err, MR_EIO, "poll: %s", strerror(errno));
@@ -138,37 +92,29 @@ static int step(engine_host *h, mr_error *err) {
     int n = engine_step(h->engine, h->events, h->max_events, &broken);
     if (n < 0) return engine_failed(err, &broken);
     for (int i = 0; i < n; i++) {
-        if (mr_host_event(h->engine, &h->events[i], h->arena, &h->out, err)) return -1;
+        if (mr_host_event(h->engine, &h->events[i], h->arena, &h->peer.out, err)) return -1;
     }
     return 0;
 }
 
 static int say_load(engine_host *h, mr_error *err) {
     int64_t now = now_us();
-    if (now < h->load_us || h->out.n >= OUT_HIGH) return 0;
+    if (now < h->load_us || h->peer.out.n >= OUT_HIGH) return 0;
     h->load_us = now + LOAD_US;
-    return mr_host_load(h->engine, &h->out, err);
+    return mr_host_load(h->engine, &h->peer.out, err);
 }
 
 static int serve(engine_host *h, mr_error *err) {
     for (;;) {
-        if (wait_for_work(h, err) || read_in(h, err)) return -1;
+        if (wait_for_work(h, err) || mr_peer_read(&h->peer, on_frame, h, err)) return -1;
         if (can_step(h) && step(h, err)) return -1;
-        if (say_load(h, err) || flush_out(h, err)) return -1;
-        if (h->gone) return 0;
-        if (h->draining && !engine_busy(h->engine) && !h->out.n) return 0;
+        if (say_load(h, err) || mr_peer_flush(&h->peer, err)) return -1;
+        if (h->peer.gone) return 0;
+        if (h->draining && !engine_busy(h->engine) && !h->peer.out.n) return 0;
     }
 }
 
 /* ---- start ---- */
-
-static int say_hello(engine_host *h, mr_error *err) {
-    char name[64];
-    mr_frame f = {.type = MR_FRAME_HELLO};
-    snprintf(name, sizeof(name), "millrace-engine %s", mr_version());
-    f.hello = (mr_frame_hello){.protocol = MR_FRAME_PROTOCOL, .pid = getpid(), .engine = mr_str_of(name)};
-    return mr_frame_encode(&f, &h->out, err) || flush_out(h, err) ? -1 : 0;
-}
 
 /* Generates one token of an answer: only then is the engine said to be ready. */
 static int canary(engine_host *h, mr_error *err) {
@@ -208,7 +154,7 @@ static int say_ready(engine_host *h, double load_seconds, double token_seconds, 
            MR_S("isa", i->isa), MR_S("template", i->chat_template), MR_I("threads", i->threads),
            MR_I("max_context", i->max_context), MR_I("kv_blocks", i->kv_blocks),
            MR_F("load_seconds", load_seconds), MR_F("first_token_seconds", token_seconds));
-    return mr_frame_encode(&f, &h->out, err);
+    return mr_frame_encode(&f, &h->peer.out, err);
 }
 
 static int start_engine(engine_host *h, const engine_options *opt, mr_error *err) {
@@ -225,26 +171,22 @@ static int start_engine(engine_host *h, const engine_options *opt, mr_error *err
 }
 
 static int host_init(engine_host *h, int fd, mr_error *err) {
-    *h = (engine_host){.fd = fd};
-    mr_buf_init(&h->out, OUT_MAX);
-    h->arena = mr_arena_new(ARENA_MAX);
+    *h = (engine_host){.arena = mr_arena_new(ARENA_MAX)};
     if (!h->arena) return mr_fail(err, MR_ENOMEM, "out of memory");
-    h->in = mr_frame_reader_new(err);
-    return h->in ? 0 : -1;
+    return mr_peer_init(&h->peer, fd, OUT_MAX, err);
 }
 
 static void host_done(engine_host *h) {
     engine_close(h->engine);
     free(h->events);
-    mr_frame_reader_free(h->in);
+    mr_peer_done(&h->peer);
     mr_arena_free(h->arena);
-    mr_buf_done(&h->out);
 }
 
 int mr_engine_host_run(const mr_engine_host_options *opt, mr_error *err) {
     engine_host h;
-    int rc = host_init(&h, opt->fd, err) || say_hello(&h, err) || start_engine(&h, &opt->engine, err) ||
-             serve(&h, err);
+    int rc = host_init(&h, opt->fd, err) || mr_peer_hello(&h.peer, "millrace-engine", err) ||
+             start_engine(&h, &opt->engine, err) || serve(&h, err);
     host_done(&h);
     return rc ? -1 : 0;
 }

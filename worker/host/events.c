@@ -86,18 +86,6 @@ int mr_host_event(const engine *e, const engine_event *ev, mr_arena *a, mr_buf *
     return ev->kind == ENGINE_TOKENS ? encode_tokens(e, ev, a, out, err) : encode_end(ev, out, err);
 }
 
-int mr_host_refusal(int64_t id, int status, const char *code, const char *message, mr_buf *out,
-                    mr_error *err) {
-    mr_frame f = {.type = MR_FRAME_END};
-    f.end = (mr_frame_end){.id = id,
-                           .finish = MR_FINISH_ERROR,
-                           .text = MR_STR(""),
-                           .status = status,
-                           .code = mr_str_of(code),
-                           .message = mr_str_of(message)};
-    return mr_frame_encode(&f, out, err);
-}
-
 int mr_host_load(const engine *e, mr_buf *out, mr_error *err) {
     engine_load l = engine_load_now(e);
     mr_frame f = {.type = MR_FRAME_LOAD};

@@ -8,10 +8,6 @@
 /* Appends the event's frame to out; the arena is scratch and is reset. */
 int mr_host_event(const engine *e, const engine_event *ev, mr_arena *a, mr_buf *out, mr_error *err);
 
-/* The end of a request that the engine never took. */
-int mr_host_refusal(int64_t id, int status, const char *code, const char *message, mr_buf *out,
-                    mr_error *err);
-
 int mr_host_load(const engine *e, mr_buf *out, mr_error *err);
 
 #endif

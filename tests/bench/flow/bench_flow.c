@@ -250,7 +250,7 @@ static int measure(mr_loop *l, run *x, const char *broker, const settings *o) {
     if (!kafka && strcmp(broker, "embedded") == 0) kafka = "fetch_wait_ms = 2;";
     samples floor_samples = {.ms = calloc(MAX_SAMPLES, sizeof(double))};
     const pipeline_options opt = {
-        .broker = broker, .engine_host = NOOP_HOST, .worker = "max_seqs = 256; queue = 512;", .kafka = kafka};
+        .broker = broker, .profile = SCRIPTED, .worker = "max_seqs = 256; queue = 512;", .kafka = kafka};
     pipeline *p = pipeline_start(l, &opt);
     if (!p || !floor_samples.ms) {
         free(floor_samples.ms);

@@ -71,8 +71,8 @@ static void start(fixture *f, const char *const *argv) {
     if (!f->host) fail_msg("%s", err.msg);
 }
 
-static void start_noop(fixture *f) {
-    static const char *const argv[] = {NOOP_HOST, "--max-seqs", "4", NULL};
+static void start_simulated(fixture *f) {
+    static const char *const argv[] = {SIMULATED_HOST, "--profile", SCRIPTED, "--max-seqs", "4", NULL};
     start(f, argv);
 }
 
@@ -97,13 +97,13 @@ static int pid_in_file(const fixture *f) {
 
 static void it_becomes_ready_and_its_pid_is_in_the_file(void **state) {
     fixture *f = *state;
-    start_noop(f);
+    start_simulated(f);
     assert_true(test_wait(f->loop, WAIT_MS, is_ready, f));
     assert_int_equal(pid_in_file(f), mr_host_pid(f->host));
 }
 
 static void replaced_after(fixture *f, int signal_number, const char *why) {
-    start_noop(f);
+    start_simulated(f);
     assert_true(test_wait(f->loop, WAIT_MS, is_ready, f));
     int old = mr_host_pid(f->host);
     kill(old, signal_number);
@@ -125,7 +125,7 @@ static void one_that_hangs_is_killed_and_replaced(void **state) {
 
 static void one_that_stays_quiet_is_not_taken_for_hung_while_its_load_comes(void **state) {
     fixture *f = *state;
-    start_noop(f);
+    start_simulated(f);
     assert_true(test_wait(f->loop, WAIT_MS, is_ready, f));
     test_idle(f->loop, 1500);
     assert_int_equal(f->lost, 0);
@@ -152,7 +152,7 @@ static void one_that_speaks_another_language_is_killed(void **state) {
 
 static void it_ends_with_its_supervisor(void **state) {
     fixture *f = *state;
-    start_noop(f);
+    start_simulated(f);
     assert_true(test_wait(f->loop, WAIT_MS, is_ready, f));
     int pid = mr_host_pid(f->host);
     mr_host_free(f->host);
@@ -183,7 +183,7 @@ static void it_dies_when_its_supervisor_is_killed(void **state) {
     if (supervisor == 0) {
         mr_error err;
         f->loop = mr_loop_new(&err);
-        start_noop(f);
+        start_simulated(f);
         test_wait(f->loop, WAIT_MS, is_ready, f);
         pid = mr_host_pid(f->host);
         if (write(report[1], &pid, sizeof(pid)) != sizeof(pid)) _exit(1);
