@@ -43,18 +43,33 @@ static void pack_shared(const cpu_backend *b, int thread, const matrix *w, const
     pool_barrier(b->pool);
 }
 
-/* y [n, w->rows of y_stride] = x [n, w->cols] . w^T: this thread's rows. A share is whole cache lines of y. */
-static void matmul_into(const cpu_backend *b, int thread, const matrix *w, const float *x, int n, float *y,
-                        int y_stride) {
-    range rows = share(b, thread, w->rows, KERNEL_LANES);
+/* A thread's rows of a matrix: whole cache lines of the result, and whole tiles. */
+static range share_of_rows(const cpu_backend *b, int thread, const matrix *w) {
+    return share(b, thread, w->rows, KERNEL_LANES);
+}
+
+/* What this thread reads first of w; NULL where the layout has no tiles, or there is no w or no share of it. */
+static const unsigned char *first_read(const cpu_backend *b, int thread, const matrix *w) {
+    if (!w || !matrix_is_tiled(w->format)) return NULL;
+    const range rows = share_of_rows(b, thread, w);
+    return rows.begin < rows.end ? matrix_tile(w, rows.begin / TILE_LANES) : NULL;
+}
+
+/* y [n, w->rows of y_stride] = x [n, w->cols] . w^T: this thread's rows. `next` is the matrix that is read after w, or NULL. */
+static void matmul_into(const cpu_backend *b, int thread, const matrix *w, const matrix *next, const float *x,
+                        int n, float *y, int y_stride) {
+    const range rows = share_of_rows(b, thread, w);
     if (rows.begin == rows.end) return;
-    const activations in = {
-        .x = x, .packed = b->packed, .packed_bytes = matrix_packed_bytes(w->format, w->cols)};
+    const activations in = {.x = x,
+                            .packed = b->packed,
+                            .packed_bytes = matrix_packed_bytes(w->format, w->cols),
+                            .next = first_read(b, thread, next)};
     b->k->matmul[w->format](w, rows.begin, rows.end, &in, n, y, (size_t)y_stride);
 }
 
-static void matmul(const cpu_backend *b, int thread, const matrix *w, const float *x, int n, float *y) {
-    matmul_into(b, thread, w, x, n, y, w->rows);
+static void matmul(const cpu_backend *b, int thread, const matrix *w, const matrix *next, const float *x,
+                   int n, float *y) {
+    matmul_into(b, thread, w, next, x, n, y, w->rows);
 }
 
 /* y, of which every rank has a part, becomes the sum of all ranks', between barriers. */
@@ -193,31 +208,32 @@ static void final_norm(const cpu_backend *b, int thread) {
 
 static void layer_forward(const cpu_backend *b, int thread, int i) {
     const cpu_layer *l = &b->layer[i];
+    const matrix *next = i + 1 < b->model->config.layers ? &l[1].q : &b->head;
     const int n = b->ntokens;
 
     norm(b, thread, i ? b->y : NULL, l->attn_norm, &l->q);
     pool_barrier(b->pool);
-    matmul(b, thread, &l->q, b->h, n, b->q);
-    matmul(b, thread, &l->k, b->h, n, b->key);
-    matmul(b, thread, &l->v, b->h, n, b->value);
+    matmul(b, thread, &l->q, &l->k, b->h, n, b->q);
+    matmul(b, thread, &l->k, &l->v, b->h, n, b->key);
+    matmul(b, thread, &l->v, &l->o, b->h, n, b->value);
     pool_barrier(b->pool);
     rope_and_store(b, thread, i);
     pool_barrier(b->pool);
     attention(b, thread, i);
     pool_barrier(b->pool);
     pack_shared(b, thread, &l->o, b->att);
-    matmul(b, thread, &l->o, b->att, n, b->y);
+    matmul(b, thread, &l->o, &l->gate, b->att, n, b->y);
     pool_barrier(b->pool);
     sum_of_ranks(b, thread, b->y);
 
     norm(b, thread, b->y, l->mlp_norm, &l->gate);
     pool_barrier(b->pool);
-    matmul(b, thread, &l->gate, b->h, n, b->gate);
-    matmul(b, thread, &l->up, b->h, n, b->up);
+    matmul(b, thread, &l->gate, &l->up, b->h, n, b->gate);
+    matmul(b, thread, &l->up, &l->down, b->h, n, b->up);
     activate(b, thread);
     pool_barrier(b->pool);
     pack_shared(b, thread, &l->down, b->gate);
-    matmul(b, thread, &l->down, b->gate, n, b->y);
+    matmul(b, thread, &l->down, next, b->gate, n, b->y);
     pool_barrier(b->pool);
     sum_of_ranks(b, thread, b->y);
 }
@@ -227,7 +243,7 @@ static void head_of_ranks(const cpu_backend *b, int thread) {
     comm *c = b->base.opt.comm;
     const int vocab = b->model->config.vocab, part = b->rank_vocab;
     const size_t n = (size_t)b->nlogits * (size_t)part;
-    matmul_into(b, thread, &b->head, b->h, b->nlogits, b->gathered + (size_t)c->rank * n, part);
+    matmul_into(b, thread, &b->head, NULL, b->h, b->nlogits, b->gathered + (size_t)c->rank * n, part);
     pool_barrier(b->pool);
     if (thread == 0) comm_all_gather(c, b->gathered, n, b->failure);
     pool_barrier(b->pool);
@@ -256,5 +272,5 @@ void forward_thread(void *backend_arg, int thread) {
     if (b->base.opt.comm)
         head_of_ranks(b, thread);
     else
-        matmul(b, thread, &b->head, b->h, b->nlogits, b->logits);
+        matmul(b, thread, &b->head, NULL, b->h, b->nlogits, b->logits);
 }

@@ -46,6 +46,8 @@ typedef struct activations {
     const float *x;              /* [ntokens, cols] */
     const unsigned char *packed; /* the panel that begins with token t is at t * packed_bytes */
     size_t packed_bytes;         /* of a token: matrix_packed_bytes() */
+    const unsigned char
+        *next; /* weights that this thread reads after these, to be fetched meanwhile; NULL: none */
 } activations;
 
 typedef void matmul_kernel(const matrix *w, int row0, int row1, const activations *in, int ntokens, float *y,

@@ -15,15 +15,18 @@ static void pack_bf16(unsigned char *panel, int place, int width, const float *x
 
 /* R tiles of 16 rows x N tokens */
 INLINE void bf16_tiled_tile(const matrix *m, int tile, const unsigned char *x, const float *input, float *y,
-                            size_t ldy, const int R, const int N) {
+                            size_t ldy, size_t ahead, const int R, const int N) {
     (void)input;
     const size_t stride = matrix_tile_bytes(MATRIX_BF16_TILED, m->cols);
-    const uint8_t *w = (const uint8_t *)m->data + (size_t)tile * stride;
+    const uint8_t *w = matrix_tile(m, tile);
     vf acc[TILED_STREAMS][TILED_TOKENS];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < N; t++) acc[r][t] = vf_set1(0);
     for (size_t left = stride; left > 0; left -= TILE_LANES * UNIT_BYTES) {
         vi wv[TILED_STREAMS];
-        UNROLL for (int r = 0; r < R; r++) wv[r] = vi_load(w + (size_t)r * stride);
+        UNROLL for (int r = 0; r < R; r++) {
+            wv[r] = vi_load(w + (size_t)r * stride);
+            fetch(w + (size_t)r * stride, ahead);
+        }
         UNROLL for (int t = 0; t < N; t++) {
             UNROLL for (int r = 0; r < R; r++) {
                 acc[r][t] = vf_dot_bf16(acc[r][t], wv[r], x + t * UNIT_BYTES);

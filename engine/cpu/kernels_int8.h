@@ -38,11 +38,14 @@ static void pack_int8(unsigned char *panel, int place, int width, const float *x
 }
 
 /* acc[r][t] += one group of weights x activations; w walks on. */
-INLINE const uint8_t *dot_group(const uint8_t *w, size_t stride, const int8_t *x, int units,
+INLINE const uint8_t *dot_group(const uint8_t *w, size_t stride, const int8_t *x, int units, size_t ahead,
                                 vi acc[][TILED_TOKENS], const int R, const int N) {
     for (; units > 0; units--, w += TILE_LANES * UNIT_BYTES, x += N * UNIT_BYTES) {
         vq wv[TILED_STREAMS];
-        UNROLL for (int r = 0; r < R; r++) wv[r] = vq_load(w + (size_t)r * stride);
+        UNROLL for (int r = 0; r < R; r++) {
+            wv[r] = vq_load(w + (size_t)r * stride);
+            fetch(w + (size_t)r * stride, ahead);
+        }
         UNROLL for (int t = 0; t < N; t++) {
             UNROLL for (int r = 0; r < R; r++) acc[r][t] = vi_dot(acc[r][t], wv[r], x + t * UNIT_BYTES);
         }
@@ -52,10 +55,10 @@ INLINE const uint8_t *dot_group(const uint8_t *w, size_t stride, const int8_t *x
 
 /* R tiles of 16 rows x N tokens */
 INLINE void w8a8_tile(const matrix *m, int tile, const unsigned char *panel, const float *input, float *y,
-                      size_t ldy, const int R, const int N) {
+                      size_t ldy, size_t ahead, const int R, const int N) {
     (void)input;
     const size_t stride = matrix_tile_bytes(MATRIX_W8A8, m->cols), units = unit_bytes(MATRIX_W8A8, m->cols);
-    const uint8_t *w = (const uint8_t *)m->data + (size_t)tile * stride;
+    const uint8_t *w = matrix_tile(m, tile);
     const int8_t *x = (const int8_t *)panel;
     const float *scale = (const float *)(const void *)(panel + units * (size_t)N);
     const int32_t *offset = (const int32_t *)(const void *)scale + int8_groups(m->cols) * N;
@@ -65,9 +68,10 @@ INLINE void w8a8_tile(const matrix *m, int tile, const unsigned char *panel, con
         const int count = left < INT8_GROUP / UNIT_BYTES ? left : INT8_GROUP / UNIT_BYTES;
         vi acc[TILED_STREAMS][TILED_TOKENS];
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < N; t++) acc[r][t] = vi_start(offset[t]);
-        w = dot_group(w, stride, x, count, acc, R, N);
+        w = dot_group(w, stride, x, count, ahead, acc, R, N);
         UNROLL for (int r = 0; r < R; r++) {
             vf ws = vf_load((const float *)(const void *)(w + (size_t)r * stride));
+            fetch(w + (size_t)r * stride, ahead);
             UNROLL for (int t = 0; t < N; t++) {
                 total[r][t] = vf_fma(vf_from_int(acc[r][t]), vf_mul(ws, vf_set1(scale[t])), total[r][t]);
             }
@@ -84,11 +88,11 @@ INLINE void w8a8_tile(const matrix *m, int tile, const unsigned char *panel, con
 
 /* The same with f32 activations, one tile at a time */
 INLINE void w8a16_tile(const matrix *m, int tile, const unsigned char *panel, const float *x, float *y,
-                       size_t ldy, const int R, const int N) {
+                       size_t ldy, size_t ahead, const int R, const int N) {
     (void)panel;
     (void)R;
     const size_t cols = (size_t)m->cols;
-    const uint8_t *w = (const uint8_t *)m->data + (size_t)tile * matrix_tile_bytes(MATRIX_W8A16, m->cols);
+    const uint8_t *w = matrix_tile(m, tile);
     vf total[TILED_TOKENS];
     UNROLL for (int t = 0; t < N; t++) total[t] = vf_set1(0);
     for (size_t k = 0; k < cols;) {
@@ -97,6 +101,7 @@ INLINE void w8a16_tile(const matrix *m, int tile, const unsigned char *panel, co
         UNROLL for (int t = 0; t < N; t++) acc[t] = vf_set1(0);
         for (; k < end; w += TILE_LANES * UNIT_BYTES) {
             vi bytes = vi_load(w);
+            fetch(w, ahead);
             for (int j = 0; j < UNIT_BYTES && k < end; j++, k++) {
                 vf wv = vf_sub(vf_from_byte(bytes, j), vf_set1(128));
                 UNROLL for (int t = 0; t < N; t++) acc[t] =

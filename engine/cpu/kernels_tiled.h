@@ -3,6 +3,10 @@
  * A format gives the kernel of R tiles of 16 rows x N tokens, with R and N constant so that its accumulators live in
  * registers. TILED_MATMUL makes an instance of it for each N, and the matmul over them: every weight comes from memory once
  * for a block of tokens, and the walk does not change what is added to what in which order.
+ *
+ * While R tiles are multiplied, the R after them are fetched into L2, line by line at the pace of the multiplication: a tile is
+ * too short for the CPU's own prefetchers, which have to find each new stream. The last tiles fetch the first of the thread's
+ * next matmul, so that memory has something to do while the threads wait for each other.
  */
 
 /* 16 rows of one token's result; the last tile may have fewer. */
@@ -16,9 +20,19 @@ INLINE void store_tile(const matrix *m, int tile, vf v, float *y) {
  * tiles (TILED_ROWS) and tokens (TILED_TOKENS) its registers hold. */
 enum { TILED_STREAMS = 4 };
 
-/* Tiles [tile, end) against one panel, of as many tokens as the instance is for; x and y begin with its first token. */
+/* Tiles [tile, end) against one panel, of as many tokens as the instance is for; x and y begin with its first token. `next` is
+ * what is read after them, or NULL. */
 typedef void tile_run(const matrix *m, int tile, int end, const unsigned char *panel, const float *x,
-                      float *y, size_t ldy);
+                      float *y, size_t ldy, const unsigned char *next);
+
+/* From an address in a tile to the same place in what is read next; a number, for the two are not of one object. */
+INLINE size_t fetch_distance(const matrix *m, int tile, const unsigned char *next) {
+    return next ? (size_t)((uintptr_t)next - (uintptr_t)matrix_tile(m, tile)) : 0;
+}
+
+INLINE void fetch(const unsigned char *w, size_t distance) {
+    __builtin_prefetch((const void *)((uintptr_t)w + distance), 0, 2);
+}
 
 /* Tokens whose panels stay in a good part of L2 while the weights stream past, in whole panels */
 static int tiled_block(const activations *in) {
@@ -32,17 +46,18 @@ static void tiled_matmul(tile_run *const *run, const matrix *m, int row0, int ro
     const int begin = row0 / TILE_LANES, end = (row1 + TILE_LANES - 1) / TILE_LANES, block = tiled_block(in);
     const size_t cols = (size_t)m->cols;
     if (n <= TILED_TOKENS) {
-        run[n](m, begin, end, in->packed, in->x, y, ldy);
+        run[n](m, begin, end, in->packed, in->x, y, ldy, in->next);
         return;
     }
     for (int first = 0; first < n; first += block) {
         const int last = n - first < block ? n : first + block;
         for (int tile = begin; tile < end; tile += TILED_ROWS) {
             const int stop = end - tile < TILED_ROWS ? end : tile + TILED_ROWS;
+            const unsigned char *next = stop < end ? matrix_tile(m, stop) : in->next;
             for (int t = first; t < last; t += TILED_TOKENS) {
                 const int width = last - t < TILED_TOKENS ? last - t : TILED_TOKENS;
                 run[width](m, tile, stop, in->packed + (size_t)t * in->packed_bytes, in->x + (size_t)t * cols,
-                           y + (size_t)t * ldy, ldy);
+                           y + (size_t)t * ldy, ldy, t == first ? next : NULL);
             }
         }
     }
@@ -55,12 +70,16 @@ INLINE void fetch_outputs(float *y, size_t ldy, int tile, const int N) {
 
 #define TILE_INSTANCE(name, n, most)                                                                         \
     static void name##_##n(const matrix *m, int tile, int end, const unsigned char *panel, const float *x,   \
-                           float *y, size_t ldy) {                                                           \
+                           float *y, size_t ldy, const unsigned char *next) {                                \
         for (; tile + (most) <= end; tile += (most)) {                                                       \
+            const unsigned char *then = tile + (most) < end ? matrix_tile(m, tile + (most)) : next;          \
             for (int r = 0; r < (most); r++) fetch_outputs(y, ldy, tile + r, n);                             \
-            name##_tile(m, tile, panel, x, y, ldy, most, n);                                                 \
+            name##_tile(m, tile, panel, x, y, ldy, fetch_distance(m, tile, then), most, n);                  \
         }                                                                                                    \
-        for (; (most) > 1 && tile < end; tile++) name##_tile(m, tile, panel, x, y, ldy, 1, n);               \
+        for (; (most) > 1 && tile < end; tile++) {                                                           \
+            const unsigned char *then = tile + 1 < end ? matrix_tile(m, tile + 1) : next;                    \
+            name##_tile(m, tile, panel, x, y, ldy, fetch_distance(m, tile, then), 1, n);                     \
+        }                                                                                                    \
     }
 #define TILE_INSTANCES_4(name, single, most)                                                                 \
     TILE_INSTANCE(name, 1, single)                                                                           \

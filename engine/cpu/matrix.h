@@ -54,6 +54,9 @@ static inline size_t matrix_tile_bytes(matrix_format f, int cols) {
     const size_t scales = f == MATRIX_BF16_TILED ? 0 : (size_t)int8_groups(cols) * sizeof(float);
     return TILE_LANES * (unit_bytes(f, cols) + scales);
 }
+static inline const unsigned char *matrix_tile(const matrix *m, int tile) {
+    return (const unsigned char *)m->data + (size_t)tile * matrix_tile_bytes(m->format, m->cols);
+}
 /* Of one token of activations in its panel (kernels.h): units, and for 8 bits scales and offsets */
 static inline size_t matrix_packed_bytes(matrix_format f, int cols) {
     const size_t group = sizeof(float) + sizeof(int32_t);
