@@ -22,6 +22,8 @@ typedef struct backend_options {
     const char *isa;  /* NULL: best */
     const char *weights; /* NULL or "stored": as in the checkpoint. "int8": quantised at open, and so are activations as
                             they come; "int8-a16": the same weights against unrounded activations */
+    const char *kv;   /* NULL or "full": keys and values in bf16 for bf16 checkpoints, else in f32. "int8": in 8 bits, with
+                         a scale for each token's key and value in each head */
     int kv_blocks, block_tokens; /* a block is a multiple of 16 tokens */
     int max_tokens;   /* most tokens in a batch */
     int max_logits;   /* most rows of logits in a batch */
@@ -52,6 +54,8 @@ typedef struct backend_memory {
     size_t weights, kv, workspace; /* bytes */
 } backend_memory;
 backend_memory backend_memory_now(const backend *b);
+/* What backend_open_cpu would take, without taking it: of one rank, where opt->comm is the rank's end of a group. */
+int backend_measure_cpu(const model *m, const backend_options *opt, backend_memory *out, engine_error *err);
 const char *backend_isa(const backend *b);
 
 #endif

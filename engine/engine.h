@@ -44,6 +44,7 @@ typedef struct engine_options {
     int guess_tokens;   /* speculation: guesses fill a step up to so many tokens; 0: none */
     const char
         *weights;    /* NULL or "stored"; "int8" quantises them, "int8-a16" without rounding activations */
+    const char *kv;  /* NULL or "full"; "int8" keeps keys and values in 8 bits: half of the memory or less */
     const char *isa; /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
 } engine_options;
 

@@ -41,8 +41,11 @@ typedef struct engine_parts {
 /* Takes over the parts: they are closed by engine_close, and at once on failure. */
 engine *engine_open_with(const engine_limits *limits, const engine_parts *parts, engine_error *err);
 
-/* Bytes of KV cache that a token takes in the CPU's backend. */
-size_t engine_kv_bytes_per_token(const model_config *c);
+/* Bytes of KV cache that a token takes in the CPU's backend, in the type that kv_type() says. */
+size_t engine_kv_bytes_per_token(const model_config *c, dtype type);
+
+/* Of this machine, or of the control group that the process is in. */
+size_t engine_available_memory(void);
 
 struct scheduler;
 const struct scheduler *engine_scheduler(const engine *e);

@@ -4,6 +4,7 @@
 #include "engine/engine_internal.h"
 
 #include "engine/comm/group.h"
+#include "engine/cpu/kv_layout.h"
 #include "engine/model/shard.h"
 #include "engine/text/template.h"
 #include "engine/text/tokenizer.h"
@@ -119,16 +120,14 @@ static size_t read_limit(const char *path, const char *key, size_t unit) {
     return found;
 }
 
-static size_t available_memory(void) {
+size_t engine_available_memory(void) {
     size_t system = read_limit("/proc/meminfo", "MemAvailable:", 1024);
     size_t group = read_limit("/sys/fs/cgroup/memory.max", "", 1);
     return system < group ? system : group;
 }
 
-/* As cpu/backend.c lays them out: values padded to whole vectors, bf16 only for bf16 checkpoints. */
-size_t engine_kv_bytes_per_token(const model_config *c) {
-    size_t padded = ((size_t)c->head_dim + 15) / 16 * 16, element = c->stored == DTYPE_BF16 ? 2 : 4;
-    return (size_t)c->layers * (size_t)c->kv_heads * ((size_t)c->head_dim + padded) * element;
+size_t engine_kv_bytes_per_token(const model_config *c, dtype type) {
+    return kv_layout_of(c, type, BLOCK_TOKENS).block_bytes * (size_t)c->layers / BLOCK_TOKENS;
 }
 
 static bool quantises(const engine_options *o) {
@@ -138,12 +137,14 @@ static bool quantises(const engine_options *o) {
 /* A KV head that several ranks need is cached by each of them. */
 static size_t kv_bytes_per_token(const engine_options *o, const model_config *c) {
     const size_t copies = o->tp > c->kv_heads ? (size_t)(o->tp / c->kv_heads) : 1;
-    return engine_kv_bytes_per_token(c) * copies;
+    dtype type;
+    kv_type(c, o->kv, &type, NULL);
+    return engine_kv_bytes_per_token(c, type) * copies;
 }
 
 /* Tokens of KV cache that fit beside the weights, with a quarter of the rest left alone. */
 static size_t affordable_tokens(const engine_options *o, const model *m) {
-    size_t memory = available_memory(), weights = quantises(o) ? (size_t)m->parameters : m->bytes;
+    size_t memory = engine_available_memory(), weights = quantises(o) ? (size_t)m->parameters : m->bytes;
     size_t room = memory > weights ? memory - weights : 0;
     return room / 4 * 3 / kv_bytes_per_token(o, &m->config);
 }
@@ -160,6 +161,8 @@ static int check_options(const engine_options *o, const model_config *c, engine_
                            o->max_context, c->max_position);
     }
     if (check_option("threads", o->threads, 1, 1024, err)) return -1;
+    dtype type;
+    if (kv_type(c, o->kv, &type, err)) return -1;
     if (o->tp && shard_check(c, o->tp, err)) return engine_fail_in(err, "tp");
     if (check_option("max_seqs", o->max_seqs, 1, SEQS_MAX, err)) return -1;
     if (check_option("max_waiting", o->max_waiting, 1, WAITING_MAX, err)) return -1;
@@ -217,6 +220,7 @@ static backend *open_backend(const checkpoint *c, const engine_options *o, const
         .threads = threads,
         .isa = o->isa,
         .weights = o->weights,
+        .kv = o->kv,
         .kv_blocks = l->kv_blocks,
         .block_tokens = l->block_tokens,
         .max_tokens = l->step_tokens,
@@ -224,8 +228,7 @@ static backend *open_backend(const checkpoint *c, const engine_options *o, const
         .max_seqs = l->max_seqs,
         .max_blocks_per_seq = blocks_for((size_t)l->max_context),
     };
-    return o->tp > 1 ? backend_open_cpu_ranks(c->model, &b, o->tp, err)
-                     : backend_open_cpu(c->model, &b, err);
+    return o->tp > 1 ? backend_open_cpu_ranks(c->model, &b, o->tp, err) : backend_open_cpu(c->model, &b, err);
 }
 
 static void add_stop(engine_parts *p, int32_t id) {
@@ -246,8 +249,7 @@ static void collect_stops(engine_parts *p, const checkpoint *c) {
 /* All but an embedding of its own, of which a token needs one row. */
 static size_t token_weights(const checkpoint *c, size_t weights) {
     const tensor *t = &c->model->embed;
-    size_t embed = (size_t)t->rows * (size_t)t->cols * dtype_bytes(t->type);
-    return weights - (c->model->config.tied_embeddings ? 0 : embed);
+    return weights - (c->model->config.tied_embeddings ? 0 : tensor_bytes(t));
 }
 
 static engine_info describe(const checkpoint *c, const engine_options *o, const engine_limits *l,

@@ -47,6 +47,12 @@ const mr_conf_key mr_worker_keys[] = {
      .choices = "stored|int8|int8-a16",
      .doc = "How the weights are held: as in the checkpoint, quantised to 8 bits (int8), or that with "
             "activations unrounded (int8-a16)."},
+    {.name = KEY(kv),
+     .type = MR_CONF_STR,
+     .def = "full",
+     .choices = "full|int8",
+     .doc = "How keys and values are cached: as the model computes them, or in 8 bits (int8), which holds "
+            "about twice the tokens."},
     {.name = KEY(engine_host),
      .type = MR_CONF_STR,
      .def = "",

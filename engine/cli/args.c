@@ -19,7 +19,9 @@ int args_wrong(const command *c, const char *fmt, ...) {
 }
 
 static int help(const command *c) {
-    printf("Usage: millrace-engine %s [options]\n%s\n\n", c->name, c->about);
+    printf("Usage: millrace-engine %s", c->name);
+    for (const operand *o = c->operands; o && o->name; o++) printf(" %s", o->name);
+    printf(" [options]\n%s\n\n", c->about);
     for (const arg *a = c->args; a->name; a++) {
         char left[64];
         snprintf(left, sizeof left, "--%s%s%s", a->name, a->value ? " " : "", a->value ? a->value : "");
@@ -70,10 +72,15 @@ static int set(const command *c, const arg *a, const char *text) {
 }
 
 int args_parse(const command *c, int argc, char **argv) {
+    const operand *next = c->operands;
     for (int i = 0; i < argc; i++) {
         const char *name = argv[i];
         if (!strcmp(name, "--help") || !strcmp(name, "-h")) return help(c);
-        if (strncmp(name, "--", 2) != 0) return args_wrong(c, "unexpected argument %s", name);
+        if (strncmp(name, "--", 2) != 0) {
+            if (!next || !next->name) return args_wrong(c, "unexpected argument %s", name);
+            *next++->out = name;
+            continue;
+        }
         size_t n = strcspn(name + 2, "=");
         const arg *a = find(c, name + 2, n);
         if (!a) return args_wrong(c, "unknown option %s", name);
@@ -84,5 +91,5 @@ int args_parse(const command *c, int argc, char **argv) {
         int status = set(c, a, value);
         if (status >= 0) return status;
     }
-    return -1;
+    return next && next->name ? args_wrong(c, "%s is missing", next->name) : -1;
 }

@@ -14,9 +14,16 @@ typedef struct arg {
     const char *value, *help; /* value: its placeholder on the help page */
 } arg;
 
+/* An argument without a name, which must be there. */
+typedef struct operand {
+    const char *name;
+    const char **out;
+} operand;
+
 typedef struct command {
     const char *name, *about;
-    const arg *args; /* ends with name == NULL */
+    const arg *args;         /* ends with name == NULL */
+    const operand *operands; /* the same, or NULL: none */
 } command;
 
 /* Options as --name VALUE or --name=VALUE. Returns -1 to go on, or the exit status when the program is to end now: 0 after

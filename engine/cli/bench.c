@@ -257,6 +257,7 @@ int cli_bench(int argc, char **argv) {
         {"threads", ARG_INT, &b.options.threads, 0, 1024, "N", "0: the CPUs this process may use"},
         {"tp", ARG_INT, &b.options.tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
         {"weights", ARG_TEXT, &b.options.weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
+        {"kv", ARG_TEXT, &b.options.kv, 0, 0, "HOW", "KV cache: full or int8 (full)"},
         {"isa", ARG_TEXT, &b.options.isa, 0, 0, "NAME",
          "force generic, avx2, avx512, avx512-vnni or avx512-bf16"},
         {"context", ARG_TEXT, &b.contexts_text, 0, 0, "LIST", "tokens of the prompts (128,512,2048)"},
@@ -269,7 +270,8 @@ int cli_bench(int argc, char **argv) {
         {"json", ARG_FLAG, &b.json, 0, 0, NULL, "one JSON object in place of the table"},
         {0},
     };
-    const command c = {"bench", "Measures prefill and decode beside what the machine can do at best.", args};
+    const command c = {"bench", "Measures prefill and decode beside what the machine can do at best.", args,
+                       NULL};
     engine_error err;
     int status = args_parse(&c, argc, argv);
     if (status >= 0) return status;

@@ -7,6 +7,8 @@
 int cli_generate(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_quantize(int argc, char **argv);
+int cli_accuracy(int argc, char **argv);
 
 /* Says what went wrong; returns 1. */
 int cli_fail(const char *command, const engine_error *err);

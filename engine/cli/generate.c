@@ -59,10 +59,11 @@ static int parse(job *j, int argc, char **argv) {
         {"threads", ARG_INT, &e->threads, 0, 1024, "N", "0: the CPUs this process may use"},
         {"tp", ARG_INT, &e->tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
         {"weights", ARG_TEXT, &e->weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
+        {"kv", ARG_TEXT, &e->kv, 0, 0, "HOW", "KV cache: full or int8 (full)"},
         {"isa", ARG_TEXT, &e->isa, 0, 0, "NAME", "force generic, avx2, avx512 or avx512-vnni"},
         {0},
     };
-    const command c = {"generate", "Answers a prompt, streaming to stdout.", args};
+    const command c = {"generate", "Answers a prompt, streaming to stdout.", args, NULL};
     int status = args_parse(&c, argc, argv);
     if (status >= 0) return status;
     if (!e->model_dir) return args_wrong(&c, "--model is missing");

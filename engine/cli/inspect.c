@@ -1,28 +1,32 @@
 /* millrace-engine inspect: what a checkpoint is, which tensors it has, and the memory that serving it takes. */
 #include "engine/cli/args.h"
 #include "engine/cli/cli.h"
+#include "engine/comm/comm.h"
 #include "engine/engine_internal.h"
+#include "engine/model/shard.h"
 #include "engine/text/template.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const char *const dtypes[] = {[DTYPE_F32] = "f32", [DTYPE_F16] = "f16", [DTYPE_BF16] = "bf16"};
+static const char *const dtypes[] = {
+    [DTYPE_F32] = "f32", [DTYPE_F16] = "f16", [DTYPE_BF16] = "bf16", [DTYPE_I8] = "int8"};
 static const char *const ropes[] = {
     [ROPE_PLAIN] = "plain", [ROPE_LINEAR] = "linear", [ROPE_LLAMA3] = "llama3", [ROPE_YARN] = "yarn"};
+
+enum { PLAN_BLOCK = 16 };
 
 static double mb(size_t bytes) {
     return (double)bytes / 1e6;
 }
 
-static size_t tensor_bytes(const tensor *t) {
-    return (size_t)t->rows * (size_t)t->cols * dtype_bytes(t->type);
-}
-
 static void print_config(const model *m) {
     const model_config *c = &m->config;
-    printf("architecture   %s, %.1f M parameters in %s\n", c->architecture, (double)m->parameters / 1e6,
-           dtypes[c->stored]);
+    printf("architecture   %s, %.1f M parameters in %s%s\n", c->architecture, (double)m->parameters / 1e6,
+           dtypes[c->stored],
+           !c->int8              ? ""
+           : c->int8_activations ? ", matrices in int8 (W8A8)"
+                                 : ", matrices in int8 (W8A16)");
     printf("layers         %d, %d wide, %d inside\n", c->layers, c->hidden, c->intermediate);
     printf("attention      %d heads of %d, %d for keys and values\n", c->heads, c->head_dim, c->kv_heads);
     printf("positions      %d, rope %s, theta %g", c->max_position, ropes[c->rope], c->rope_theta);
@@ -48,6 +52,8 @@ static void print_tensor(const char *name, const tensor *t, int times) {
     if (!t->data) return;
     printf("  %-12s %-4s %7lld x %-7lld", name, dtypes[t->type], (long long)t->rows, (long long)t->cols);
     printf(" %9.2f MB", mb(tensor_bytes(t)));
+    if (t->type == DTYPE_I8)
+        printf(" with %lld scales a row in %s", (long long)t->row_scales, dtypes[t->scale_type]);
     if (times > 1) printf(" x %d layers", times);
     putchar('\n');
 }
@@ -80,32 +86,119 @@ static void print_tensors(const model *m) {
     if (!m->config.tied_embeddings) print_tensor("head", &m->head, 1);
 }
 
-static void print_memory(const model *m) {
-    size_t token = engine_kv_bytes_per_token(&m->config);
-    size_t context = m->config.max_position < 8192 ? (size_t)m->config.max_position : 8192;
-    printf("memory         weights %.1f MB, KV cache %.3f MB a thousand tokens:\n", mb(m->bytes),
-           mb(token * 1000));
-    for (size_t seqs = 1; seqs <= 16; seqs *= 4) {
-        printf("               %.1f MB for %zu sequence%s of %zu tokens\n",
-               mb(m->bytes + seqs * context * token), seqs, seqs > 1 ? "s" : "", context);
+/* ---- memory ---- */
+
+typedef struct plan {
+    bool wanted;
+    int tp, context, seqs, step_tokens;
+    float gib; /* that a rank has; 0: what this machine has free, shared by the ranks */
+} plan;
+
+/* One rank's, as the backend lays it out: rank 0 has the most. */
+static int measure(const model *m, const plan *p, const char *weights, const char *kv, backend_memory *out,
+                   engine_error *err) {
+    model shard;
+    comm end = {.rank = 0, .size = p->tp};
+    const int blocks = (p->context + PLAN_BLOCK - 1) / PLAN_BLOCK;
+    const backend_options o = {.threads = 1,
+                               .weights = weights,
+                               .kv = kv,
+                               .kv_blocks = blocks * p->seqs,
+                               .block_tokens = PLAN_BLOCK,
+                               .max_tokens = p->step_tokens > p->seqs ? p->step_tokens : p->seqs,
+                               .max_logits = p->seqs,
+                               .max_seqs = p->seqs,
+                               .max_blocks_per_seq = blocks,
+                               .comm = p->tp > 1 ? &end : NULL};
+    if (shard_init(&shard, m, 0, p->tp, err)) return -1;
+    int rc = backend_measure_cpu(p->tp > 1 ? &shard : m, &o, out, err);
+    shard_done(&shard);
+    return rc;
+}
+
+static double gib(size_t bytes) {
+    return (double)bytes / ((size_t)1 << 30);
+}
+
+/* Prints one format; *fits becomes true where it does. */
+static int print_need(const model *m, const plan *p, size_t room, const char *weights, const char *kv,
+                      bool *fits, engine_error *err) {
+    backend_memory need;
+    if (measure(m, p, weights, kv, &need, err)) return -1;
+    const size_t total = need.weights + need.kv + need.workspace;
+    printf("  %-8s %-5s %10.2f %10.2f %10.2f %10.2f  ", weights, kv, gib(need.weights), gib(need.kv),
+           gib(need.workspace), gib(total));
+    if (total <= room)
+        printf("fits, %.2f free\n", gib(room - total));
+    else
+        printf("does not fit: %.2f too much\n", gib(total - room));
+    *fits |= total <= room;
+    return 0;
+}
+
+static int print_memory(const model *m, const plan *p, engine_error *err) {
+    static const char *const formats[][2] = {
+        {"stored", "full"}, {"stored", "int8"}, {"int8", "full"}, {"int8", "int8"}};
+    const size_t room =
+        p->gib > 0 ? (size_t)((double)p->gib * ((size_t)1 << 30)) : engine_available_memory() / (size_t)p->tp;
+    bool fits = false;
+    printf("memory         GiB on each of %d rank%s that ha%s %.1f, for %d sequence%s of %d tokens\n", p->tp,
+           p->tp > 1 ? "s" : "", p->tp > 1 ? "ve" : "s", gib(room), p->seqs, p->seqs > 1 ? "s" : "",
+           p->context);
+    printf("  %-8s %-5s %10s %10s %10s %10s\n", "weights", "KV", "weights", "KV", "workspace", "together");
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        if (print_need(m, p, room, formats[i][0], formats[i][1], &fits, err)) return -1;
     }
+    if (fits) return 0;
+    return engine_fail(
+        err, ENGINE_ENOMEM,
+        "no format fits in %.1f GiB a rank: more ranks (--tp), a shorter --context or fewer --seqs "
+        "may",
+        gib(room));
+}
+
+static int check_plan(plan *p, const model_config *c, engine_error *err) {
+    if (!p->context) p->context = c->max_position < 8192 ? c->max_position : 8192;
+    if (p->context > c->max_position)
+        return engine_fail(err, ENGINE_EINVAL, "--context is %d, but the model was made for %d positions",
+                           p->context, c->max_position);
+    return shard_check(c, p->tp, err);
+}
+
+static int show(const char *dir, const char *shape, plan *p, engine_error *err) {
+    model *m = shape ? model_random(shape, err) : model_open(dir, err);
+    int rc = m ? 0 : -1;
+    if (m && (!p->wanted || shape)) print_config(m);
+    if (m && !shape && !p->wanted) {
+        rc = print_text(dir, err);
+        print_tensors(m);
+    }
+    if (rc == 0) rc = check_plan(p, &m->config, err);
+    if (rc == 0) rc = print_memory(m, p, err);
+    model_close(m);
+    return rc;
 }
 
 int cli_inspect(int argc, char **argv) {
-    const char *dir = NULL;
-    const arg args[] = {{"model", ARG_TEXT, &dir, 0, 0, "DIR", "HuggingFace checkpoint folder (required)"},
-                        {0}};
-    const command c = {"inspect", "Shows what a checkpoint is, its tensors, and the memory it needs.", args};
+    const char *dir = NULL, *shape = NULL;
+    plan p = {.tp = 1, .seqs = 16, .step_tokens = 256};
+    const arg args[] = {
+        {"model", ARG_TEXT, &dir, 0, 0, "DIR", "HuggingFace checkpoint folder"},
+        {"shape", ARG_TEXT, &shape, 0, 0, "FILE", "or only a config.json"},
+        {"memory", ARG_FLAG, &p.wanted, 0, 0, NULL,
+         "only the memory that serving it needs; fails where no format fits"},
+        {"tp", ARG_INT, &p.tp, 1, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
+        {"context", ARG_INT, &p.context, 0, 1e9, "N", "tokens of a sequence (0: the model's, at most 8192)"},
+        {"seqs", ARG_INT, &p.seqs, 1, 4096, "N", "sequences at once, of the whole context (16)"},
+        {"step-tokens", ARG_INT, &p.step_tokens, 1, 1 << 20, "N", "token budget of a step (256)"},
+        {"memory-gib", ARG_NUMBER, &p.gib, 0, 1e6, "G", "that a rank has (0: what this machine has free)"},
+        {0},
+    };
+    const command c = {"inspect", "Shows what a checkpoint is, its tensors, and the memory it needs.", args,
+                       NULL};
     engine_error err;
     int status = args_parse(&c, argc, argv);
     if (status >= 0) return status;
-    if (!dir) return args_wrong(&c, "--model is missing");
-    model *m = model_open(dir, &err);
-    if (!m) return cli_fail("inspect", &err);
-    print_config(m);
-    int rc = print_text(dir, &err);
-    print_memory(m);
-    print_tensors(m);
-    model_close(m);
-    return rc == 0 ? 0 : cli_fail("inspect", &err);
+    if (!dir == !shape) return args_wrong(&c, "give one of --model and --shape");
+    return show(dir, shape, &p, &err) ? cli_fail("inspect", &err) : 0;
 }

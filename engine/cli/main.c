@@ -12,6 +12,8 @@ static const struct {
 } commands[] = {
     {"generate", "answer a prompt, streaming to the terminal", cli_generate},
     {"inspect", "what a checkpoint is, and the memory it needs", cli_inspect},
+    {"quantize", "make an 8-bit checkpoint of one", cli_quantize},
+    {"accuracy", "measure what 8-bit weights and KV cache change", cli_accuracy},
     {"bench", "measure prefill and decode against the memory's bandwidth", cli_bench},
 };
 enum { NCOMMANDS = sizeof commands / sizeof *commands };

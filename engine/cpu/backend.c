@@ -25,6 +25,7 @@ static matrix_format format_of(const cpu_backend *b, dtype type) {
     static const matrix_format stored[] = {
         [DTYPE_F32] = MATRIX_F32, [DTYPE_F16] = MATRIX_F16, [DTYPE_BF16] = MATRIX_BF16};
     if (is_int8(b)) return b->weights;
+    if (type == DTYPE_I8) return b->model->config.int8_activations ? MATRIX_W8A8 : MATRIX_W8A16;
     return type == DTYPE_BF16 && b->k->matmul[MATRIX_BF16_TILED] ? MATRIX_BF16_TILED : stored[type];
 }
 
@@ -35,14 +36,13 @@ static matrix place_matrix(cpu_backend *b, const tensor *t, const tensor *bias) 
                 .cols = (int)t->cols,
                 .data = t->data,
                 .bias = bias ? widened(b, bias) : NULL};
-    const size_t row = (size_t)m.cols * dtype_bytes(t->type);
     if (matrix_is_tiled(m.format)) {
         m.data =
             arena_get(&b->weight_arena, (size_t)matrix_tiles(m.rows), matrix_tile_bytes(m.format, m.cols));
     } else if (t->skip) {
-        m.data = arena_get(&b->weight_arena, (size_t)m.rows, row);
+        m.data = arena_get(&b->weight_arena, (size_t)m.rows, (size_t)m.cols * dtype_bytes(t->type));
     }
-    if (m.data != t->data) b->copied += (size_t)m.rows * row;
+    if (m.data != t->data) b->copied += tensor_bytes(t);
     return m;
 }
 
@@ -112,19 +112,10 @@ static void place_workspace(cpu_backend *b) {
     b->gathered = arena_get(w, (size_t)ranks * logits, (size_t)b->rank_vocab * f);
 }
 
-/* bf16 checkpoints keep a bf16 cache, as the reference does; the others an f32 one. */
 static void place_cache(cpu_backend *b) {
     const model_config *c = &b->model->config;
-    kv_layout *kv = &b->kv;
-    kv->type = c->stored == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    const size_t element = kv->type == DTYPE_F32 ? 4 : 2;
-    kv->block_tokens = b->base.opt.block_tokens;
-    kv->head_dim = c->head_dim;
-    kv->value_stride = (c->head_dim + KERNEL_LANES - 1) / KERNEL_LANES * KERNEL_LANES;
-    kv->value_offset = (size_t)kv->head_dim * (size_t)kv->block_tokens * element;
-    kv->head_bytes = kv->value_offset + (size_t)kv->block_tokens * (size_t)kv->value_stride * element;
-    kv->block_bytes = kv->head_bytes * (size_t)c->kv_heads;
-    b->kv_layer_bytes = kv->block_bytes * (size_t)b->base.opt.kv_blocks;
+    b->kv = kv_layout_of(c, b->kv.type, b->base.opt.block_tokens);
+    b->kv_layer_bytes = b->kv.block_bytes * (size_t)b->base.opt.kv_blocks;
     b->kv_data = arena_get(&b->cache, b->kv_layer_bytes, (size_t)c->layers);
 }
 
@@ -221,12 +212,20 @@ static void load_thread(void *arg, int thread) {
     }
 }
 
-static int open_backend(cpu_backend *b, engine_error *err) {
-    if (check_options(&b->base.opt, err) || choose_weights(b, err)) return -1;
-    b->k = kernels_select(b->base.opt.isa, err);
+static int choose(cpu_backend *b, const model *m, const backend_options *opt, engine_error *err) {
+    b->base.opt = *opt;
+    b->base.vocab = m->config.vocab;
+    b->model = m;
+    if (check_options(opt, err) || choose_weights(b, err) || kv_type(&m->config, opt->kv, &b->kv.type, err))
+        return -1;
+    b->k = kernels_select(opt->isa, err);
     if (!b->k) return -1;
-    b->layer = calloc((size_t)b->model->config.layers, sizeof *b->layer);
-    if (!b->layer) return engine_fail(err, ENGINE_ENOMEM, "out of memory");
+    b->layer = calloc((size_t)m->config.layers, sizeof *b->layer);
+    return b->layer ? 0 : engine_fail(err, ENGINE_ENOMEM, "out of memory");
+}
+
+static int open_backend(cpu_backend *b, const model *m, const backend_options *opt, engine_error *err) {
+    if (choose(b, m, opt, err)) return -1;
     if (place(b, place_weights, &b->weight_arena, "weights", err) ||
         place(b, place_workspace, &b->workspace, "workspace (lower step_tokens)", err) ||
         place(b, place_cache, &b->cache, "KV cache (lower kv_tokens)", err)) {
@@ -297,9 +296,23 @@ backend *backend_open_cpu(const model *m, const backend_options *opt, engine_err
         engine_fail(err, ENGINE_ENOMEM, "out of memory");
         return NULL;
     }
-    b->base = (backend){.ops = &ops, .opt = *opt, .vocab = m->config.vocab};
-    b->model = m;
-    if (!open_backend(b, err)) return &b->base;
+    b->base.ops = &ops;
+    if (!open_backend(b, m, opt, err)) return &b->base;
     cpu_close(&b->base);
     return NULL;
+}
+
+int backend_measure_cpu(const model *m, const backend_options *opt, backend_memory *out, engine_error *err) {
+    cpu_backend b = {0};
+    int rc = choose(&b, m, opt, err);
+    if (rc == 0) {
+        place_weights(&b);
+        place_workspace(&b);
+        place_cache(&b);
+        *out = (backend_memory){.weights = m->bytes - b.copied + b.weight_arena.used,
+                                .kv = b.cache.used,
+                                .workspace = b.workspace.used};
+    }
+    free(b.layer);
+    return rc;
 }

@@ -87,6 +87,8 @@ static void embed_token(const cpu_backend *b, int32_t id, float *out) {
     const size_t row_bytes = (size_t)b->model->config.hidden * dtype_bytes(e->type);
     if (b->embed_in_head)
         matrix_tiled_row(&b->head, id, out);
+    else if (e->type == DTYPE_I8)
+        tensor_read(e, id, 0, (int)e->cols, out);
     else
         b->k->widen(out, (const unsigned char *)e->data + (size_t)id * row_bytes, e->type, (int)e->cols);
 }

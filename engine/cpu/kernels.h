@@ -6,6 +6,7 @@
 #ifndef ENGINE_CPU_KERNELS_H
 #define ENGINE_CPU_KERNELS_H
 
+#include "engine/cpu/kv_layout.h"
 #include "engine/cpu/matrix.h"
 #include "engine/error.h"
 
@@ -16,14 +17,6 @@ enum {
     KERNEL_LANES = 16, /* sizes in the KV cache are multiples of it */
     ATTEND_ROWS = 8,   /* most query rows in one call of attend */
 };
-
-/* One KV head of one block: keys transposed [head_dim][block_tokens], so that the scores of 16 positions are one vector;
- * then values [block_tokens][value_stride]. */
-typedef struct kv_layout {
-    dtype type; /* F32 or BF16 */
-    int block_tokens, head_dim, value_stride;
-    size_t value_offset, head_bytes, block_bytes;
-} kv_layout;
 
 /* Attention of a few query rows (heads of a group, and neighbouring tokens) that share one KV head of one sequence. */
 typedef struct attend_args {

@@ -152,6 +152,12 @@ static inline void vf_store_int8_n(int8_t *p, vf v, int n) {
     for (int i = 0; i < n; i++) p[i] = (int8_t)a[i];
 }
 
+static inline vf vf_load_int8(const int8_t *p) {
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(v, v)))};
+}
+
 static inline vi vi_load(const void *p) {
     return (vi){_mm256_loadu_si256(p), _mm256_loadu_si256((const __m256i *)p + 1)};
 }

@@ -11,6 +11,7 @@ typedef float vf __attribute__((vector_size(64)));
 typedef uint32_t vu __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint16_t vh __attribute__((vector_size(32)));
+typedef int8_t vb __attribute__((vector_size(16)));
 
 #define TILE_ROWS    2
 #define TILE_TOKENS  2
@@ -144,6 +145,12 @@ static inline void vf_store_int8_n(int8_t *p, vf v, int n) {
     const vf magic = vf_set1(12582912.0f);
     vi whole = __builtin_convertvector((v + magic) - magic, vi);
     for (int i = 0; i < n; i++) p[i] = (int8_t)whole[i];
+}
+
+static inline vf vf_load_int8(const int8_t *p) {
+    vb v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, vf);
 }
 
 static inline vi vi_load(const void *p) {

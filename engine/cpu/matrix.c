@@ -3,20 +3,7 @@
  */
 #include "engine/cpu/matrix.h"
 
-#include <math.h>
 #include <string.h>
-
-static float bits_float(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-/* Finite ones: exponent and mantissa moved into place and rescaled, which gets subnormals right. */
-static float f16_float(uint16_t h) {
-    float f = bits_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
-    return h & 0x8000 ? -f : f;
-}
 
 void matrix_copy_row(const tensor *t, int row, unsigned char *out) {
     const size_t element = dtype_bytes(t->type), bytes = (size_t)t->cols * element;
@@ -24,39 +11,20 @@ void matrix_copy_row(const tensor *t, int row, unsigned char *out) {
     memcpy(out + (size_t)row * bytes, from + (size_t)row * (size_t)(t->cols + t->skip) * element, bytes);
 }
 
-/* n elements from `at` as floats */
-static void widen(const tensor *t, size_t at, int n, float *out) {
-    switch (t->type) {
-    case DTYPE_F32: memcpy(out, (const float *)t->data + at, (size_t)n * sizeof *out); break;
-    case DTYPE_F16:
-        for (int i = 0; i < n; i++) out[i] = f16_float(((const uint16_t *)t->data)[at + (size_t)i]);
-        break;
-    case DTYPE_BF16:
-        for (int i = 0; i < n; i++)
-            out[i] = bits_float((uint32_t)((const uint16_t *)t->data)[at + (size_t)i] << 16);
-        break;
+/* n weights of one row into every 16th unit. Returns their scale. What is stored in 8 bits stays as it is, unless its groups
+ * are others. */
+static float int8_group(const tensor *t, int64_t row, int k, int n, unsigned char *out) {
+    float scale, w[INT8_GROUP];
+    int8_t made[INT8_GROUP];
+    const int8_t *q = t->type == DTYPE_I8 ? tensor_int8(t, row, k, n, &scale) : NULL;
+    if (!q) {
+        tensor_read(t, row, k, n, w);
+        scale = int8_quantise(w, n, made);
+        q = made;
     }
-}
-
-/* n weights of one row into every 16th unit. Returns their scale. */
-static float quantise_group(const tensor *t, size_t at, int n, unsigned char *out) {
-    float w[INT8_GROUP], largest = 0;
-    widen(t, at, n, w);
-    for (int i = 0; i < n; i++) {
-        const float size = fabsf(w[i]);
-        largest = size > largest ? size : largest;
-    }
-    const float inverse = largest > 0 ? 127.0f / largest : 0;
-    unsigned char q[INT8_GROUP];
-    /* adding and taking away 1.5 * 2^23 rounds to a whole number, ties to even */
     for (int i = 0; i < n; i++)
-        q[i] = (unsigned char)(128 + (int)(w[i] * inverse + 12582912.0f - 12582912.0f));
-    for (int i = 0; i < n; i++) out[i / UNIT_BYTES * TILE_LANES * UNIT_BYTES + i % UNIT_BYTES] = q[i];
-    return largest / 127.0f;
-}
-
-static size_t row_start(const tensor *t, int64_t row) {
-    return (size_t)(row * (t->cols + t->skip));
+        out[i / UNIT_BYTES * TILE_LANES * UNIT_BYTES + i % UNIT_BYTES] = (unsigned char)(q[i] + 128);
+    return scale;
 }
 
 static void quantise_tile(const tensor *t, int tile, unsigned char *out) {
@@ -68,8 +36,7 @@ static void quantise_tile(const tensor *t, int tile, unsigned char *out) {
         for (int r = 0; r < TILE_LANES; r++) {
             const int64_t row = (int64_t)tile * TILE_LANES + r;
             float scale = 0;
-            if (row < t->rows)
-                scale = quantise_group(t, row_start(t, row) + (size_t)k, n, out + r * UNIT_BYTES);
+            if (row < t->rows) scale = int8_group(t, row, k, n, out + r * UNIT_BYTES);
             memcpy(out + bytes + (size_t)r * sizeof scale, &scale, sizeof scale);
         }
         out += bytes + TILE_LANES * sizeof(float);
@@ -82,7 +49,7 @@ static void rearrange_tile(const tensor *t, int tile, unsigned char *out) {
     for (int r = 0; r < TILE_LANES; r++) {
         const int64_t row = (int64_t)tile * TILE_LANES + r;
         if (row >= t->rows) return;
-        const uint16_t *from = (const uint16_t *)t->data + row_start(t, row);
+        const uint16_t *from = (const uint16_t *)t->data + row * (t->cols + t->skip);
         uint16_t *to = (uint16_t *)(void *)out + r * 2;
         for (size_t i = 0; i < cols; i++) to[i / 2 * TILE_LANES * 2 + i % 2] = from[i];
     }
@@ -96,14 +63,20 @@ void matrix_make_tile(const tensor *t, matrix_format f, int tile, unsigned char 
         quantise_tile(t, tile, out);
 }
 
+static float bf16_float(uint16_t h) {
+    const uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
 void matrix_tiled_row(const matrix *m, int row, float *out) {
     const unsigned char *at = (const unsigned char *)m->data +
                               (size_t)(row / TILE_LANES) * matrix_tile_bytes(m->format, m->cols) +
                               (size_t)(row % TILE_LANES) * UNIT_BYTES;
     if (m->format == MATRIX_BF16_TILED) {
         const uint16_t *w = (const uint16_t *)(const void *)at;
-        for (int i = 0; i < m->cols; i++)
-            out[i] = bits_float((uint32_t)w[i / 2 * TILE_LANES * 2 + i % 2] << 16);
+        for (int i = 0; i < m->cols; i++) out[i] = bf16_float(w[i / 2 * TILE_LANES * 2 + i % 2]);
         return;
     }
     for (int k = 0; k < m->cols; k += INT8_GROUP) {

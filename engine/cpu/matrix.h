@@ -31,7 +31,7 @@ typedef struct matrix {
     const float *bias; /* [rows], or NULL */
 } matrix;
 
-enum { TILE_LANES = 16, UNIT_BYTES = 4, INT8_GROUP = 128 };
+enum { TILE_LANES = 16, UNIT_BYTES = 4 };
 
 static inline bool matrix_is_int8(matrix_format f) {
     return f == MATRIX_W8A8 || f == MATRIX_W8A16;

@@ -121,6 +121,10 @@ static inline vf vf_from_byte(vi v, int j) {
         _mm512_and_si512(_mm512_srli_epi32(v, (unsigned)j * 8), _mm512_set1_epi32(0xff)));
 }
 
+static inline vf vf_load_int8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
 static inline vi vi_load(const void *p) {
     return _mm512_loadu_si512(p);
 }

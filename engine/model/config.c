@@ -2,7 +2,7 @@
  * torch_dtype) and 5 (rope_parameters, dtype).
  *
  * Called while a model opens, from one thread; keeps nothing. Whatever would make the forward pass differ from the
- * reference (an unknown activation, a scaling that is not here, quantised weights) is an error, never ignored.
+ * reference (an unknown activation, a scaling that is not here, weights quantised in another way) is an error, never ignored.
  */
 #include "engine/model/files.h"
 #include "engine/model/model.h"
@@ -243,17 +243,67 @@ static int check_kind(reader *r) {
     if (act && strcmp(act, "silu") && strcmp(act, "swish")) {
         return engine_fail(r->err, ENGINE_EFORMAT, "activation \"%.40s\" is not supported: silu is", act);
     }
-    if (has(r->root, "quantization_config")) {
-        return engine_fail(r->err, ENGINE_EFORMAT,
-                           "the checkpoint is quantised (\"quantization_config\"): use the float16, bfloat16 "
-                           "or float32 one");
+    return 0;
+}
+
+/* ---- "quantization_config" as compressed-tensors writes it: 8-bit integers, symmetric, by rows or groups of columns ---- */
+
+static int refuse_quantisation(reader *r, const char *what) {
+    return engine_fail(r->err, ENGINE_EFORMAT,
+                       "\"quantization_config\": %s: the engine reads compressed-tensors' symmetric 8-bit "
+                       "integers (\"int-quantized\"); else use the float16, bfloat16 or float32 checkpoint",
+                       what);
+}
+
+static bool is_text(const json_t *o, const char *key, const char *text) {
+    const char *s = json_string_value(json_object_get(o, key));
+    return s && !strcmp(s, text);
+}
+
+static bool is_int8(const json_t *args) {
+    const json_t *bits = json_object_get(args, "num_bits"), *symmetric = json_object_get(args, "symmetric");
+    return json_is_integer(bits) && json_integer_value(bits) == 8 && is_text(args, "type", "int") &&
+           (!symmetric || json_is_true(symmetric));
+}
+
+static int read_weight_groups(reader *r, const json_t *weights, model_config *c) {
+    const json_t *size = json_object_get(weights, "group_size");
+    if (is_text(weights, "strategy", "channel")) return 0;
+    if (!is_text(weights, "strategy", "group"))
+        return refuse_quantisation(r, "the weights' strategy is neither \"channel\" nor \"group\"");
+    if (!json_is_integer(size) || json_integer_value(size) < 1 || json_integer_value(size) > 1 << 20)
+        return refuse_quantisation(r, "the weights' \"group_size\" is not a count");
+    c->int8_group = (int)json_integer_value(size);
+    return 0;
+}
+
+static int read_quantisation(reader *r, model_config *c) {
+    const json_t *q = json_object_get(r->root, "quantization_config"), *scheme;
+    const char *name;
+    if (!has(r->root, "quantization_config")) return 0;
+    if (!is_text(q, "quant_method", "compressed-tensors"))
+        return refuse_quantisation(r, "its \"quant_method\" is another");
+    if (has(q, "format") && !is_text(q, "format", "int-quantized"))
+        return refuse_quantisation(r, "its \"format\" is another");
+    const json_t *groups = json_object_get(q, "config_groups");
+    if (json_object_size(groups) != 1)
+        return refuse_quantisation(r, "\"config_groups\" does not have exactly one group");
+    json_object_foreach((json_t *)groups, name, scheme) {
+        const json_t *weights = json_object_get(scheme, "weights"),
+                     *in = json_object_get(scheme, "input_activations");
+        if (!is_int8(weights)) return refuse_quantisation(r, "its weights are others");
+        c->int8_activations = has(scheme, "input_activations");
+        if (c->int8_activations && !(is_int8(in) && json_is_true(json_object_get(in, "dynamic"))))
+            return refuse_quantisation(r, "its activations are not dynamic 8-bit integers");
+        if (read_weight_groups(r, weights, c)) return -1;
     }
+    c->int8 = true;
     return 0;
 }
 
 static int read_all(reader *r, model_config *c) {
     if (read_architecture(r, c) || check_kind(r) || read_shape(r, c) || read_rope(r, c) ||
-        read_window(r, c) || read_dtype(r, c)) {
+        read_window(r, c) || read_dtype(r, c) || read_quantisation(r, c)) {
         return -1;
     }
     double eps = 0;

@@ -6,6 +6,7 @@
 #include "engine/model/model.h"
 #include "engine/model/files.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/stored.h"
 #include "engine/model/weights.h"
 
 #include <jansson.h>
@@ -124,48 +125,26 @@ static const safetensors_entry *files_find(const model_files *f, const char *nam
     return shard ? safetensors_find(files_shard(f, shard), name) : NULL;
 }
 
-static int parse_dtype(const char *name, dtype *out) {
-    static const char *const names[] = {[DTYPE_F32] = "F32", [DTYPE_F16] = "F16", [DTYPE_BF16] = "BF16"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (!strcmp(name, names[i])) {
-            *out = (dtype)i;
-            return 0;
-        }
+int model_find(const model *m, const char *name, tensor *t, engine_error *err) {
+    char scale_name[WEIGHT_NAME_MAX + 8];
+    const safetensors_entry *e = files_find(m->files, name), *scale = NULL;
+    if (!e) return engine_fail(err, ENGINE_EFORMAT, "tensor %s is missing", name);
+    if (m->config.int8) {
+        snprintf(scale_name, sizeof scale_name, "%s_scale", name);
+        scale = files_find(m->files, scale_name);
     }
-    return -1;
+    return stored_weight(e, scale, m->config.int8 ? m->config.int8_group : -1, t, err);
 }
 
 static int find_weight(void *arg, const char *name, tensor *t, engine_error *err) {
-    const safetensors_entry *e = files_find(arg, name);
-    if (!e) return engine_fail(err, ENGINE_EFORMAT, "tensor %s is missing", name);
-    if (parse_dtype(e->dtype, &t->type)) {
-        return engine_fail(err, ENGINE_EFORMAT, "tensor %s has dtype %.20s: F32, F16 and BF16 are supported",
-                           name, e->dtype);
-    }
-    /* a vector has one dimension in the file and one row here */
-    bool matrix = t->rows > 1 && e->ndims == 2 && e->dims[0] == t->rows && e->dims[1] == t->cols;
-    bool vector = t->rows == 1 && e->ndims == 1 && e->dims[0] == t->cols;
-    if (!matrix && !vector) {
-        return engine_fail(err, ENGINE_EFORMAT,
-                           "tensor %s has %d dimensions, [%lld, %lld], where config.json says %lld x %lld",
-                           name, e->ndims, (long long)(e->ndims > 0 ? e->dims[0] : 1),
-                           (long long)(e->ndims > 1 ? e->dims[1] : 1), (long long)t->rows,
-                           (long long)t->cols);
-    }
-    if ((uintptr_t)e->data % dtype_bytes(t->type)) {
-        return engine_fail(
-            err, ENGINE_EFORMAT,
-            "tensor %s is not aligned in its file: save the checkpoint again with safetensors >= 0.3", name);
-    }
-    t->data = e->data;
-    return 0;
+    return model_find(arg, name, t, err);
 }
 
 static int open_model(model *m, const char *dir, engine_error *err) {
     if (model_config_read(dir, &m->config, err)) return -1;
     m->files = files_open(dir, err);
     if (!m->files) return -1;
-    return model_each_weight(m, find_weight, m->files, err) ? engine_fail_in(err, "%s", dir) : 0;
+    return model_each_weight(m, find_weight, m, err) ? engine_fail_in(err, "%s", dir) : 0;
 }
 
 model *model_open(const char *dir, engine_error *err) {

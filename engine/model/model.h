@@ -7,22 +7,11 @@
 #define ENGINE_MODEL_MODEL_H
 
 #include "engine/error.h"
+#include "engine/model/tensor.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-typedef enum { DTYPE_F32, DTYPE_F16, DTYPE_BF16 } dtype;
-static inline size_t dtype_bytes(dtype type) {
-    return type == DTYPE_F32 ? 4 : 2;
-}
-
-typedef struct tensor {
-    const void *data; /* borrowed from the model */
-    dtype type;
-    int64_t rows, cols; /* a vector has rows = 1 */
-    int64_t skip;       /* elements between two rows: 0 but in a slice of columns (shard.h) */
-} tensor;
 
 typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_kind;
 
@@ -42,8 +31,11 @@ typedef struct model_config {
     bool attention_bias, mlp_bias; /* Llama's options: bias also on o, and on the MLP */
     int32_t eos[8];                /* from config.json and generation_config.json */
     int neos;
-    int32_t bos;  /* -1: none */
-    dtype stored; /* torch_dtype: the arithmetic the reference uses between operations */
+    int32_t bos;           /* -1: none */
+    dtype stored;          /* torch_dtype: the arithmetic the reference uses between operations */
+    bool int8;             /* matrices are stored in 8 bits… */
+    int int8_group;        /* …with a scale for so many columns of a row; 0: for all */
+    bool int8_activations; /* …and made to be multiplied by activations that are rounded too */
 } model_config;
 
 typedef struct model_layer {
@@ -56,7 +48,7 @@ typedef struct model {
     tensor embed, final_norm, head; /* head is embed where tied */
     model_layer *layer;             /* [layers] */
     int64_t parameters;
-    size_t bytes;
+    size_t bytes; /* with the scales of 8-bit weights */
     struct model_files *files;
     void *random; /* weights of model_random */
     size_t random_bytes;
@@ -75,6 +67,9 @@ void model_fetch(const model *m, const tensor *t, int64_t first, int64_t end);
 void model_fetch_all(const model *m);
 /* Rows of a matrix were copied: their pages need not stay in memory. A file's come back when they are read again. */
 void model_release(const tensor *t, int64_t first, int64_t end);
+
+/* A weight by its HuggingFace name, of the shape given in t: fills in the rest. */
+int model_find(const model *m, const char *name, tensor *t, engine_error *err);
 
 /* Only config.json (and generation_config.json), for tools. */
 int model_config_read(const char *dir, model_config *out, engine_error *err);

@@ -66,7 +66,7 @@ static int lay_out(void *arg, const char *name, tensor *t, engine_error *err) {
         const model whole = {.random = l->base};
         make(&whole, t->type, place_of(&whole, t), (size_t)t->cols, 1, 0.1f);
     }
-    l->used += ((size_t)t->rows * (size_t)t->cols * dtype_bytes(l->type) + 63) / 64 * 64;
+    l->used += (tensor_bytes(t) + 63) / 64 * 64;
     return 0;
 }
 

@@ -26,7 +26,7 @@ int shard_check(const model_config *c, int ranks, engine_error *err) {
 
 static tensor taken(model *m, tensor t) {
     m->parameters += t.rows * t.cols;
-    m->bytes += (size_t)(t.rows * t.cols) * dtype_bytes(t.type);
+    m->bytes += tensor_bytes(&t);
     return t;
 }
 
@@ -42,6 +42,9 @@ static tensor rows(model *m, const tensor *t, int64_t first, int64_t n) {
     tensor part = *t;
     part.data = element_at(t, first * t->cols);
     part.rows = n;
+    if (t->scale) {
+        part.scale = (const char *)t->scale + (size_t)(first * t->row_scales) * dtype_bytes(t->scale_type);
+    }
     return taken(m, part);
 }
 
@@ -51,13 +54,14 @@ static tensor columns(model *m, const tensor *t, int64_t first, int64_t n) {
     part.data = element_at(t, first);
     part.cols = n;
     part.skip = t->cols - n;
+    part.first_col = first;
     return taken(m, part);
 }
 
 /* A vector that goes with the rows of a matrix. */
 static tensor places(model *m, const tensor *t, int64_t first, int64_t n) {
     tensor part = columns(m, t, first, n);
-    part.skip = 0;
+    part.skip = part.first_col = 0;
     return part;
 }
 

@@ -15,7 +15,7 @@ static int take(walk *w, const char *name, int64_t rows, int64_t cols, tensor *o
     *out = (tensor){.rows = rows, .cols = cols};
     if (w->source(w->arg, name, out, w->err)) return -1;
     w->model->parameters += rows * cols;
-    w->model->bytes += (size_t)(rows * cols) * dtype_bytes(out->type);
+    w->model->bytes += tensor_bytes(out);
     return 0;
 }
 
@@ -48,7 +48,7 @@ static int take_layer(walk *w, int i) {
         {c->mlp_bias, "mlp.down_proj.bias", 1, c->hidden, &l->down_bias},
     };
     for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
-        char name[128];
+        char name[WEIGHT_NAME_MAX];
         snprintf(name, sizeof name, "model.layers.%d.%s", i, parts[p].name);
         if (parts[p].there && take(w, name, parts[p].rows, parts[p].cols, parts[p].out)) return -1;
     }

@@ -4,6 +4,8 @@
 
 #include "engine/model/model.h"
 
+enum { WEIGHT_NAME_MAX = 128 };
+
 /* Sets t->data and t->type of a weight whose shape is given in t. */
 typedef int weight_source(void *arg, const char *name, tensor *t, engine_error *err);
 

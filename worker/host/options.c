@@ -19,11 +19,12 @@ static const char usage[] =
     "  --max-seqs N          sequences that run at once (0: 16)\n"
     "  --max-context N       tokens of a sequence, prompt and answer (0: the model's, at most 8192)\n"
     "  --weights HOW         stored, int8 or int8-a16 (stored)\n"
+    "  --kv HOW              KV cache: full or int8 (full)\n"
     "  --guess-tokens N      speculation: guesses fill a step up to so many tokens (0: none)\n"
     "  --chat-template NAME  force a chat template in place of the checkpoint's own\n"
     "  --help, --version\n";
 
-enum { FD, MODEL, THREADS, TP, MAX_SEQS, MAX_CONTEXT, WEIGHTS, GUESS_TOKENS, CHAT_TEMPLATE, HELP, VERSION };
+enum { FD, MODEL, THREADS, TP, MAX_SEQS, MAX_CONTEXT, WEIGHTS, KV, GUESS_TOKENS, CHAT_TEMPLATE, HELP, VERSION };
 
 static const struct option flags[] = {
     {"fd", required_argument, NULL, FD},
@@ -33,6 +34,7 @@ static const struct option flags[] = {
     {"max-seqs", required_argument, NULL, MAX_SEQS},
     {"max-context", required_argument, NULL, MAX_CONTEXT},
     {"weights", required_argument, NULL, WEIGHTS},
+    {"kv", required_argument, NULL, KV},
     {"guess-tokens", required_argument, NULL, GUESS_TOKENS},
     {"chat-template", required_argument, NULL, CHAT_TEMPLATE},
     {"help", no_argument, NULL, HELP},
@@ -63,6 +65,7 @@ static int set_option(int flag, mr_engine_host_options *o) {
     switch (flag) {
     case MODEL: o->engine.model_dir = optarg; return -1;
     case WEIGHTS: o->engine.weights = *optarg ? optarg : NULL; return -1;
+    case KV: o->engine.kv = *optarg ? optarg : NULL; return -1;
     case CHAT_TEMPLATE: o->engine.chat_template = *optarg ? optarg : NULL; return -1;
     case HELP: fputs(usage, stdout); return 0;
     case VERSION: printf("millrace-engine-host %s\n", mr_version()); return 0;

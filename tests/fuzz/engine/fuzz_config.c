@@ -17,6 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         return 0;
     }
     if (c.heads % c.kv_heads || c.head_dim < 2 || c.head_dim > 512 || c.neos > 8) abort();
+    if (c.int8_group < 0 || (!c.int8 && c.int8_group)) abort();
     float frequency[256];
     rope_frequencies(&c, frequency);
     model_config_parse_generation((const char *)data, n, &c, &err);

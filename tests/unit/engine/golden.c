@@ -95,13 +95,15 @@ bool golden_isa_runs(const char *isa) {
 }
 
 backend *golden_backend(const model *m, const char *isa, int threads) {
-    return golden_backend_with(m, NULL, isa, threads);
+    return golden_backend_with(m, NULL, NULL, isa, threads);
 }
 
-backend *golden_backend_with(const model *m, const char *weights, const char *isa, int threads) {
+backend *golden_backend_with(const model *m, const char *weights, const char *kv, const char *isa,
+                             int threads) {
     engine_error err = {0};
     backend_options opt = golden_options(isa, threads);
     opt.weights = weights;
+    opt.kv = kv;
     backend *b = backend_open_cpu(m, &opt, &err);
     if (!b) fail_msg("%s", err.msg);
     return b;

@@ -34,8 +34,9 @@ bool golden_isa_runs(const char *isa);
 enum { GOLDEN_BLOCK = 16, GOLDEN_BLOCKS = 64, GOLDEN_SEQ_BLOCKS = 16, GOLDEN_TOKENS = 128 };
 /* A backend of 64 blocks of 16 tokens, batches of 128 tokens. */
 backend *golden_backend(const model *m, const char *isa, int threads);
-/* The same with weights as backend_options says. */
-backend *golden_backend_with(const model *m, const char *weights, const char *isa, int threads);
+/* The same with weights and KV cache as backend_options says. */
+backend *golden_backend_with(const model *m, const char *weights, const char *kv, const char *isa,
+                             int threads);
 backend_options golden_options(const char *isa, int threads);
 /* The same over so many ranks. */
 backend *golden_ranks(const model *m, const char *isa, int threads, int ranks);

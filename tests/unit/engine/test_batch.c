@@ -110,14 +110,15 @@ static void random_schedule(world *w, backend *b, const char *where) {
     while (left) left -= random_step(w, b, done, blocks, where);
 }
 
-static void check_model(const char *name, const char *weights, const char *isa) {
+static void check_model(const char *name, const char *weights, const char *kv, const char *isa) {
     golden g = golden_open(name);
     world w;
     world_init(&w, g.model, 20261124);
     for (int threads = 1; threads <= 4; threads++) {
         char where[128];
-        snprintf(where, sizeof where, "%s as %s on %s with %d threads", name, weights, isa, threads);
-        backend *b = golden_backend_with(g.model, weights, isa, threads);
+        snprintf(where, sizeof where, "%s as %s, KV %s, on %s with %d threads", name, weights, kv, isa,
+                 threads);
+        backend *b = golden_backend_with(g.model, weights, kv, isa, threads);
         if (threads == 1) run_alone(&w, b);
         for (int i = 0; i < 4; i++) random_schedule(&w, b, where);
         backend_close(b);
@@ -129,14 +130,15 @@ static void check_model(const char *name, const char *weights, const char *isa) 
 static void logits_do_not_depend_on_the_batch_the_chunks_or_the_threads(void **state) {
     (void)state;
     static const struct {
-        const char *name, *weights;
-    } models[] = {{"llama_gqa_f32", "stored"}, {"llama_gqa_bf16", "stored"},
-                  {"llama_gqa_f16", "stored"}, {"qwen2_tied_bf16", "stored"},
-                  {"llama_gqa_bf16", "int8"},  {"qwen2_tied_bf16", "int8-a16"}};
+        const char *name, *weights, *kv;
+    } models[] = {{"llama_gqa_f32", "stored", "full"}, {"llama_gqa_bf16", "stored", "full"},
+                  {"llama_gqa_f16", "stored", "full"}, {"qwen2_tied_bf16", "stored", "full"},
+                  {"llama_gqa_bf16", "int8", "full"},  {"qwen2_tied_bf16", "int8-a16", "full"},
+                  {"llama_gqa_f32", "stored", "int8"}, {"qwen2_tied_bf16", "int8", "int8"}};
     for (size_t i = 0; i < GOLDEN_ISAS; i++) {
         if (!golden_isa_runs(golden_isas[i])) continue;
         for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
-            check_model(models[m].name, models[m].weights, golden_isas[i]);
+            check_model(models[m].name, models[m].weights, models[m].kv, golden_isas[i]);
         }
     }
 }

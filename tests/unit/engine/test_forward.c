@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -149,9 +150,66 @@ static void a_backend_that_cannot_be_says_why(void **state) {
     opt.block_tokens = 20;
     expect_no_backend(g.model, opt, "multiple of 16");
     opt = good;
+    opt.kv = "int4";
+    expect_no_backend(g.model, opt, "use full or int8");
+    opt = good;
     opt.kv_blocks = INT32_MAX;
     expect_no_backend(g.model, opt, "KV cache");
     golden_close(&g);
+}
+
+/* ---- memory, known before it is taken ---- */
+
+static void what_is_measured_is_what_is_taken(void **state) {
+    (void)state;
+    static const char *const formats[][2] = {{"stored", "full"}, {"int8", "full"}, {"int8-a16", "int8"}};
+    const size_t page = (size_t)2 << 20; /* arenas are whole huge pages */
+    golden g = golden_open("qwen2_tied_bf16");
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        engine_error err = {0};
+        backend_memory before;
+        backend_options opt = golden_options(NULL, 1);
+        opt.weights = formats[i][0];
+        opt.kv = formats[i][1];
+        if (backend_measure_cpu(g.model, &opt, &before, &err)) fail_msg("%s", err.msg);
+        backend *b = backend_open_cpu(g.model, &opt, &err);
+        const backend_memory after = backend_memory_now(b);
+        assert_in_range(after.weights, before.weights, before.weights + page);
+        assert_in_range(after.kv, before.kv, before.kv + page);
+        assert_in_range(after.workspace, before.workspace, before.workspace + page);
+        backend_close(b);
+    }
+    golden_close(&g);
+}
+
+static model *open_shape(const char *config) {
+    char path[] = "/tmp/millrace-shape-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, config, strlen(config)), strlen(config));
+    close(fd);
+    model *m = model_random(path, NULL);
+    unlink(path);
+    return m;
+}
+
+static void a_67b_in_8_bits_is_within_68_gib_and_its_cache_in_8_bits_about_half(void **state) {
+    (void)state;
+    /* DeepSeek-LLM 67B; where this much address space is not to be had, there is nothing to measure */
+    model *m = open_shape(
+        "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":8192,\"intermediate_size\":22016,"
+        "\"num_hidden_layers\":95,\"num_attention_heads\":64,\"num_key_value_heads\":8,\"vocab_size\":102400,"
+        "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-6,\"torch_dtype\":\"bfloat16\"}");
+    if (!m) skip();
+    backend_options opt = golden_options(NULL, 1);
+    backend_memory stored, int8;
+    assert_int_equal(backend_measure_cpu(m, &opt, &stored, NULL), 0);
+    opt.weights = opt.kv = "int8";
+    assert_int_equal(backend_measure_cpu(m, &opt, &int8, NULL), 0);
+    assert_in_range(stored.weights >> 30, 124, 127);
+    assert_in_range(int8.weights >> 30, 64, 67);
+    assert_in_range(100 * int8.kv / stored.kv, 50, 52);
+    model_close(m);
 }
 
 int main(void) {
@@ -161,6 +219,8 @@ int main(void) {
         cmocka_unit_test(every_instruction_set_computes_the_same_within_rounding),
         cmocka_unit_test(a_batch_that_does_not_fit_is_refused),
         cmocka_unit_test(a_backend_that_cannot_be_says_why),
+        cmocka_unit_test(what_is_measured_is_what_is_taken),
+        cmocka_unit_test(a_67b_in_8_bits_is_within_68_gib_and_its_cache_in_8_bits_about_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -298,7 +298,7 @@ static void what_would_compute_something_else_is_refused(void **state) {
     expect_bad_config("{" LLAMA "," SHAPE ",\"num_key_value_heads\":0}", "whole number");
     expect_bad_config("{" LLAMA "," SHAPE ",\"head_dim\":3}", "head dimension");
     expect_bad_config("{" LLAMA "," SHAPE ",\"hidden_act\":\"gelu\"}", "gelu");
-    expect_bad_config("{" LLAMA "," SHAPE ",\"quantization_config\":{}}", "quantised");
+    expect_bad_config("{" LLAMA "," SHAPE ",\"quantization_config\":{}}", "quant_method");
     expect_bad_config("{" LLAMA "," SHAPE ",\"torch_dtype\":\"float64\"}", "torch_dtype");
     expect_bad_config("{" LLAMA "," SHAPE ",\"rms_norm_eps\":0}", "rms_norm_eps");
     expect_bad_config("{" LLAMA "," SHAPE ",\"eos_token_id\":8}", "eos_token_id");

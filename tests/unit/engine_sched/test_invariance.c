@@ -85,7 +85,7 @@ static void close_backend(void *owner) {
 
 typedef struct setting {
     engine_limits limits;
-    const char *weights;
+    const char *weights, *kv;
     int threads;
     bool salted; /* no two share a prefix */
 } setting;
@@ -96,6 +96,7 @@ static engine *open_watched(world *w, const setting *s) {
     w->backend = backend_open_cpu(w->model,
                                   &(backend_options){.threads = s->threads,
                                                      .weights = s->weights,
+                                                     .kv = s->kv,
                                                      .kv_blocks = l->kv_blocks,
                                                      .block_tokens = l->block_tokens,
                                                      .max_tokens = l->step_tokens,
@@ -172,8 +173,8 @@ static engine_load run(world *w, const setting *s, uint64_t seed) {
     return load;
 }
 
-static setting random_setting(uint64_t *r, const char *weights) {
-    setting s = {.weights = weights, .threads = 1 + (int)rnd(r, 4)};
+static setting random_setting(uint64_t *r, const char *weights, const char *kv) {
+    setting s = {.weights = weights, .kv = kv, .threads = 1 + (int)rnd(r, 4)};
     s.limits = (engine_limits){
         .max_seqs = 2 + (int)rnd(r, 6),
         .max_waiting = 20,
@@ -197,7 +198,8 @@ static void compare(const world *w) {
     }
 }
 
-static void check_model(const char *name, const char *weights, uint64_t seed, engine_load *sum) {
+static void check_model(const char *name, const char *weights, const char *kv, uint64_t seed,
+                        engine_load *sum) {
     const setting alone = {.limits = {.max_seqs = CHOICES,
                                       .max_waiting = 1,
                                       .max_context = CONTEXT,
@@ -206,6 +208,7 @@ static void check_model(const char *name, const char *weights, uint64_t seed, en
                                       .kv_blocks = 26,
                                       .block_tokens = 16},
                            .weights = weights,
+                           .kv = kv,
                            .threads = 1,
                            .salted = true};
     char dir[256], where[300];
@@ -217,12 +220,13 @@ static void check_model(const char *name, const char *weights, uint64_t seed, en
     if (!m) fail_msg("%s", err.msg);
     w->model = m;
     w->where = where;
-    snprintf(where, sizeof where, "%s, %s, one by one", name, weights);
+    snprintf(where, sizeof where, "%s, %s, KV %s, one by one", name, weights, kv);
     run(w, &alone, seed);
     memcpy(w->alone, w->now, sizeof w->alone);
     for (int i = 0; i < 5; i++) {
-        setting s = random_setting(&seed, weights);
-        snprintf(where, sizeof where, "%s, %s, schedule %d on %d threads", name, weights, i, s.threads);
+        setting s = random_setting(&seed, weights, kv);
+        snprintf(where, sizeof where, "%s, %s, KV %s, schedule %d on %d threads", name, weights, kv, i,
+                 s.threads);
         engine_load load = run(w, &s, seed);
         compare(w);
         sum->preemptions += load.preemptions;
@@ -238,10 +242,12 @@ static void check_model(const char *name, const char *weights, uint64_t seed, en
 static void test_the_same_tokens_have_the_same_logits_in_every_schedule(void **state) {
     (void)state;
     engine_load sum = {0};
-    check_model("llama_gqa_f32", "stored", 1, &sum);
-    check_model("llama_gqa_bf16", "stored", 2, &sum);
-    check_model("qwen2_tied_f32", "stored", 3, &sum);
-    check_model("llama_gqa_bf16", "int8", 4, &sum);
+    check_model("llama_gqa_f32", "stored", "full", 1, &sum);
+    check_model("llama_gqa_bf16", "stored", "full", 2, &sum);
+    check_model("qwen2_tied_f32", "stored", "full", 3, &sum);
+    check_model("llama_gqa_bf16", "int8", "full", 4, &sum);
+    check_model("llama_gqa_bf16", "int8", "int8", 5, &sum);
+    check_model("qwen2_tied_f32", "stored", "int8", 6, &sum);
     /* what was to be proved harmless has happened */
     assert_true(sum.preemptions > 10 && sum.cached_tokens > 3000);
     assert_true(sum.right_guesses > 50 && sum.guessed_tokens > sum.right_guesses + 50);

@@ -62,6 +62,7 @@ static void configure(fixture *f) {
                                       .model_name = "",
                                       .chat_template = "",
                                       .weights = "stored",
+                                      .kv = "full",
                                       .engine_host = SIMULATED_HOST,
                                       .engine_pid_file = f->pid_file,
                                       .max_seqs = MAX_SEQS,
