@@ -149,7 +149,7 @@ static int print_memory(const model *m, const plan *p, engine_error *err) {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         if (print_need(m, p, room, formats[i][0], formats[i][1], &fits, err)) return -1;
     }
-    if (fits) return 0;
+    if (fits || !p->wanted) return 0;
     return engine_fail(
         err, ENGINE_ENOMEM,
         "no format fits in %.1f GiB a rank: more ranks (--tp), a shorter --context or fewer --seqs "
