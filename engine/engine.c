@@ -7,6 +7,7 @@
 #include "engine/engine_internal.h"
 
 #include "engine/answer.h"
+#include "engine/calls.h"
 #include "engine/grammar/grammar.h"
 #include "engine/sample.h"
 #include "engine/sched/draft.h"
@@ -38,12 +39,13 @@ typedef struct slot {
     engine_sampling how; /* without the stop strings: those are the answer's */
     answer answer;
     drafter drafter;
-    grammar_cursor *format; /* NULL: the content is free */
-    bool misfit;            /* the last token was not of the format */
+    grammar_cursor *format; /* of structured output; NULL: none */
+    calls calls;
+    bool misfit; /* the last token was not of the format, or of the calls */
     sample_output drawn[DRAWS_MAX];
     int nprompt, reasoning;
     engine_finish finish; /* once ended */
-    answer_text last;
+    calls_text last;
     engine_error error;
 } slot;
 
@@ -92,6 +94,7 @@ static slot *take_free(engine *e) {
 static void drop_format(slot *s) {
     grammar_cursor_free(s->format);
     s->format = NULL;
+    calls_end(&s->calls);
 }
 
 static void put_free(engine *e, slot *s) {
@@ -129,8 +132,8 @@ static int make_slots(engine *e, engine_error *err) {
     size_t longest = longest_piece(&e->parts);
     for (size_t i = 0; i < n; i++) {
         slot *s = &e->slots[i];
-        if (answer_init(&s->answer, longest, err)) return -1;
         e->nslots++;
+        if (answer_init(&s->answer, longest, err) || calls_init(&s->calls, s->answer.cap, err)) return -1;
         s->seq.tokens = e->ids + i * context;
         s->seq.table.block = e->tables + i * blocks;
         put_free(e, s);
@@ -169,6 +172,7 @@ void engine_close(engine *e) {
     for (int i = 0; i < e->nslots; i++) {
         answer_done(&e->slots[i].answer);
         drop_format(&e->slots[i]);
+        calls_done(&e->slots[i].calls);
     }
     grammar_store_free(e->formats);
     grammar_vocab_free(e->words);
@@ -197,21 +201,42 @@ static int answered(const slot *s) {
     return s->seq.ntokens - s->nprompt;
 }
 
+/* The grammar that the content is held to; NULL: it is free, now or at all. */
+static grammar_cursor *grammar_of(const slot *s) {
+    return s->format ? s->format : s->calls.phase == CALLS_READING ? s->calls.cursor : NULL;
+}
+
 static bool ends_answer(const engine *e, const slot *s, int32_t token) {
-    if (s->how.ignore_eos && !s->format) return false;
+    if (s->how.ignore_eos && !grammar_of(s)) return false;
     for (int i = 0; i < e->parts.nstop_ids; i++) {
         if (e->parts.stop_ids[i] == token) return true;
     }
     return false;
 }
 
+static bool is_one_of(const char *p, size_t n, const char *const *tags) {
+    for (; *tags; tags++) {
+        if (strlen(*tags) == n && memcmp(p, *tags, n) == 0) return true;
+    }
+    return false;
+}
+
+/* A grammar_piece_fn: the tags around tool calls may be special tokens, and are text to the grammars. */
+static const char *written_piece(void *engine_, int32_t token, size_t *n, bool *special) {
+    static const char *const tags[] = {"<tool_call>", "</tool_call>", NULL};
+    const engine *e = engine_;
+    const char *p = e->parts.piece(e->parts.owner, token, n, special);
+    if (p && *special && is_one_of(p, *n, tags)) *special = false;
+    return p;
+}
+
 /* Special tokens have no text for the reader, but the tags of reasoning may be special tokens. */
-static const char *visible_piece(const engine *e, int32_t token, size_t *n) {
+static const char *visible_piece(engine *e, int32_t token, size_t *n) {
+    static const char *const tags[] = {"<think>", "</think>", NULL};
     bool special = false;
     *n = 0;
-    const char *p = e->parts.piece(e->parts.owner, token, n, &special);
-    bool tag = p && ((*n == 7 && !memcmp(p, "<think>", 7)) || (*n == 8 && !memcmp(p, "</think>", 8)));
-    if (!p || (special && !tag)) *n = 0;
+    const char *p = written_piece(e, token, n, &special);
+    if (!p || (special && !is_one_of(p, *n, tags))) *n = 0;
     return p ? p : "";
 }
 
@@ -220,7 +245,7 @@ static const char *visible_piece(const engine *e, int32_t token, size_t *n) {
 static grammar_store *formats_of(engine *e, engine_error *err) {
     const engine_parts *p = &e->parts;
     if (!e->words)
-        e->words = grammar_vocab_new(p->known_vocab, p->piece, p->owner, p->stop_ids, p->nstop_ids, err);
+        e->words = grammar_vocab_new(p->known_vocab, written_piece, e, p->stop_ids, p->nstop_ids, err);
     if (e->words && !e->formats) e->formats = grammar_store_new(e->words, err);
     return e->formats;
 }
@@ -237,55 +262,73 @@ static int begin_format(engine *e, slot *s, const engine_format *f, engine_error
     return s->format ? 0 : engine_fail(err, ENGINE_ENOMEM, "out of memory for structured output");
 }
 
-/* The token whose bytes ended the reasoning may hold the content's beginning: what was given out, what is held back, and
- * what is no whole character yet. */
-static bool take_rest(slot *s, answer_text text) {
-    const answer *a = &s->answer;
-    return (text.channel != ENGINE_CONTENT || grammar_cursor_take(s->format, text.p, text.n)) &&
-           grammar_cursor_take(s->format, a->held, a->nheld) &&
-           grammar_cursor_take(s->format, (const char *)a->chars.part, (size_t)a->chars.npart);
+static int begin_calls(engine *e, slot *s, const engine_request *r, engine_error *err) {
+    const engine_tools *t = &r->tools;
+    if (t->n && (s->format || !r->nmessages))
+        return engine_fail(err, ENGINE_EINVAL, "tools: %s",
+                           s->format ? "cannot be combined with a response format"
+                                     : "need messages, not token ids");
+    grammar_store *formats = t->n ? formats_of(e, err) : NULL;
+    if (t->n && !formats) return -1;
+    return calls_start(&s->calls, e->parts.calls, t, formats, err);
 }
 
-static void follow_format(slot *s, bool thought, const char *piece, size_t n, answer_text text) {
-    if (!s->format || s->answer.phase == ANSWER_THINKING) return;
-    s->misfit = !(thought ? take_rest(s, text) : grammar_cursor_take(s->format, piece, n));
+/* The token whose bytes ended the reasoning may hold the content's beginning: what was given out, what is held back, and
+ * what is no whole character yet. */
+static bool take_rest(const slot *s, grammar_cursor *g, answer_text text) {
+    const answer *a = &s->answer;
+    return (text.channel != ENGINE_CONTENT || grammar_cursor_take(g, text.p, text.n)) &&
+           grammar_cursor_take(g, a->held, a->nheld) &&
+           grammar_cursor_take(g, (const char *)a->chars.part, (size_t)a->chars.npart);
+}
+
+static void follow_grammar(slot *s, bool thought, const char *piece, size_t n, answer_text text) {
+    grammar_cursor *g = grammar_of(s);
+    if (!g || s->answer.phase == ANSWER_THINKING) return;
+    s->misfit = !(thought ? take_rest(s, g, text) : grammar_cursor_take(g, piece, n));
 }
 
 /* Tokens that may come next; NULL: all. */
 static const uint64_t *allowed_tokens(slot *s) {
-    return s->format && s->answer.phase != ANSWER_THINKING ? grammar_cursor_mask(s->format) : NULL;
+    grammar_cursor *g = grammar_of(s);
+    return g && s->answer.phase != ANSWER_THINKING ? grammar_cursor_mask(g) : NULL;
 }
 
-static bool format_ends(const slot *s) {
+static bool grammar_ends(const slot *s) {
+    const grammar_cursor *g = grammar_of(s);
     bool extendable = true;
-    return s->format && s->answer.phase != ANSWER_THINKING &&
-           grammar_cursor_complete(s->format, &extendable) && !extendable;
+    return g && s->answer.phase != ANSWER_THINKING && grammar_cursor_complete(g, &extendable) &&
+           (!extendable || s->calls.begun == CALLS_MAX);
 }
 
 /* One more token of the answer, drawn or forced. */
-static answer_text append(engine *e, slot *s, int32_t token) {
+static calls_text append(engine *e, slot *s, int32_t token) {
     s->seq.tokens[s->seq.ntokens++] = token;
     bool thought = s->answer.phase == ANSWER_THINKING;
     size_t n;
     const char *piece = visible_piece(e, token, &n);
     answer_text text = answer_push(&s->answer, piece, n, answered(s) >= s->how.min_tokens);
     s->reasoning += thought || s->answer.phase == ANSWER_THINKING;
-    follow_format(s, thought, piece, n, text);
-    return text;
+    follow_grammar(s, thought, piece, n, text);
+    calls_text out = calls_push(&s->calls, &s->answer, text, &s->misfit);
+    /* a stop string is one in the text that is read, not in what a tool is given */
+    if (s->calls.phase == CALLS_READING) s->answer.nstops = 0;
+    return out;
 }
 
 /* Does the answer end with the token appended last? */
 static bool is_complete(const slot *s, engine_finish *why) {
-    bool stopped = s->answer.stopped || format_ends(s);
+    bool stopped = s->answer.stopped || grammar_ends(s);
     *why = stopped ? ENGINE_FINISH_STOP : ENGINE_FINISH_LENGTH;
     return stopped || s->seq.ntokens == s->seq.limit;
 }
 
 static void end(engine *e, slot *s, engine_finish why) {
     scheduler_remove(e->sched, &s->seq);
-    s->finish = why;
     bool whole = why == ENGINE_FINISH_STOP || why == ENGINE_FINISH_LENGTH;
-    s->last = whole ? answer_finish(&s->answer) : (answer_text){ENGINE_CONTENT, "", 0};
+    s->last = whole ? calls_finish(&s->calls, &s->answer, answer_finish(&s->answer))
+                    : (calls_text){ENGINE_CONTENT, "", 0, 0, ""};
+    s->finish = why == ENGINE_FINISH_STOP && s->calls.begun ? ENGINE_FINISH_CALLS : why;
     s->state = SLOT_ENDED;
     s->pending = NULL;
     list_push(&e->ended, s);
@@ -333,7 +376,8 @@ static int set_prompt(engine *e, slot *s, const engine_request *r, engine_error 
     int64_t n = r->nprompt;
     size_t cap = (size_t)e->limits.max_context;
     if (r->nmessages > 0) {
-        n = e->parts.render(e->parts.owner, r->messages, r->nmessages, s->seq.tokens, cap, err);
+        const engine_chat chat = {r->messages, r->nmessages, r->tools.v, r->tools.n};
+        n = e->parts.render(e->parts.owner, &chat, s->seq.tokens, cap, err);
         if (n < 0) return -1;
     } else if (n > 0 && (size_t)n < cap) {
         memcpy(s->seq.tokens, r->prompt, (size_t)n * sizeof *r->prompt);
@@ -398,7 +442,7 @@ static int begin_answer(engine *e, slot *s, const engine_request *r, int choice,
     s->pending = NULL;
     drafter_start(&s->drafter);
     bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
-    if (begin_format(e, s, &r->format, err)) return -1;
+    if (begin_format(e, s, &r->format, err) || begin_calls(e, s, r, err)) return -1;
     return answer_start(&s->answer, thinking, r->sampling.stop, r->sampling.nstop, err);
 }
 
@@ -489,7 +533,7 @@ bool engine_cancel(engine *e, uint64_t id) {
 
 /* ---- step ---- */
 
-static void report_token(event_list *out, const slot *s, const sample_output *drawn, answer_text text) {
+static void report_token(event_list *out, const slot *s, const sample_output *drawn, calls_text text) {
     engine_channel quiet = s->answer.phase == ANSWER_THINKING ? ENGINE_REASONING : ENGINE_CONTENT;
     out->v[out->n++] = (engine_event){
         .kind = ENGINE_TOKENS,
@@ -500,6 +544,8 @@ static void report_token(event_list *out, const slot *s, const sample_output *dr
         .channel = text.n ? text.channel : quiet,
         .text = text.p,
         .text_len = text.n,
+        .call = text.call,
+        .call_name = text.name,
         .has_logprob = s->how.logprobs >= 0,
         .logprob = drawn->logprob,
         .top = drawn->top,
@@ -523,6 +569,8 @@ static void report_ended(engine *e, event_list *out) {
             .channel = s->last.channel,
             .text = s->last.p,
             .text_len = s->last.n,
+            .call = s->last.call,
+            .call_name = s->last.name,
             .finish = s->finish,
             .prompt_tokens = s->nprompt,
             .completion_tokens = answered(s),
@@ -537,7 +585,7 @@ static void report_ended(engine *e, event_list *out) {
 /* One more token from a row of logits. False when the answer ends. */
 static bool next_token(engine *e, slot *s, const float *logits, sample_output *drawn, event_list *out) {
     /* a format ends when it ends, however few tokens that takes */
-    bool early = !s->how.ignore_eos && !s->format && answered(s) < s->how.min_tokens;
+    bool early = !s->how.ignore_eos && !grammar_of(s) && answered(s) < s->how.min_tokens;
     sample_input in = {logits,
                        &s->how,
                        s->seq.tokens,

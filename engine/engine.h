@@ -65,11 +65,37 @@ engine *engine_open(const engine_options *opt, engine_error *err);
 void engine_close(engine *e);
 const engine_info *engine_describe(const engine *e);
 
+/* A call that an earlier answer asked for. */
+typedef struct engine_call {
+    const char *name;
+    const char *arguments; /* a JSON object as text */
+    size_t arguments_len;
+} engine_call;
+
 typedef struct engine_message {
-    const char *role;    /* system, user, assistant, developer, tool */
+    const char *role;    /* system, user, assistant, developer; where the template has tools: tool */
     const char *content; /* UTF-8 of content_len bytes */
     size_t content_len;
+    const engine_call *calls; /* of an assistant's turn */
+    int ncalls;
 } engine_message;
+
+/* A function that the model may call. */
+typedef struct engine_tool {
+    const char *name;        /* letters, digits, _ and - */
+    const char *description; /* NULL: none */
+    const char *parameters;  /* a JSON schema of an object, as text; NULL: none */
+    size_t parameters_len;
+    bool strict; /* its calls are held to the schema, which is refused where that cannot be */
+} engine_tool;
+
+/* What a prompt is rendered from. */
+typedef struct engine_chat {
+    const engine_message *messages;
+    int nmessages;
+    const engine_tool *tools;
+    int ntools;
+} engine_chat;
 
 typedef struct engine_sampling {
     float temperature;                         /* 0: greedy */
@@ -96,6 +122,17 @@ typedef struct engine_format {
     size_t schema_len;
 } engine_format;
 
+/* Tools: the answer may be calls of them, which come out as events of their own, or must be. Once a call begins, it is held to
+ * its form and to the names of the tools, its arguments to a JSON object; to the tool's schema where the tool is strict, or
+ * where a call must come and the schema can be kept. Nothing but further calls follows a call. */
+typedef struct engine_tools {
+    const engine_tool *v;
+    int n;
+    bool must_call;
+    const char *only; /* the one that may be called; NULL: any */
+    bool one_call;    /* the answer ends with the first */
+} engine_tools;
+
 typedef struct engine_request {
     uint64_t id;                    /* the caller's; unique among what is submitted */
     const engine_message *messages; /* rendered with the chat template… */
@@ -110,6 +147,7 @@ typedef struct engine_request {
     int choice; /* number of the first: to draw a single one again. Each has a seed of its own, the first `sampling`'s */
     engine_sampling sampling;
     engine_format format;
+    engine_tools tools; /* with messages only, and without a format */
     /* The cache shares prefixes only among requests of the same salt: one a tenant, so that nobody can learn from the
      * time to first token what others have asked. */
     uint64_t cache_salt;
@@ -123,9 +161,10 @@ int engine_submit(engine *e, const engine_request *req, engine_error *err);
 bool engine_cancel(engine *e, uint64_t id);
 
 typedef enum { ENGINE_TOKENS, ENGINE_END } engine_event_kind;
-typedef enum { ENGINE_CONTENT, ENGINE_REASONING } engine_channel;
+typedef enum { ENGINE_CONTENT, ENGINE_REASONING, ENGINE_CALL } engine_channel;
 typedef enum {
     ENGINE_FINISH_STOP,   /* end of sequence or a stop string */
+    ENGINE_FINISH_CALLS,  /* the same, and there were tool calls */
     ENGINE_FINISH_LENGTH, /* max_tokens or the context is used up */
     ENGINE_FINISH_CANCELLED,
     ENGINE_FINISH_ERROR, /* the engine could not go on with this sequence; see error */
@@ -148,7 +187,9 @@ typedef struct engine_event {
     engine_channel channel;
     const char *text;
     size_t text_len;
-    bool has_logprob; /* asked for: the next three are there */
+    int call;              /* ENGINE_CALL: text is arguments of the answer's call of this number… */
+    const char *call_name; /* …to this tool */
+    bool has_logprob;      /* asked for: the next three are there */
     float logprob;
     const engine_top_logprob *top;
     int ntop;

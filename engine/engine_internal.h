@@ -6,6 +6,7 @@
 
 #include "engine/backend.h"
 #include "engine/engine.h"
+#include "engine/text/template.h"
 
 enum { ENGINE_STOP_IDS_MAX = 16 };
 
@@ -24,8 +25,7 @@ typedef struct engine_parts {
     /* As backend_forward, backend_copy_block, chat_template_render and tokenizer_piece; rows of logits have `vocab` floats. */
     int (*forward)(void *owner, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
     void (*copy_block)(void *owner, int32_t from, int32_t to);
-    int64_t (*render)(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
-                      engine_error *err);
+    int64_t (*render)(void *owner, const engine_chat *chat, int32_t *out, size_t cap, engine_error *err);
     const char *(*piece)(void *owner, int32_t id, size_t *n, bool *special);
     void (*close)(void *owner);
 
@@ -34,6 +34,7 @@ typedef struct engine_parts {
     int32_t stop_ids[ENGINE_STOP_IDS_MAX]; /* tokens that end an answer */
     int nstop_ids;
     bool opens_thinking;               /* the rendered prompt ends inside of <think> */
+    call_form calls;                   /* how the model writes tool calls */
     const struct tokenizer *tokenizer; /* for engine_tokenizer */
     engine_info info;                  /* for engine_describe; its strings live as long as the owner */
 } engine_parts;

@@ -53,10 +53,10 @@ static void checkpoint_copy_block(void *owner, int32_t from, int32_t to) {
     backend_copy_block(((checkpoint *)owner)->backend, from, to);
 }
 
-static int64_t checkpoint_render(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
+static int64_t checkpoint_render(void *owner, const engine_chat *chat, int32_t *out, size_t cap,
                                  engine_error *err) {
     const checkpoint *c = owner;
-    if (c->template) return chat_template_render(c->template, m, n, out, cap, err);
+    if (c->template) return chat_template_render(c->template, chat, out, cap, err);
     return engine_fail(err, ENGINE_EINVAL, "a model of random weights takes token ids, not messages");
 }
 
@@ -303,6 +303,7 @@ engine *engine_open(const engine_options *o, engine_error *err) {
         .vocab = vocab,
         .known_vocab = known < vocab ? known : vocab,
         .opens_thinking = c->template && chat_template_opens_thinking(c->template),
+        .calls = c->template ? chat_template_calls(c->template) : CALL_NONE,
         .tokenizer = c->tokenizer,
         .info = describe(c, o, &limits, threads),
     };

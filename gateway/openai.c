@@ -7,6 +7,7 @@
 
 #include "gateway/catalog.h"
 #include "gateway/structured.h"
+#include "gateway/tools.h"
 #include "schemas/hash.h"
 
 #include <stdio.h>
@@ -69,10 +70,8 @@ static const struct {
     bool (*ok)(const json_t *v);
     const char *message;
 } limited[] = {
-    {"tools", is_empty, "tools are not supported by this model"},
-    {"functions", is_empty, "functions are not supported by this model"},
-    {"tool_choice", choice_ok, "tool_choice: tools are not supported by this model"},
-    {"function_call", choice_ok, "function_call: functions are not supported by this model"},
+    {"functions", is_empty, "functions are no longer supported: send them as tools"},
+    {"function_call", choice_ok, "function_call is no longer supported: send tool_choice"},
     {"modalities", modalities_ok, "modalities: only [\"text\"] is supported"},
     {"logit_bias", is_empty, "logit_bias is not supported"},
     {"audio", is_empty, "audio is not supported"},
@@ -269,7 +268,7 @@ static int decode_chat(const mr_gateway_conf *conf, const mr_openai_caller *call
         !(chat = json_pack("{s:i, s:s%, s:O, s:O, s:O*}", "v", MR_SCHEMA_VERSION, "id", caller->id.p,
                            caller->id.n, "messages", messages, "sampling", sampling, "user", user))) {
         refuse_memory(e);
-    } else if (mr_structured_format(body, chat, e) < 0) {
+    } else if (mr_structured_format(body, chat, e) < 0 || mr_tools_put(body, chat, e) < 0) {
         rc = -1;
     } else if (mr_from_json(&mr_chat_request_def, chat, a, out, &err) < 0) {
         mr_refuse_field(e, err.msg);

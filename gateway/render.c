@@ -98,10 +98,31 @@ static json_t *chunk_json(const mr_render *r, json_t *choices) {
 
 /* ---- streams ---- */
 
-void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out) {
+/* The id and the name are said once, with the first arguments. */
+static json_t *call_delta(const mr_piece *p) {
+    const mr_delta_call *c = p->call;
+    json_t *function = json_pack("{s:s%}", "arguments", p->text.p, p->text.n);
+    if (function && p->call_begins) json_object_set_new(function, "name", json_stringn(c->name.p, c->name.n));
+    json_t *call = json_pack("{s:I, s:o}", "index", (json_int_t)c->index, "function", function);
+    if (call && p->call_begins) {
+        json_object_set_new(call, "id", json_stringn(c->id.p, c->id.n));
+        json_object_set_new(call, "type", json_string("function"));
+    }
+    json_t *delta = json_pack("{s:[o]}", "tool_calls", call);
+    if (delta && p->first) {
+        json_object_set_new(delta, "role", json_string("assistant"));
+        json_object_set_new(delta, "content", json_null());
+    }
+    return delta;
+}
+
+static json_t *text_delta(const mr_piece *p) {
     const char *field = p->channel == MR_CHANNEL_REASONING ? "reasoning_content" : "content";
-    json_t *delta =
-        json_pack("{s:s*, s:s%}", "role", p->first ? "assistant" : NULL, field, p->text.p, p->text.n);
+    return json_pack("{s:s*, s:s%}", "role", p->first ? "assistant" : NULL, field, p->text.p, p->text.n);
+}
+
+void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out) {
+    json_t *delta = p->channel == MR_CHANNEL_TOOL_CALL ? call_delta(p) : text_delta(p);
     json_t *choices = json_pack("[{s:i, s:o, s:o, s:n}]", "index", r->choice, "delta", delta, "logprobs",
                                 choice_logprobs(p->logprobs), "finish_reason");
     event(chunk_json(r, choices), r->choice, p->offset, out);
@@ -135,14 +156,25 @@ void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out) {
 
 /* ---- whole answers ---- */
 
-json_t *mr_render_choice(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
-                         const mr_response_end *end) {
-    json_t *message = json_pack("{s:s, s:s%}", "role", "assistant", "content", content.p, content.n);
-    if (message && reasoning.n > 0) {
-        json_object_set_new(message, "reasoning_content", json_stringn(reasoning.p, reasoning.n));
+/* An answer of calls alone has no content, rather than an empty one. */
+static json_t *message_json(const mr_reply *reply) {
+    bool calls = reply->calls->n > 0, silent = calls && reply->content.n == 0;
+    json_t *content = silent ? json_null() : json_stringn(reply->content.p, reply->content.n);
+    json_t *message = json_pack("{s:s, s:o}", "role", "assistant", "content", content);
+    if (message && reply->reasoning.n > 0) {
+        json_object_set_new(message, "reasoning_content",
+                            json_stringn(reply->reasoning.p, reply->reasoning.n));
     }
-    return json_pack("{s:i, s:o, s:o, s:s}", "index", r->choice, "message", message, "logprobs",
-                     choice_logprobs(logprobs), "finish_reason", mr_finish_names[end->finish_reason]);
+    if (message && calls && json_object_set_new(message, "tool_calls", mr_calls_json(reply->calls)) != 0) {
+        json_decref(message);
+        message = NULL;
+    }
+    return message;
+}
+
+json_t *mr_render_choice(const mr_render *r, const mr_reply *reply, const mr_response_end *end) {
+    return json_pack("{s:i, s:o, s:o, s:s}", "index", r->choice, "message", message_json(reply), "logprobs",
+                     choice_logprobs(reply->logprobs), "finish_reason", mr_finish_names[end->finish_reason]);
 }
 
 void mr_render_completion(const mr_render *r, json_t *choices, const mr_response_end *end, mr_buf *out) {

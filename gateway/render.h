@@ -8,6 +8,7 @@
 #define MR_RENDER_H
 
 #include "gateway/api_error.h"
+#include "gateway/calls.h"
 #include "schemas/messages.h"
 
 #include <jansson.h>
@@ -29,9 +30,11 @@ typedef struct mr_render {
 typedef struct mr_piece {
     int channel; /* enum mr_channel: exactly one field of the delta is filled */
     mr_str text;
-    bool first;             /* says the role too */
-    const json_t *logprobs; /* what mr_render_logprobs made, or NULL */
-    uint64_t offset;        /* after the text */
+    bool first;                /* says the role too */
+    const mr_delta_call *call; /* in channel tool_call: which… */
+    bool call_begins;          /* …and these are its first arguments */
+    const json_t *logprobs;    /* what mr_render_logprobs made, or NULL */
+    uint64_t offset;           /* after the text */
 } mr_piece;
 
 void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out);
@@ -51,9 +54,15 @@ void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out);
 /* Appends OpenAI's form of them to the JSON array `list`; -1 when out of memory. */
 int mr_render_logprobs(const mr_logprob *v, uint32_t n, json_t *list);
 
-/* One answer of a request that is not streamed. logprobs may be NULL; NULL when out of memory. */
-json_t *mr_render_choice(const mr_render *r, mr_str content, mr_str reasoning, const json_t *logprobs,
-                         const mr_response_end *end);
+/* What an answer that is not streamed says. */
+typedef struct mr_reply {
+    mr_str content, reasoning;
+    const mr_calls *calls;
+    const json_t *logprobs; /* or NULL */
+} mr_reply;
+
+/* One answer of a request that is not streamed. NULL when out of memory. */
+json_t *mr_render_choice(const mr_render *r, const mr_reply *reply, const mr_response_end *end);
 
 /* The reply to such a request; takes over the array of its choices. */
 void mr_render_completion(const mr_render *r, json_t *choices, const mr_response_end *end, mr_buf *out);

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "gateway/answer.h"
+#include "gateway/calls.h"
 #include "gateway/render.h"
 #include "schemas/hash.h"
 
@@ -33,6 +34,7 @@ typedef struct mr_choice {
     mr_answer answer;
     mr_buf content, reasoning; /* when not streamed */
     json_t *logprobs;          /* likewise */
+    mr_calls calls;            /* their arguments likewise */
 } mr_choice;
 
 /* One request of a client. */
@@ -141,6 +143,7 @@ static void choice_done(mr_choice *c) {
     LIST_REMOVE(c, in_bucket);
     mr_buf_done(&c->content);
     mr_buf_done(&c->reasoning);
+    mr_calls_done(&c->calls);
     json_decref(c->logprobs);
 }
 
@@ -229,7 +232,10 @@ static void fail_stream(mr_stream *st, const mr_api_error *e) {
     mr_buf *out = &st->table->event, sentence;
     mr_buf_init(&sentence, 4096);
     mr_render_sentence(e, c->answer.bytes == 0, &sentence);
-    mr_piece p = {MR_CHANNEL_CONTENT, mr_buf_str(&sentence), !c->begun, NULL, c->answer.bytes};
+    mr_piece p = {.channel = MR_CHANNEL_CONTENT,
+                  .text = mr_buf_str(&sentence),
+                  .first = !c->begun,
+                  .offset = c->answer.bytes};
     mr_buf_clear(out);
     mr_render_piece(&c->render, &p, out);
     mr_render_error(e, c->answer.bytes, out);
@@ -441,13 +447,14 @@ static int append_logprobs(const mr_response_delta *d, size_t fresh, json_t *lis
 }
 
 /* New text of a streamed answer. */
-static void pass_on(mr_choice *c, const mr_response_delta *d, mr_str fresh) {
+static void pass_on(mr_choice *c, const mr_response_delta *d, mr_str fresh, bool call_begins) {
     mr_streams *s = c->of->table;
-    json_t *logprobs = d->logprobs.n > 0 ? json_array() : NULL;
-    mr_piece p = {d->channel, fresh, !c->begun, logprobs, c->answer.bytes};
+    bool wanted = d->logprobs.n > 0 && d->channel != MR_CHANNEL_TOOL_CALL; /* OpenAI's are those of content */
+    json_t *logprobs = wanted ? json_array() : NULL;
+    mr_piece p = {d->channel, fresh, !c->begun, &d->call, call_begins, logprobs, c->answer.bytes};
     c->begun = true;
     mr_buf_clear(&s->event);
-    if (d->logprobs.n > 0 && (!logprobs || append_logprobs(d, fresh.n, logprobs) < 0)) s->event.failed = true;
+    if (wanted && (!logprobs || append_logprobs(d, fresh.n, logprobs) < 0)) s->event.failed = true;
     if (!s->event.failed) mr_render_piece(&c->render, &p, &s->event);
     json_decref(logprobs);
     (void)say_event(c->of);
@@ -455,11 +462,21 @@ static void pass_on(mr_choice *c, const mr_response_delta *d, mr_str fresh) {
 
 /* New text of an answer that goes out as a whole. */
 static void collect(mr_choice *c, const mr_response_delta *d, mr_str fresh) {
+    if (d->channel == MR_CHANNEL_TOOL_CALL) {
+        mr_calls_append(&c->calls, fresh);
+        return;
+    }
     mr_buf *out = d->channel == MR_CHANNEL_REASONING ? &c->reasoning : &c->content;
     mr_buf_put(out, fresh.p, fresh.n);
     if (d->logprobs.n == 0) return;
     if (!c->logprobs) c->logprobs = json_array();
     if (!c->logprobs || append_logprobs(d, fresh.n, c->logprobs) < 0) out->failed = true;
+}
+
+static void fail_memory(mr_stream *st) {
+    mr_api_error e;
+    mr_refuse(&e, 500, "out_of_memory", NULL, "Out of memory.");
+    fail_and_cancel(st, st->table->cancelled_broken, &e);
 }
 
 void mr_streams_delta(mr_streams *s, const mr_response_delta *d) {
@@ -475,21 +492,25 @@ void mr_streams_delta(mr_streams *s, const mr_response_delta *d) {
     }
     if (MR_HAS(d, MR_RESPONSE_DELTA_SOURCE)) st->source = d->source;
     if (fresh.n == 0 && d->logprobs.n == 0) return;
+    mr_calls_verdict call =
+        d->channel == MR_CHANNEL_TOOL_CALL ? mr_calls_see(&c->calls, &d->call) : MR_CALLS_GOES_ON;
+    if (call == MR_CALLS_NO_MEMORY) {
+        fail_memory(st);
+        return;
+    }
+    if (call == MR_CALLS_MISMATCH) {
+        contradict(c, MR_ANSWER_MISMATCH, c->attempt);
+        return;
+    }
     if (st->first_us == 0) {
         st->first_us = mr_mono_us();
         mr_histogram_observe(s->first_token, (double)(st->first_us - st->started_us) / 1e6);
     }
     if (st->streamed) {
-        pass_on(c, d, fresh);
+        pass_on(c, d, fresh, call == MR_CALLS_BEGINS);
     } else {
         collect(c, d, fresh);
     }
-}
-
-static void fail_memory(mr_stream *st) {
-    mr_api_error e;
-    mr_refuse(&e, 500, "out_of_memory", NULL, "Out of memory.");
-    fail_and_cancel(st, st->table->cancelled_broken, &e);
 }
 
 /* The prompt counts once. What the cache knew of it is what the choice that computed it found there. */
@@ -510,7 +531,8 @@ static void finish_streamed(mr_choice *c, const mr_response_end *whole) {
     bool last = st->ended == st->n;
     mr_buf_clear(out);
     if (!c->begun) { /* an answer without text still says whose turn it is */
-        mr_render_piece(&c->render, &(mr_piece){MR_CHANNEL_CONTENT, MR_STR(""), true, NULL, 0}, out);
+        mr_render_piece(&c->render,
+                        &(mr_piece){.channel = MR_CHANNEL_CONTENT, .text = MR_STR(""), .first = true}, out);
     }
     mr_render_end(&c->render, whole, c->answer.bytes, out);
     if (last) {
@@ -530,9 +552,9 @@ static int add_reply(mr_choice *c, const mr_response_end *end) {
         st->replies = json_array();
         for (int i = 0; i < st->n; i++) json_array_append_new(st->replies, json_null());
     }
-    return json_array_set_new(
-        st->replies, (size_t)c->render.choice,
-        mr_render_choice(&c->render, mr_buf_str(&c->content), mr_buf_str(&c->reasoning), c->logprobs, end));
+    const mr_reply reply = {mr_buf_str(&c->content), mr_buf_str(&c->reasoning), &c->calls, c->logprobs};
+    return json_array_set_new(st->replies, (size_t)c->render.choice,
+                              mr_render_choice(&c->render, &reply, end));
 }
 
 static void finish_collected(mr_choice *c, const mr_response_end *whole) {

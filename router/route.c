@@ -42,8 +42,10 @@ int mr_route_complete(const mr_routing *r, mr_chat_request *q, int64_t record_ms
 static bool may_be_routine(const mr_chat_request *q) {
     const mr_sampling *s = &q->sampling;
     bool shaped = MR_HAS(q, MR_CHAT_REQUEST_RESPONSE_FORMAT) && q->response_format.type != MR_FORMAT_TEXT;
+    bool calls =
+        q->tools.n > 0 && !(MR_HAS(q, MR_CHAT_REQUEST_TOOL_CHOICE) && q->tool_choice.type == MR_TOOLS_NONE);
     bool measures = s->logprobs || s->ignore_eos || s->min_tokens > 0;
-    return q->purpose == MR_PURPOSE_CHAT && !measures && !shaped;
+    return q->purpose == MR_PURPOSE_CHAT && !measures && !shaped && !calls;
 }
 
 static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {

@@ -7,7 +7,8 @@ const char *const mr_role_names[] = {"system", "user", "assistant", "developer",
 const char *const mr_part_type_names[] = {"text", "image_url", NULL};
 const char *const mr_format_names[] = {"text", "json_object", "json_schema", NULL};
 const char *const mr_purpose_names[] = {"chat", "title", "summary", NULL};
-const char *const mr_channel_names[] = {"content", "reasoning", NULL};
+const char *const mr_tool_choice_names[] = {"none", "auto", "required", "function", NULL};
+const char *const mr_channel_names[] = {"content", "reasoning", "tool_call", NULL};
 const char *const mr_source_names[] = {"model", "kb", NULL};
 const char *const mr_control_kind_names[] = {"cancel", "weights", NULL};
 const char *const mr_finish_names[] = {"stop",  "length", "content_filter", "tool_calls", "cancelled",
@@ -50,10 +51,60 @@ static int mr_check_response_format(const void *msg, mr_error *err) {
     return 0;
 }
 
+static bool tool_name_ok(mr_str name) {
+    for (size_t i = 0; i < name.n; i++) {
+        char c = name.p[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!letter && !(c >= '0' && c <= '9') && c != '_' && c != '-') return false;
+    }
+    return true;
+}
+
+static int mr_check_tool(const void *msg, mr_error *err) {
+    if (tool_name_ok(((const mr_tool *)msg)->name)) return 0;
+    return mr_fail(err, MR_EINVAL, "`name` may have letters, digits, _ and - only");
+}
+
+static int mr_check_tool_choice(const void *msg, mr_error *err) {
+    const mr_tool_choice *c = msg;
+    if (c->type == MR_TOOLS_FUNCTION && !MR_HAS(c, MR_TOOL_CHOICE_NAME)) {
+        return mr_fail(err, MR_EINVAL, "a choice of type function needs `name`");
+    }
+    return 0;
+}
+
+static bool has_tool(const mr_chat_request *r, mr_str name) {
+    for (uint32_t i = 0; i < r->tools.n; i++) {
+        if (mr_str_eq(r->tools.v[i].name, name)) return true;
+    }
+    return false;
+}
+
+/* Names are told apart by the model alone, and a choice must be one that it has. */
+static int check_tools(const mr_chat_request *r, mr_error *err) {
+    const mr_tool_choice *choice = MR_HAS(r, MR_CHAT_REQUEST_TOOL_CHOICE) ? &r->tool_choice : NULL;
+    for (uint32_t i = 1; i < r->tools.n; i++) {
+        for (uint32_t k = 0; k < i; k++) {
+            if (!mr_str_eq(r->tools.v[i].name, r->tools.v[k].name)) continue;
+            return mr_fail(err, MR_EINVAL, "two tools have the name %.*s", MR_FMT(r->tools.v[i].name));
+        }
+    }
+    if (!choice) return 0;
+    if (choice->type == MR_TOOLS_REQUIRED && r->tools.n == 0) {
+        return mr_fail(err, MR_EINVAL, "`tool_choice` requires a call, and there are no `tools`");
+    }
+    if (choice->type == MR_TOOLS_FUNCTION && !has_tool(r, choice->name)) {
+        return mr_fail(err, MR_EINVAL, "`tool_choice` names %.*s, which is none of the `tools`",
+                       MR_FMT(choice->name));
+    }
+    return 0;
+}
+
 static int mr_check_chat_request(const void *msg, mr_error *err) {
     const mr_chat_request *r = msg;
     if (!mr_id_ok(r->id)) return mr_fail(err, MR_EINVAL, "`id` must be printable ASCII without spaces");
-    return 0;
+    return MR_HAS(r, MR_CHAT_REQUEST_TOOLS) || MR_HAS(r, MR_CHAT_REQUEST_TOOL_CHOICE) ? check_tools(r, err)
+                                                                                      : 0;
 }
 
 static int check_hash(mr_str hash, mr_error *err) {
@@ -65,7 +116,12 @@ static int check_hash(mr_str hash, mr_error *err) {
 }
 
 static int mr_check_response_delta(const void *msg, mr_error *err) {
-    return check_hash(((const mr_response_delta *)msg)->hash, err);
+    const mr_response_delta *d = msg;
+    bool call = d->channel == MR_CHANNEL_TOOL_CALL;
+    if (call != (bool)MR_HAS(d, MR_RESPONSE_DELTA_CALL)) {
+        return mr_fail(err, MR_EINVAL, "`call` must be there exactly when `channel` is tool_call");
+    }
+    return check_hash(d->hash, err);
 }
 
 static int mr_check_response_end(const void *msg, mr_error *err) {

@@ -8,22 +8,26 @@
 
 #include "schemas/codec.h"
 
-#define MR_ID_MAX        128
-#define MR_NAME_MAX      200
-#define MR_CHOICES_MAX   16 /* answers to one question */
-#define MR_IMAGE_URL_MAX (2 * 262144) /* twice what the NextChat web app lets a picture take */
-#define MR_TEXT_MAX      4000000      /* the largest record that a broker takes here is smaller */
-#define MR_SCHEMA_TEXT_MAX 262144 /* what the engine takes */
-#define MR_DELTA_MAX     1000000
-#define MR_BYTES_MAX     1e12
-#define MR_TIME_MAX      9e15 /* exact in a double, and in JavaScript */
+#define MR_ID_MAX          128
+#define MR_NAME_MAX        200
+#define MR_CHOICES_MAX     16           /* answers to one question */
+#define MR_IMAGE_URL_MAX   (2 * 262144) /* twice what the NextChat web app lets a picture take */
+#define MR_TEXT_MAX        4000000      /* the largest record that a broker takes here is smaller */
+#define MR_SCHEMA_TEXT_MAX 262144       /* what the engine takes */
+#define MR_TOOLS_MAX       128
+#define MR_TOOL_NAME_MAX   64
+#define MR_CALLS_MAX       64 /* tool calls in one answer */
+#define MR_DELTA_MAX       1000000
+#define MR_BYTES_MAX       1e12
+#define MR_TIME_MAX        9e15 /* exact in a double, and in JavaScript */
 
 /* Values of the enum fields; the names on the wire are in messages.c in the same order. */
 enum mr_role { MR_ROLE_SYSTEM, MR_ROLE_USER, MR_ROLE_ASSISTANT, MR_ROLE_DEVELOPER, MR_ROLE_TOOL };
 enum mr_part_type { MR_PART_IS_TEXT, MR_PART_IS_IMAGE };
 enum mr_format { MR_FORMAT_TEXT, MR_FORMAT_JSON_OBJECT, MR_FORMAT_JSON_SCHEMA };
 enum mr_purpose { MR_PURPOSE_CHAT, MR_PURPOSE_TITLE, MR_PURPOSE_SUMMARY };
-enum mr_channel { MR_CHANNEL_CONTENT, MR_CHANNEL_REASONING };
+enum mr_tool_choice_type { MR_TOOLS_NONE, MR_TOOLS_AUTO, MR_TOOLS_REQUIRED, MR_TOOLS_FUNCTION };
+enum mr_channel { MR_CHANNEL_CONTENT, MR_CHANNEL_REASONING, MR_CHANNEL_TOOL_CALL };
 enum mr_source { MR_SOURCE_MODEL, MR_SOURCE_KB };
 enum mr_control_kind { MR_CONTROL_IS_CANCEL, MR_CONTROL_IS_WEIGHTS };
 enum mr_finish {
@@ -39,6 +43,7 @@ extern const char *const mr_role_names[];
 extern const char *const mr_part_type_names[];
 extern const char *const mr_format_names[];
 extern const char *const mr_purpose_names[];
+extern const char *const mr_tool_choice_names[];
 extern const char *const mr_channel_names[];
 extern const char *const mr_source_names[];
 extern const char *const mr_control_kind_names[];

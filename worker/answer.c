@@ -195,7 +195,8 @@ static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
         j->first_token_us = mr_mono_us();
         mr_histogram_observe(s->metrics.first_token, (double)(j->first_token_us - j->received_us) / 1e6);
     }
-    mr_stream_text(&j->stream, f->channel, f->text, f->tokens.n, f->logprobs.v, f->logprobs.n);
+    mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, f->tokens.n,
+                                                  f->logprobs.v, f->logprobs.n});
     mr_dispatch_progress(s, j);
 }
 
@@ -216,7 +217,7 @@ static void on_end(mr_supervisor *s, const mr_frame_end *f) {
     mr_dispatch_left(s, j);
     mr_admit_settle(s->line, mr_str_of(j->tenant), f->prompt_tokens + f->completion_tokens - j->ticket.cost);
     mr_counter_add(s->metrics.prompt_tokens, (uint64_t)f->prompt_tokens);
-    mr_stream_text(&j->stream, f->channel, f->text, 0, NULL, 0);
+    mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, 0, NULL, 0});
     if (j->stop == MR_STOP_BROKEN || f->finish == MR_FINISH_CANCELLED) {
         mr_answer_stopped(s, j, &usage);
     } else if (f->finish == MR_FINISH_ERROR) {

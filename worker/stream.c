@@ -12,6 +12,7 @@
 #define END_TRIES      20     /* then the stream is broken: its partition may not exist */
 #define DELTA_FULL     65536  /* bytes of text that do not wait for the interval */
 #define LOGPROBS_BYTES (16u << 20)
+#define CALL_ID_LEN    (5 + MR_TEXT_HASH_LEN)
 
 /* ---- breaking, and waiting ---- */
 
@@ -46,8 +47,20 @@ static void drop_pending(mr_stream *s) {
     if (s->arena) mr_arena_reset(s->arena);
 }
 
+/* The call's id is the same in every attempt at the answer. */
+static void describe_call(const mr_stream *s, mr_delta_call *call, char id[CALL_ID_LEN + 1]) {
+    char number[24];
+    snprintf(number, sizeof(number), "/%lld", (long long)s->call);
+    uint64_t hash = mr_text_hash_feed(mr_text_hash_init(), s->opt.request);
+    memcpy(id, "call_", 5);
+    mr_text_hash_hex(mr_text_hash_feed(hash, mr_str_of(number)), id + 5);
+    MR_SET(call, MR_DELTA_CALL_INDEX, index, s->call);
+    MR_SET(call, MR_DELTA_CALL_ID, id, mr_str_of(id));
+    MR_SET(call, MR_DELTA_CALL_NAME, name, mr_str_of(s->name));
+}
+
 static int send_delta(mr_stream *s, uint64_t hash, mr_error *err) {
-    char hex[MR_TEXT_HASH_LEN + 1];
+    char hex[MR_TEXT_HASH_LEN + 1], id[CALL_ID_LEN + 1];
     mr_text_hash_hex(hash, hex);
     mr_response_delta d = {.set = 0};
     MR_SET(&d, MR_RESPONSE_DELTA_V, v, MR_SCHEMA_VERSION);
@@ -60,6 +73,10 @@ static int send_delta(mr_stream *s, uint64_t hash, mr_error *err) {
     MR_SET(&d, MR_RESPONSE_DELTA_TEXT, text, mr_buf_str(&s->text));
     MR_SET(&d, MR_RESPONSE_DELTA_HASH, hash, mr_str_of(hex));
     MR_SET(&d, MR_RESPONSE_DELTA_SOURCE, source, MR_SOURCE_MODEL);
+    if (s->channel == MR_CHANNEL_TOOL_CALL) {
+        describe_call(s, &d.call, id);
+        MR_MARK(&d, MR_RESPONSE_DELTA_CALL);
+    }
     if (s->logprobs.n) {
         d.logprobs.v = s->logprobs.v;
         d.logprobs.n = s->logprobs.n;
@@ -116,17 +133,29 @@ static void flush_when_due(mr_stream *s) {
     }
 }
 
-void mr_stream_text(mr_stream *s, int channel, mr_str text, int64_t ntokens, const mr_logprob *lp,
-                    uint32_t nlp) {
+/* May it be in one delta with what is pending? */
+static bool goes_on(const mr_stream *s, const mr_stream_piece *p) {
+    return p->channel == s->channel && (p->channel != MR_CHANNEL_TOOL_CALL || p->call == s->call);
+}
+
+static void set_kind(mr_stream *s, const mr_stream_piece *p) {
+    s->channel = p->channel;
+    s->call = p->call;
+    snprintf(s->name, sizeof(s->name), "%.*s", MR_FMT(p->name));
+}
+
+void mr_stream_text(mr_stream *s, const mr_stream_piece *p) {
     if (s->broken) return;
-    if (text.n && s->text.n && channel != s->channel) flush(s);
-    if (text.n) s->channel = channel;
-    if (s->text.n && s->channel != channel) break_stream(s, "text of two channels is held back at once");
-    mr_buf_put(&s->text, text.p, text.n);
-    s->bytes += (int64_t)text.n;
-    s->tokens += ntokens;
-    s->pending_tokens += ntokens;
-    if (s->text.failed || !collect_logprobs(s, lp, nlp)) {
+    if (p->text.n && s->text.n && !goes_on(s, p)) {
+        flush(s);
+        if (s->text.n) break_stream(s, "text of two channels is held back at once");
+    }
+    if (p->text.n && !s->text.n) set_kind(s, p);
+    mr_buf_put(&s->text, p->text.p, p->text.n);
+    s->bytes += (int64_t)p->text.n;
+    s->tokens += p->tokens;
+    s->pending_tokens += p->tokens;
+    if (s->text.failed || !collect_logprobs(s, p->lp, p->nlp)) {
         break_stream(s, "too much text waits for Kafka");
         return;
     }

@@ -35,6 +35,8 @@ typedef struct mr_stream {
 
     mr_buf text; /* pending: what the next delta says */
     int channel;
+    int64_t call; /* in channel tool_call: its number, and its tool's name */
+    char name[MR_TOOL_NAME_MAX + 1];
     int64_t pending_tokens;
     MR_LIST(mr_logprob) logprobs;
     uint32_t logprobs_cap;
@@ -58,9 +60,18 @@ bool mr_stream_idle(const mr_stream *s); /* nothing of it is in the air */
 /* Back to an answer of nothing; what was sent of it will be sent again. */
 void mr_stream_restart(mr_stream *s);
 
-/* The answer goes on with `text`, made of ntokens tokens. lp: none, or one for each of them. */
-void mr_stream_text(mr_stream *s, int channel, mr_str text, int64_t ntokens, const mr_logprob *lp,
-                    uint32_t nlp);
+/* What an answer goes on with. */
+typedef struct mr_stream_piece {
+    int channel;
+    int64_t call; /* in channel tool_call: of this number… */
+    mr_str name;  /* …to this tool */
+    mr_str text;
+    int64_t tokens;       /* that it was made of */
+    const mr_logprob *lp; /* none, or one for each of them */
+    uint32_t nlp;
+} mr_stream_piece;
+
+void mr_stream_text(mr_stream *s, const mr_stream_piece *p);
 /* The caller fills in finish_reason, error, usage and timings; once. */
 void mr_stream_end(mr_stream *s, mr_response_end *end);
 

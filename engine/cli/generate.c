@@ -113,8 +113,11 @@ static int submit(engine *e, job *j, engine_error *err) {
         if (!ids) return -1;
         r.prompt = ids;
     } else {
-        if (j->system) messages[r.nmessages++] = (engine_message){"system", j->system, strlen(j->system)};
-        messages[r.nmessages++] = (engine_message){"user", j->prompt, strlen(j->prompt)};
+        if (j->system)
+            messages[r.nmessages++] =
+                (engine_message){.role = "system", .content = j->system, .content_len = strlen(j->system)};
+        messages[r.nmessages++] =
+            (engine_message){.role = "user", .content = j->prompt, .content_len = strlen(j->prompt)};
         r.messages = messages;
     }
     int rc = engine_submit(e, &r, err);

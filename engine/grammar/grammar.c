@@ -163,7 +163,9 @@ void grammar_vocab_free(grammar_vocab *v) {
 
 /* ---- grammars ---- */
 
-grammar *grammar_new(grammar_vocab *v, const char *schema, size_t n, engine_error *err) {
+typedef const node *(*compile_fn)(const char *text, size_t n, grammar_arena *a, engine_error *err);
+
+static grammar *make(grammar_vocab *v, compile_fn compile, const char *text, size_t n, engine_error *err) {
     grammar *g = calloc(1, sizeof *g);
     if (g) g->masks = calloc(CACHE_MASKS * v->words, sizeof *g->masks);
     if (!g || !g->masks) {
@@ -175,13 +177,17 @@ grammar *grammar_new(grammar_vocab *v, const char *schema, size_t n, engine_erro
     g->vocab = v;
     for (int i = 0; i < CACHE_MASKS; i++) g->cache[i].mask = g->masks + (size_t)i * v->words;
     if (n > GRAMMAR_SCHEMA_MAX)
-        engine_fail(err, ENGINE_EINVAL, "json_schema: the schema has %zu bytes, at most %d are taken", n,
-                    GRAMMAR_SCHEMA_MAX);
+        engine_fail(err, ENGINE_EINVAL, "%s: the schema has %zu bytes, at most %d are taken",
+                    compile == calls_compile ? "tools" : "json_schema", n, GRAMMAR_SCHEMA_MAX);
     else
-        g->root = schema_compile(schema, n, &g->arena, err);
+        g->root = compile(text, n, &g->arena, err);
     if (g->root) return g;
     grammar_unref(g);
     return NULL;
+}
+
+grammar *grammar_new(grammar_vocab *v, const char *schema, size_t n, engine_error *err) {
+    return make(v, schema_compile, schema, n, err);
 }
 
 grammar *grammar_ref(grammar *g) {
@@ -200,6 +206,7 @@ typedef struct stored {
     grammar *g;
     char *schema; /* NULL: any object */
     size_t n;
+    compile_fn compile;
     uint64_t used;
 } stored;
 
@@ -230,8 +237,8 @@ void grammar_store_free(grammar_store *s) {
     free(s);
 }
 
-static bool is_schema(const stored *e, const char *schema, size_t n) {
-    if (!e->g || !schema != !e->schema) return false;
+static bool is_schema(const stored *e, compile_fn compile, const char *schema, size_t n) {
+    if (!e->g || e->compile != compile || !schema != !e->schema) return false;
     return !schema || (e->n == n && memcmp(e->schema, schema, n) == 0);
 }
 
@@ -243,20 +250,29 @@ static stored *least_used(grammar_store *s) {
     return least;
 }
 
-grammar *grammar_store_get(grammar_store *s, const char *schema, size_t n, engine_error *err) {
+static grammar *find_or_make(grammar_store *s, compile_fn compile, const char *schema, size_t n,
+                             engine_error *err) {
     for (int i = 0; i < STORE_GRAMMARS; i++) {
-        if (!is_schema(&s->v[i], schema, n)) continue;
+        if (!is_schema(&s->v[i], compile, schema, n)) continue;
         s->v[i].used = ++s->clock;
         return grammar_ref(s->v[i].g);
     }
-    grammar *g = grammar_new(s->vocab, schema, n, err);
+    grammar *g = make(s->vocab, compile, schema, n, err);
     char *copy = g && schema ? malloc(n + 1) : NULL;
     if (!g || (schema && !copy)) return g; /* without a copy it is not remembered */
     if (copy) memcpy(copy, schema, n);
     stored *e = least_used(s);
     forget(e);
-    *e = (stored){grammar_ref(g), copy, n, ++s->clock};
+    *e = (stored){grammar_ref(g), copy, n, compile, ++s->clock};
     return g;
+}
+
+grammar *grammar_store_get(grammar_store *s, const char *schema, size_t n, engine_error *err) {
+    return find_or_make(s, schema_compile, schema, n, err);
+}
+
+grammar *grammar_store_calls(grammar_store *s, const char *spec, size_t n, engine_error *err) {
+    return find_or_make(s, calls_compile, spec, n, err);
 }
 
 /* ---- cursors ---- */

@@ -55,6 +55,14 @@ grammar_store *grammar_store_new(grammar_vocab *v, engine_error *err);
 void grammar_store_free(grammar_store *s);
 grammar *grammar_store_get(grammar_store *s, const char *schema, size_t n, engine_error *err);
 
+/* Tool calls instead of a value. spec: a JSON object as text, with
+ *     tools      list of {names: [NAME…], schema: of their arguments (absent: any object), strict: refuse what cannot be kept}
+ *     arguments  the key that they stand under; a call is {"name": NAME, KEY: {…}}
+ *     open, close  texts around a call; both may be absent
+ *     again      the text between two calls; absent: there is one
+ * Messages begin with "tools: ". */
+grammar *grammar_store_calls(grammar_store *s, const char *spec, size_t n, engine_error *err);
+
 typedef struct grammar_cursor grammar_cursor;
 
 /* At the beginning of an answer. Takes a reference. NULL: out of memory. */

@@ -66,18 +66,35 @@ static bool fits(const frames *f, uint32_t at, const node *n) {
 }
 
 /* Threads before each kind of value that the node may be. */
-static void enter(place *to, const frames *f, const node *n, uint32_t at) {
+static void enter(place *to, frames *f, const node *n, uint32_t at) {
     if (!fits(f, at, n)) return;
     if (n->kind == NODE_UNION) {
         for (uint32_t i = 0; i < n->any.n; i++) enter(to, f, n->any.v[i], at);
-        return;
+    } else if (n->kind == NODE_SEQUENCE) {
+        uint32_t within = push_frame(f, n, at, 0);
+        if (within) enter(to, f, n->sequence.v[0], within);
+    } else {
+        add(to, &(thread){.node = n, .frame = at, .phase = n->kind == NODE_TEXT ? IN_TEXT : AT_VALUE});
     }
-    add(to, &(thread){.node = n, .frame = at, .phase = AT_VALUE});
 }
 
+static void next_part(place *to, frames *f, uint32_t at);
+
 /* A value has ended in this frame. */
-static void leave(place *to, uint32_t at) {
-    add(to, &(thread){.frame = at, .phase = at ? AT_NEXT : AT_END});
+static void leave(place *to, frames *f, uint32_t at) {
+    if (at && f->v[at].node->kind == NODE_SEQUENCE)
+        next_part(to, f, at);
+    else
+        add(to, &(thread){.frame = at, .phase = at ? AT_NEXT : AT_END});
+}
+
+static void next_part(place *to, frames *f, uint32_t at) {
+    const node *n = f->v[at].node;
+    uint32_t next = f->v[at].count == n->sequence.n ? 0 : f->v[at].count + 1;
+    const node *part = next < n->sequence.n ? n->sequence.v[next] : n->sequence.again;
+    if (next == n->sequence.n) leave(to, f, f->v[at].parent);
+    uint32_t with = part ? recount(f, at, next) : 0;
+    if (with) enter(to, f, part, with);
 }
 
 static uint8_t next_blank(uint8_t blanks, unsigned char c) {
@@ -163,7 +180,7 @@ static void in_string(const thread *t, const step *s) {
     const node *n = t->node;
     if (s->c == '"' && t->text == TEXT_FREE) {
         if (n->string.dfa ? n->string.dfa->accepts[t->dfa] : t->count >= n->string.min)
-            leave(s->to, t->frame);
+            leave(s->to, s->f, t->frame);
         return;
     }
     next.text = next_text(t->text, s->c);
@@ -223,7 +240,16 @@ static void in_literal(const thread *t, const step *s) {
     narrow(t->node, nth_literal, &next, s->c);
     if (next.lo == next.hi) return;
     if (next.hi - next.lo == 1 && literal_complete(&next))
-        leave(s->to, t->frame);
+        leave(s->to, s->f, t->frame);
+    else
+        add(s->to, &next);
+}
+
+static void in_text(const thread *t, const step *s) {
+    thread next = *t;
+    if ((unsigned char)t->node->text.text[next.count++] != s->c) return;
+    if (next.count == t->node->text.n)
+        leave(s->to, s->f, t->frame);
     else
         add(s->to, &next);
 }
@@ -367,7 +393,7 @@ static void in_new_name(const thread *t, const step *s) {
 static void close_frame(const thread *t, const step *s) {
     const frame *f = &s->f->v[t->frame];
     bool array = f->node->kind == NODE_ARRAY;
-    if (s->c == (array ? ']' : '}')) leave(s->to, f->parent);
+    if (s->c == (array ? ']' : '}')) leave(s->to, s->f, f->parent);
 }
 
 static void at_close(const thread *t, const step *s) {
@@ -426,7 +452,7 @@ static void step_thread(const thread *t, const step *s) {
         [AT_VALUE] = at_value,     [AT_CLOSE] = at_close,   [AT_NEXT] = at_next,
         [AT_NAME] = at_name,       [IN_NAME] = in_name,     [AT_COLON] = at_colon,
         [IN_LITERAL] = in_literal, [IN_STRING] = in_string, [IN_NEW_NAME] = in_new_name,
-        [IN_NUMBER] = in_number};
+        [IN_NUMBER] = in_number,   [IN_TEXT] = in_text};
     if (t->phase != AT_END) steps[t->phase](t, s);
 }
 

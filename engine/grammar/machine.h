@@ -22,7 +22,9 @@ enum {
 typedef struct frame {
     const node *node;
     uint32_t parent; /* 0: none */
-    uint32_t count;  /* array: items before the present one; object: properties that may no longer come */
+    uint32_t
+        count; /* array: items before the present one; object: properties that may no longer come; sequence:
+                       parts before the present one, all of them before `again` */
     uint32_t depth;
 } frame;
 
@@ -42,7 +44,8 @@ typedef enum {
     IN_LITERAL,
     IN_STRING,
     IN_NUMBER,
-    AT_END, /* after the whole value */
+    IN_TEXT, /* of markup, before any byte of it too */
+    AT_END,  /* after the whole value */
 } machine_phase;
 
 typedef struct thread {

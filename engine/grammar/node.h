@@ -23,7 +23,9 @@ typedef enum {
     NODE_NUMBER,
     NODE_ARRAY,
     NODE_OBJECT,
-    NODE_UNION
+    NODE_UNION,
+    NODE_TEXT,     /* the markup around a tool call: just these bytes, without blanks before them… */
+    NODE_SEQUENCE, /* …one part after the other */
 } node_kind;
 
 typedef struct node node;
@@ -70,6 +72,12 @@ struct node {
             const node *const *v;
             uint32_t n;
         } any;
+        literal text;
+        struct {
+            const node *const *v; /* texts and objects: a number would not know its end */
+            uint32_t n;
+            const node *again; /* a text that may follow, and after which it all comes again; NULL: it ends */
+        } sequence;
     };
 };
 
@@ -86,5 +94,7 @@ void grammar_arena_done(grammar_arena *a);
 
 /* The root of a schema's nodes, or NULL with err. schema: NULL: any JSON object. */
 const node *schema_compile(const char *schema, size_t n, grammar_arena *a, engine_error *err);
+/* The same for tool calls, see grammar_store_calls. */
+const node *calls_compile(const char *spec, size_t n, grammar_arena *a, engine_error *err);
 
 #endif

@@ -6,6 +6,8 @@
  * whole number), anyOf, oneOf (read as anyOf), allOf of one, $ref within the document, true and false.
  * Ignored: annotations, and keywords that JSON Schema does not have. Everything else of JSON Schema is refused by name.
  *
+ * Tool calls are compiled here too: the forms of node.h's calls_compile around an object for each schema.
+ *
  * All memory is the grammar's arena; the parsed schema is of the call.
  */
 #include "engine/grammar/node.h"
@@ -31,7 +33,8 @@ typedef struct made {
 } made;
 
 typedef struct compiler {
-    const json_t *doc;
+    const json_t *doc;   /* what $ref points into */
+    const char *subject; /* of messages */
     grammar_arena *arena;
     made made[SUBSCHEMAS_MAX];
     int nmade, nesting;
@@ -49,7 +52,7 @@ static node *refuse(compiler *c, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    engine_fail(c->err, ENGINE_EINVAL, "json_schema: %s%s%s", c->path, c->path[0] ? ": " : "", what);
+    engine_fail(c->err, ENGINE_EINVAL, "%s: %s%s%s", c->subject, c->path, c->path[0] ? ": " : "", what);
     return NULL;
 }
 
@@ -785,6 +788,9 @@ static int list_children(node_list *l, const node *n) {
         rc |= list_add(l, n->object.additional);
     } else if (n->kind == NODE_UNION) {
         for (uint32_t i = 0; i < n->any.n; i++) rc |= list_add(l, n->any.v[i]);
+    } else if (n->kind == NODE_SEQUENCE) {
+        for (uint32_t i = 0; i < n->sequence.n; i++) rc |= list_add(l, n->sequence.v[i]);
+        rc |= list_add(l, n->sequence.again);
     }
     return rc;
 }
@@ -796,6 +802,11 @@ static int within(int need) {
 /* What a node needs, as far as is known of its parts: at first all but leaves seem impossible. */
 static int need_of(const node *n) {
     int need = 0;
+    if (n->kind == NODE_SEQUENCE) {
+        for (uint32_t i = 0; i < n->sequence.n; i++)
+            need = n->sequence.v[i]->need > need ? n->sequence.v[i]->need : need;
+        return within(need);
+    }
     if (n->kind == NODE_UNION) {
         need = NODE_NEVER;
         for (uint32_t i = 0; i < n->any.n; i++) need = n->any.v[i]->need < need ? n->any.v[i]->need : need;
@@ -816,7 +827,8 @@ static int need_of(const node *n) {
 }
 
 static bool is_leaf(const node *n) {
-    return n->kind == NODE_LITERALS || n->kind == NODE_STRING || n->kind == NODE_NUMBER;
+    return n->kind == NODE_LITERALS || n->kind == NODE_STRING || n->kind == NODE_NUMBER ||
+           n->kind == NODE_TEXT;
 }
 
 static void find_needs(const node_list *l) {
@@ -874,10 +886,89 @@ static int examine(compiler *c, const node *root) {
     return rc;
 }
 
+/* ---- tool calls ---- */
+
+static node *compile_text(compiler *c, const json_t *text) {
+    node *n = new_node(c, NODE_TEXT);
+    if (n && put_literal(c, json_string_value(text), json_string_length(text), &n->text)) return NULL;
+    return n;
+}
+
+/* Is it an object in every case? */
+static bool is_object(const node *n, int depth) {
+    if (n->kind != NODE_UNION) return n->kind == NODE_OBJECT;
+    for (uint32_t i = 0; i < n->any.n && depth < NESTING_MAX; i++) {
+        if (!is_object(n->any.v[i], depth + 1)) return false;
+    }
+    return n->any.n && depth < NESTING_MAX;
+}
+
+/* A call of these tools: an object of the name and, under `key`, the arguments. It stays in `tool` as `kept`, because nodes are
+ * told apart by where their schemas lie. */
+static node *compile_call(compiler *c, json_t *tool, const char *key, json_t *schema, const char *kept) {
+    json_t *call = json_pack("{s:s, s:{s:{s:O}, s:O}, s:[s, s]}", "type", "object", "properties", "name",
+                             "enum", json_object_get(tool, "names"), key, schema, "required", "name", key);
+    if (!call || json_object_set_new(tool, kept, call)) return no_memory(c);
+    c->doc = schema;
+    node *n = compile(c, call);
+    if (n && !is_object(compile(c, schema), 0)) return refuse(c, "the parameters must be an object");
+    return n;
+}
+
+static node *compile_any_call(compiler *c, json_t *tool, const char *key) {
+    json_t *any = json_pack("{s:s}", "type", "object");
+    node *n = any ? compile_call(c, tool, key, any, "any_call") : no_memory(c);
+    json_decref(any);
+    return n;
+}
+
+/* Where the schema need not be kept and cannot be, any object will do. */
+static node *compile_tool(compiler *c, json_t *tool, const char *key) {
+    json_t *schema = json_object_get(tool, "schema");
+    int nesting = c->nesting;
+    size_t mark = path_push(c, json_string_value(json_array_get(json_object_get(tool, "names"), 0)));
+    size_t inside = strlen(c->path);
+    node *n = schema ? compile_call(c, tool, key, schema, "call") : NULL;
+    if (!n && schema && json_is_true(json_object_get(tool, "strict"))) return NULL;
+    c->nesting = nesting;
+    path_pop(c, inside);
+    if (!n) n = compile_any_call(c, tool, key);
+    if (n) path_pop(c, mark);
+    return n;
+}
+
+static node *compile_tools(compiler *c, const json_t *tools, const char *key) {
+    const node **v;
+    size_t i;
+    json_t *tool;
+    node *out = new_union(c, json_array_size(tools), &v);
+    if (!out) return NULL;
+    json_array_foreach(tools, i, tool) {
+        if (!(v[i] = compile_tool(c, tool, key))) return NULL;
+    }
+    out->any.n = (uint32_t)i;
+    return out;
+}
+
+static node *compile_calls(compiler *c, const json_t *spec) {
+    const json_t *open = json_object_get(spec, "open"), *shut = json_object_get(spec, "close"),
+                 *again = json_object_get(spec, "again");
+    node *out = new_node(c, NODE_SEQUENCE);
+    const node **v = out ? grammar_alloc(c->arena, 3, sizeof *v) : NULL;
+    if (!v) return out ? no_memory(c) : NULL;
+    out->sequence.v = v;
+    const char *key = json_string_value(json_object_get(spec, "arguments"));
+    if (open && !(v[out->sequence.n++] = compile_text(c, open))) return NULL;
+    if (!(v[out->sequence.n++] = compile_tools(c, json_object_get(spec, "tools"), key))) return NULL;
+    if (shut && !(v[out->sequence.n++] = compile_text(c, shut))) return NULL;
+    if (again && !(out->sequence.again = compile_text(c, again))) return NULL;
+    return out;
+}
+
 /* ---- the whole ---- */
 
-static const node *compile_root(compiler *c) {
-    const node *root = c->doc ? compile(c, c->doc) : any_object(c);
+static const node *compile_root(compiler *c, bool calls) {
+    const node *root = calls ? compile_calls(c, c->doc) : c->doc ? compile(c, c->doc) : any_object(c);
     if (!root) return NULL;
     c->path[0] = 0;
     if (examine(c, root)) return NULL;
@@ -886,7 +977,8 @@ static const node *compile_root(compiler *c) {
     return root;
 }
 
-const node *schema_compile(const char *schema, size_t n, grammar_arena *a, engine_error *err) {
+static const node *compile_document(const char *text, size_t n, bool calls, grammar_arena *a,
+                                    engine_error *err) {
     compiler *c = calloc(1, sizeof *c);
     json_error_t why;
     json_t *doc = NULL;
@@ -898,13 +990,22 @@ const node *schema_compile(const char *schema, size_t n, grammar_arena *a, engin
     }
     c->arena = a;
     c->err = err;
-    if (schema) doc = json_loadb(schema, n, JSON_DECODE_ANY, &why);
+    c->subject = calls ? "tools" : "json_schema";
+    if (text) doc = json_loadb(text, n, JSON_DECODE_ANY, &why);
     c->doc = doc;
-    if (schema && !doc)
-        engine_fail(err, ENGINE_EINVAL, "json_schema: the schema is not valid JSON: %s", why.text);
+    if (text && !doc)
+        engine_fail(err, ENGINE_EINVAL, "%s: the schema is not valid JSON: %s", c->subject, why.text);
     else
-        root = compile_root(c);
+        root = compile_root(c, calls);
     json_decref(doc);
     free(c);
     return root;
+}
+
+const node *schema_compile(const char *schema, size_t n, grammar_arena *a, engine_error *err) {
+    return compile_document(schema, n, false, a, err);
+}
+
+const node *calls_compile(const char *spec, size_t n, grammar_arena *a, engine_error *err) {
+    return compile_document(spec, n, true, a, err);
 }

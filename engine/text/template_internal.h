@@ -3,6 +3,7 @@
 #define ENGINE_TEXT_TEMPLATE_INTERNAL_H
 
 #include "engine/error.h"
+#include "engine/text/template.h"
 
 #include <stdbool.h>
 
@@ -26,7 +27,9 @@ typedef struct template_traits {
     bool begins_with_bos;
     bool trims;                      /* white space around every content is dropped */
     bool joins_systems;              /* several system messages are all kept; else the last one counts */
-    bool drops_thoughts;             /* of an earlier answer, what stands before </think> is left out */
+    bool drops_thoughts;             /* of an earlier answer, what stands before </think> is left out… */
+    bool keeps_last;                 /* …but not of one that is the last message */
+    call_form calls;                 /* the form of its parts for tools */
     char system[TEMPLATE_TEXT_MAX];  /* the system prompt where none is given; "": none */
     char opening[TEMPLATE_TEXT_MAX]; /* how an answer begins: "" or "<think>\n" */
 } template_traits;

@@ -66,11 +66,43 @@ static int recognize_deepseek(const char *source, template_kind *kind, template_
     return 0;
 }
 
+/* Tools are told to the model in one wording a form: another is taken for a template without tools. */
+static call_form recognize_calls(const char *source) {
+    static const struct {
+        call_form form;
+        const char *marks[4];
+    } known[] = {
+        {CALL_HERMES,
+         {"# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are "
+          "provided with "
+          "function signatures within <tools></tools> XML tags:\\n<tools>",
+          "\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments "
+          "within "
+          "<tool_call></tool_call> XML tags:\\n<tool_call>\\n{\\\"name\\\": <function-name>, "
+          "\\\"arguments\\\": "
+          "<args-json-object>}\\n</tool_call><|im_end|>",
+          "tool_call.arguments | tojson", "\\n<tool_response>\\n"}},
+        {CALL_LLAMA,
+         {"set tools_in_user_message = true",
+          "with its proper arguments that best answers the given prompt.\\n\\n",
+          "'Respond in the format {\"name\": function name, \"parameters\": dictionary of argument name and "
+          "its value}.'",
+          "t | tojson(indent=4)"}},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        int found = 0;
+        while (found < 4 && has(source, known[i].marks[found])) found++;
+        if (found == 4) return known[i].form;
+    }
+    return CALL_NONE;
+}
+
 static int recognize_llama3(const char *source, template_kind *kind, template_traits *traits) {
     if (has(source, "<think>")) return -1;
     *kind = has(source, "Cutting Knowledge Date: December 2023") ? TEMPLATE_LLAMA31 : TEMPLATE_LLAMA3;
     traits->begins_with_bos = has(source, "bos_token");
     traits->trims = has(source, "trim");
+    if (*kind == TEMPLATE_LLAMA31) traits->calls = recognize_calls(source);
     return 0;
 }
 
@@ -101,6 +133,8 @@ static int recognize_chatml(const char *source, template_kind *kind, template_tr
     traits->begins_with_bos = has(source, "bos_token");
     traits->trims = has(source, "trim");
     traits->drops_thoughts = traits->opening[0] != 0;
+    traits->keeps_last = has(source, "not loop.last");
+    traits->calls = recognize_calls(source);
     if (traits->opening[0])
         *kind = TEMPLATE_QWQ;
     else if (strncmp(traits->system, "You are Qwen", 12) == 0)

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # One pipeline for all client tests.
 #
-#   pipeline.sh up BIN WORK        start it on a free port, with the keys and models that the captured requests name
+#   pipeline.sh up BIN WORK [tools]
+#                                  start it on a free port, with the keys and models that the captured requests name; tools:
+#                                  with a model whose template has tools
 #   pipeline.sh run WORK NEEDS COMMAND…
 #                                  run a client, told by MILLRACE_CLIENT_* where the pipeline is; without the file NEEDS, which
 #                                  setup.sh leaves in WORK where it could install, it is skipped (77)
@@ -11,8 +13,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
-up() { # BIN WORK
-    local bin=$1 work=$2 state=$2/state port
+up() { # BIN WORK [tools]
+    local bin=$1 work=$2 state=$2/state port model=()
     if [ -e "$state/up.pid" ]; then "$here/../../ops/down.sh" --state "$state" || true; fi
     rm -rf "$state"
     mkdir -p "$work"
@@ -23,7 +25,11 @@ up() { # BIN WORK
     export MILLRACE_GATEWAY_ALIASES=$aliases MILLRACE_GATEWAY_VISION_MODELS=our-vl
     # the demo model is in the sources, wherever the programs were built
     export MILLRACE_HOME=${MILLRACE_HOME:-$(cd "$here/../.." && pwd)}
-    "$bin/millrace" up --detach --state "$state" --port "$port"
+    if [ "${3:-}" = tools ]; then
+        model=(--model "$work/millrace-demo")
+        python3 -B "$here/../support/tool_model.py" "$MILLRACE_HOME/ops/demo/millrace-demo" "$work/millrace-demo"
+    fi
+    "$bin/millrace" up --detach --state "$state" --port "$port" "${model[@]}"
     cat >"$work/env" <<EOF
 export MILLRACE_CLIENT_URL=http://127.0.0.1:$port
 export MILLRACE_CLIENT_KEY=sk-gateway-key
@@ -54,7 +60,7 @@ down() { # BIN WORK
 case "${1:-}" in
 up | run | down) "$@" ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

@@ -30,7 +30,7 @@ make_venv() {
 }
 
 install_node() {
-    rm -f "$work/node.stamp" "$work/node/test_openai_node.mjs"
+    rm -f "$work/node.stamp" "$work"/node/test_*.mjs
     cp "$here/package.json" "$work/node/package.json"
     (cd "$work/node" && npm install --no-audit --no-fund --ignore-scripts --no-package-lock --loglevel=error) || return
     cp "$here/package.json" "$work/node.stamp"
@@ -50,5 +50,5 @@ elif ! cmp -s "$here/package.json" "$work/node.stamp" && ! install_node; then
     failed "openai for Node" npm view openai version
 fi
 # modules are looked for beside the file that imports them
-if [ -e "$work/node.stamp" ]; then cp "$here/test_openai_node.mjs" "$work/node/"; fi
+if [ -e "$work/node.stamp" ]; then cp "$here"/test_*.mjs "$work/node/"; fi
 exit "$status"

@@ -168,9 +168,11 @@ class Errors(unittest.TestCase):
         error = self.refused(openai.APIStatusError, messages=[{"role": "user", "content": "x" * 5000000}])
         self.assertEqual((error.status_code, error.code), (413, "request_too_large"))
 
-    def test_what_is_not_supported_is_refused_before_a_stream_begins(self):
+    def test_what_is_not_supported_is_refused(self):
         tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
-        self.assertEqual(self.refused(openai.BadRequestError, tools=[tool], stream=True).param, "tools")
+        error = self.refused(openai.BadRequestError, tools=[tool])
+        self.assertIn("this model's chat template (deepseek-llm) has none", str(error))
+        self.assertEqual(self.refused(openai.BadRequestError, functions=[{"name": "f"}], stream=True).param, "functions")
 
     def test_a_conversation_that_is_too_long(self):
         long = [{"role": "user", "content": "many words in a long row " * 20000}]

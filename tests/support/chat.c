@@ -28,6 +28,22 @@ static void copy_string(char *out, size_t cap, const json_t *s) {
     if (json_is_string(s)) snprintf(out, cap, "%s", json_string_value(s));
 }
 
+/* The list of a whole answer has the same members as that of a chunk, but for the index. */
+static void read_calls(chat *c, const json_t *list) {
+    size_t i;
+    const json_t *call;
+    json_array_foreach(list, i, call) {
+        const json_t *function = json_object_get(call, "function"), *name = json_object_get(function, "name");
+        if (name) {
+            size_t n = strlen(c->ids);
+            mr_buf_printf(&c->calls, "%s%s(", n ? ")" : "", json_string_value(name));
+            assert_string_equal(json_string_value(json_object_get(call, "type")), "function");
+            snprintf(c->ids + n, sizeof(c->ids) - n, "%s ", json_string_value(json_object_get(call, "id")));
+        }
+        put_string(&c->calls, json_object_get(function, "arguments"));
+    }
+}
+
 /* A chunk of a stream, a whole answer, or an error object: they share their shape. */
 static void read_object(chat *c, const json_t *j) {
     const json_t *choice = json_array_get(json_object_get(j, "choices"), 0);
@@ -36,6 +52,7 @@ static void read_object(chat *c, const json_t *j) {
     if (!said) said = json_object_get(choice, "message");
     put_string(&c->text, json_object_get(said, "content"));
     put_string(&c->reasoning, json_object_get(said, "reasoning_content"));
+    read_calls(c, json_object_get(said, "tool_calls"));
     copy_string(c->finish, sizeof(c->finish), json_object_get(choice, "finish_reason"));
     copy_string(c->source, sizeof(c->source), json_object_get(json_object_get(j, "millrace"), "source"));
     copy_string(c->code, sizeof(c->code), json_object_get(error, "code"));
@@ -122,6 +139,7 @@ chat *chat_send(mr_loop *l, int port, const char *path, mr_str body) {
     mr_buf_init(&c->in, TEXT_MAX);
     mr_buf_init(&c->text, TEXT_MAX);
     mr_buf_init(&c->reasoning, TEXT_MAX);
+    mr_buf_init(&c->calls, TEXT_MAX);
     c->connection = evhttp_connection_base_new(mr_loop_base(l), NULL, "127.0.0.1", (uint16_t)port);
     c->request = evhttp_request_new(on_over, c);
     assert_true(c->connection && c->request);
@@ -157,6 +175,11 @@ static json_t *body_of(const ask *a) {
     if (a->long_answer) json_object_set_new(j, "ignore_eos", json_true());
     if (a->likeliest) json_object_set_new(j, "temperature", json_integer(0));
     if (a->usage) json_object_set_new(j, "stream_options", json_pack("{s:b}", "include_usage", 1));
+    if (a->more) {
+        json_t *more = json_loads(a->more, 0, NULL);
+        assert_int_equal(json_object_update(j, more), 0);
+        json_decref(more);
+    }
     return j;
 }
 
@@ -176,6 +199,7 @@ void chat_free(chat *c) {
     mr_buf_done(&c->in);
     mr_buf_done(&c->text);
     mr_buf_done(&c->reasoning);
+    mr_buf_done(&c->calls);
     free(c);
 }
 
@@ -192,7 +216,7 @@ static bool is_over(void *arg) {
 
 static bool has_bytes(void *arg) {
     const goal *g = arg;
-    return g->c->text.n >= g->bytes || g->c->over;
+    return g->c->text.n + g->c->calls.n >= g->bytes || g->c->over;
 }
 
 void chat_wait(mr_loop *l, chat *c) {
@@ -204,7 +228,7 @@ void chat_wait(mr_loop *l, chat *c) {
 void chat_wait_bytes(mr_loop *l, chat *c, size_t bytes) {
     goal g = {c, bytes};
     bool came = test_wait(l, WAIT_MS, has_bytes, &g);
-    if (!came || c->text.n < bytes) {
+    if (!came || c->text.n + c->calls.n < bytes) {
         fail_msg("an answer has only %zu bytes; status %d, %s", c->text.n, c->status, c->message);
     }
 }

@@ -18,6 +18,7 @@ typedef struct ask {
     bool usage;               /* stream_options.include_usage */
     bool likeliest;           /* temperature 0 */
     bool long_answer;         /* goes on past its natural end, to max_tokens */
+    const char *more;         /* further members of the body, as a JSON object; NULL: none */
 } ask;
 
 typedef struct chat chat;
@@ -27,7 +28,9 @@ struct chat {
     struct evhttp_request *request;
     mr_buf in; /* of a stream: what is not yet a whole line; else the body */
     mr_buf text, reasoning;
-    int status; /* of HTTP; 0: no answer (yet) */
+    mr_buf calls;   /* tool calls, each as "NAME(ARGUMENTS" and all but the last with ")" */
+    char ids[1000]; /* of the calls, each with a blank behind it */
+    int status;     /* of HTTP; 0: no answer (yet) */
     char finish[32], source[16], code[64], message[300];
     int64_t prompt_tokens, completion_tokens;
     int pieces;
@@ -43,7 +46,7 @@ chat *chat_send(mr_loop *l, int port, const char *path, mr_str body);
 /* Closes what is still open. */
 void chat_free(chat *c);
 
-/* Until it is over, or has this many bytes of text; each fails the test when that takes too long. */
+/* Until it is over, or has this many bytes of text and calls; each fails the test when that takes too long. */
 void chat_wait(mr_loop *l, chat *c);
 void chat_wait_bytes(mr_loop *l, chat *c, size_t bytes);
 

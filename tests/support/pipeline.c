@@ -239,9 +239,8 @@ static void write_conf(const pipeline *p) {
             p->opt.kb ? p->folder : "", p->opt.kb ? "/kb.sqlite" : "");
     fprintf(f, "worker: { metrics_port = %d; engine_pid_file = \"%s/engine.pid\"; id = \"worker\";\n",
             p->parts[PART_WORKER].port, p->folder);
-    fprintf(f,
-            "  model = \"" SOURCE_DIR
-            "/ops/demo/millrace-demo\"; engine = \"%s\"; simulated_profile = \"%s\";\n",
+    fprintf(f, "  model = \"%s\"; engine = \"%s\"; simulated_profile = \"%s\";\n",
+            p->opt.model ? p->opt.model : SOURCE_DIR "/ops/demo/millrace-demo",
             p->opt.profile ? "simulated" : "real", p->opt.profile ? p->opt.profile : "");
     fprintf(f, "  model_name = \"millrace-demo\"; %s };\n", p->opt.worker ? p->opt.worker : "");
     assert_int_equal(fclose(f), 0);

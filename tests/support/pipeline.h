@@ -23,7 +23,8 @@ typedef enum {
 
 typedef struct pipeline_options {
     const char *broker;  /* "embedded", or "kafka": a real one */
-    const char *profile; /* of a simulated engine; NULL: the real engine and the demo model */
+    const char *profile; /* of a simulated engine; NULL: the real engine */
+    const char *model;   /* its checkpoint folder; NULL: the demo model */
     const char *kb;      /* TSV file for the knowledge base, or NULL */
     const char *worker;  /* more settings of the worker, as libconfig; or NULL */
     const char *kafka;   /* the same for group kafka */

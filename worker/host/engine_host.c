@@ -118,7 +118,7 @@ static int serve(engine_host *h, mr_error *err) {
 
 /* Generates one token of an answer: only then is the engine said to be ready. */
 static int canary(engine_host *h, mr_error *err) {
-    static const engine_message hi = {"user", "Hi", 2};
+    static const engine_message hi = {.role = "user", .content = "Hi", .content_len = 2};
     engine_request r = {.id = CANARY_ID, .messages = &hi, .nmessages = 1};
     engine_error cause;
     int tokens = 0;

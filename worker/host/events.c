@@ -5,9 +5,11 @@
 
 #include <string.h>
 
-static const int channels[] = {
-    [ENGINE_CONTENT] = MR_CHANNEL_CONTENT, [ENGINE_REASONING] = MR_CHANNEL_REASONING};
+static const int channels[] = {[ENGINE_CONTENT] = MR_CHANNEL_CONTENT,
+                               [ENGINE_REASONING] = MR_CHANNEL_REASONING,
+                               [ENGINE_CALL] = MR_CHANNEL_TOOL_CALL};
 static const int finishes[] = {[ENGINE_FINISH_STOP] = MR_FINISH_STOP,
+                               [ENGINE_FINISH_CALLS] = MR_FINISH_TOOL_CALLS,
                                [ENGINE_FINISH_LENGTH] = MR_FINISH_LENGTH,
                                [ENGINE_FINISH_CANCELLED] = MR_FINISH_CANCELLED,
                                [ENGINE_FINISH_ERROR] = MR_FINISH_ERROR};
@@ -56,7 +58,9 @@ static int encode_tokens(const engine *e, const engine_event *ev, mr_arena *a, m
                                  .index = ev->index,
                                  .tokens = {&token, 1},
                                  .channel = channels[ev->channel],
-                                 .text = {ev->text, ev->text_len}};
+                                 .text = {ev->text, ev->text_len},
+                                 .call = ev->call,
+                                 .name = mr_str_of(ev->call_name)};
     if (ev->has_logprob) {
         f.tokens.logprobs.v = &logprob;
         f.tokens.logprobs.n = 1;
@@ -77,7 +81,9 @@ static int encode_end(const engine_event *ev, mr_buf *out, mr_error *err) {
                            .cached_tokens = ev->cached_tokens,
                            .status = ev->error ? 500 : 0,
                            .code = MR_STR(""),
-                           .message = mr_str_of(ev->error)};
+                           .message = mr_str_of(ev->error),
+                           .call = ev->call,
+                           .name = mr_str_of(ev->call_name)};
     return mr_frame_encode(&f, out, err);
 }
 

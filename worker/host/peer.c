@@ -78,6 +78,7 @@ int mr_peer_refuse(mr_peer *p, int64_t id, int status, const char *code, const c
                            .text = MR_STR(""),
                            .status = status,
                            .code = mr_str_of(code),
-                           .message = mr_str_of(message)};
+                           .message = mr_str_of(message),
+                           .name = MR_STR("")};
     return mr_frame_encode(&f, &p->out, err);
 }

@@ -28,6 +28,22 @@ static int join_parts(const mr_chat_message *m, mr_arena *a, mr_str *out, mr_err
     return 0;
 }
 
+static int map_calls(const mr_chat_message *m, mr_arena *a, engine_message *out, mr_error *err) {
+    engine_call *calls = mr_arena_alloc(a, m->tool_calls.n * sizeof(*calls));
+    if (!calls && m->tool_calls.n) return no_memory(err);
+    for (uint32_t i = 0; i < m->tool_calls.n; i++) {
+        const mr_function_call *f = &m->tool_calls.v[i].function;
+        if (!MR_HAS(&m->tool_calls.v[i], MR_TOOL_CALL_FUNCTION))
+            return mr_fail(err, MR_EINVAL, "tool_calls[%u] has no function", i);
+        /* clients leave the arguments out where there are none */
+        mr_str arguments = f->arguments.n ? f->arguments : MR_STR("{}");
+        calls[i] = (engine_call){f->name.p, arguments.p, arguments.n};
+    }
+    out->calls = calls;
+    out->ncalls = (int)m->tool_calls.n;
+    return 0;
+}
+
 static int map_messages(const mr_chat_request *r, mr_arena *a, engine_request *out, mr_error *err) {
     engine_message *messages = mr_arena_alloc(a, r->messages.n * sizeof(*messages));
     if (!messages) return no_memory(err);
@@ -35,7 +51,9 @@ static int map_messages(const mr_chat_request *r, mr_arena *a, engine_request *o
         const mr_chat_message *m = &r->messages.v[i];
         mr_str text = MR_HAS(m, MR_CHAT_MESSAGE_CONTENT) ? m->content : MR_STR("");
         if (MR_HAS(m, MR_CHAT_MESSAGE_PARTS) && join_parts(m, a, &text, err)) return -1;
-        messages[i] = (engine_message){mr_role_names[m->role], text.p, text.n};
+        messages[i] =
+            (engine_message){.role = mr_role_names[m->role], .content = text.p, .content_len = text.n};
+        if (MR_HAS(m, MR_CHAT_MESSAGE_TOOL_CALLS) && map_calls(m, a, &messages[i], err)) return -1;
     }
     out->messages = messages;
     out->nmessages = (int)r->messages.n;
@@ -79,6 +97,31 @@ static void map_format(const mr_response_format *f, engine_format *out) {
     out->schema_len = f->schema.n;
 }
 
+/* With a choice of none the model is not told of any. */
+static int map_tools(const mr_chat_request *r, mr_arena *a, engine_tools *out, mr_error *err) {
+    int choice = MR_HAS(r, MR_CHAT_REQUEST_TOOL_CHOICE) ? r->tool_choice.type : MR_TOOLS_AUTO;
+    if (choice == MR_TOOLS_NONE) return 0;
+    engine_tool *tools = mr_arena_alloc(a, r->tools.n * sizeof(*tools));
+    if (!tools && r->tools.n) return no_memory(err);
+    for (uint32_t i = 0; i < r->tools.n; i++) {
+        const mr_tool *t = &r->tools.v[i];
+        bool described = MR_HAS(t, MR_TOOL_DESCRIPTION), typed = MR_HAS(t, MR_TOOL_PARAMETERS);
+        tools[i] = (engine_tool){.name = t->name.p,
+                                 .description = described ? t->description.p : NULL,
+                                 .parameters = typed ? t->parameters.p : NULL,
+                                 .parameters_len = t->parameters.n,
+                                 .strict = t->strict};
+    }
+    *out = (engine_tools){.v = tools,
+                          .n = (int)r->tools.n,
+                          .must_call = choice != MR_TOOLS_AUTO,
+                          .only = choice == MR_TOOLS_FUNCTION ? r->tool_choice.name.p : NULL,
+                          .one_call =
+                              choice == MR_TOOLS_FUNCTION ||
+                              (MR_HAS(r, MR_CHAT_REQUEST_PARALLEL_TOOL_CALLS) && !r->parallel_tool_calls)};
+    return 0;
+}
+
 static int map_forced(const mr_i64s *forced, mr_arena *a, engine_request *out, mr_error *err) {
     int32_t *ids = mr_arena_alloc(a, forced->n * sizeof(*ids));
     if (!ids && forced->n) return no_memory(err);
@@ -102,6 +145,7 @@ int mr_host_request(const mr_frame_submit *f, mr_arena *a, engine_request *out, 
         out->cache_salt = mr_text_hash_feed(mr_text_hash_init(), r.tenant);
     if (MR_HAS(&r, MR_CHAT_REQUEST_CHOICE)) out->choice = (int)r.choice;
     if (MR_HAS(&r, MR_CHAT_REQUEST_RESPONSE_FORMAT)) map_format(&r.response_format, &out->format);
+    if (MR_HAS(&r, MR_CHAT_REQUEST_TOOLS) && map_tools(&r, a, &out->tools, err)) return -1;
     if (map_messages(&r, a, out, err) || map_forced(&f->forced, a, out, err)) return -1;
     return MR_HAS(&r, MR_CHAT_REQUEST_SAMPLING) ? map_sampling(&r.sampling, a, &out->sampling, err) : 0;
 }

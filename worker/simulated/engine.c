@@ -99,6 +99,7 @@ static int say_end(mr_sim *s, mr_sim_sequence *q, int finish, mr_buf *out, mr_er
                            .reasoning_tokens = reasoning,
                            .cached_tokens = q->cached,
                            .code = MR_STR(""),
+                           .name = MR_STR(""),
                            .message = MR_STR("")};
     if (finish == MR_FINISH_ERROR) {
         f.end.status = 500;
@@ -118,7 +119,8 @@ static int say_token(const mr_sim_sequence *q, int64_t token, mr_str text, mr_bu
                                  .index = q->index - 1,
                                  .tokens = {&token, 1},
                                  .channel = mr_sim_sequence_channel(q),
-                                 .text = text};
+                                 .text = text,
+                                 .name = MR_STR("")};
     if (q->logprobs) {
         MR_SET(&lp, MR_LOGPROB_TOKEN, token, mr_str_is_utf8(bytes) ? bytes : MR_STR("\xef\xbf\xbd"));
         MR_SET(&lp, MR_LOGPROB_LOGPROB, logprob, -0.5);

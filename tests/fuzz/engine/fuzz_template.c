@@ -60,9 +60,11 @@ static void render(const tokenizer *t, const char *name, const engine_message *m
     chat_template *c = chat_template_new(t, name, &err);
     if (!c && !err.msg[0]) abort();
     if (!c) return;
-    int64_t count = chat_template_render(c, m, n, ids, IDS_MAX, &err);
+    int64_t count =
+        chat_template_render(c, &(engine_chat){.messages = m, .nmessages = n}, ids, IDS_MAX, &err);
     if (count < 0 && !err.msg[0]) abort();
-    if (chat_template_render(c, m, n, NULL, 0, &err) != count) abort();
+    if (chat_template_render(c, &(engine_chat){.messages = m, .nmessages = n}, NULL, 0, &err) != count)
+        abort();
     for (int64_t i = 0; i < count && i < IDS_MAX; i++) {
         if (ids[i] < 0 || ids[i] >= tokenizer_vocab(t)) abort();
     }

@@ -25,7 +25,7 @@ enum { ANSWERS = 8, TOKENS_MAX = 600 };
 typedef struct answer {
     int64_t token[TOKENS_MAX];
     int first, n;
-    char text[2][8192];
+    char text[3][8192];
     bool ended;
     int finish, status;
     char code[64], message[300];

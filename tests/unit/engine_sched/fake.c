@@ -71,12 +71,13 @@ static void fake_copy_block(void *owner, int32_t from, int32_t to) {
     f->copies++;
 }
 
-static int64_t fake_render(void *owner, const engine_message *m, int n, int32_t *out, size_t cap,
+static int64_t fake_render(void *owner, const engine_chat *chat, int32_t *out, size_t cap,
                            engine_error *err) {
+    const engine_message *m = chat->messages;
     (void)owner;
     (void)err;
     size_t need = 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < chat->nmessages; i++) {
         for (size_t k = 0; k < m[i].content_len; k++, need++) {
             if (need < cap) out[need] = (unsigned char)m[i].content[k];
         }
@@ -128,6 +129,7 @@ engine *fake_open(fake *f, const engine_limits *limits) {
         .stop_ids = {FAKE_END},
         .nstop_ids = 1,
         .opens_thinking = f->opens_thinking,
+        .calls = f->calls,
     };
     engine_error err;
     engine *e = engine_open_with(&l, &parts, &err);
@@ -151,10 +153,24 @@ void said_init(said *s, uint64_t id) {
     s->contiguous = true;
 }
 
+/* "NAME(ARGUMENTS)NAME(ARGUMENTS": each call is written when its arguments begin. */
+static void said_begin_call(said *s, const engine_event *ev) {
+    if (!s->calls) s->calls = ev->call; /* those before it are in the forced tokens */
+    if (ev->call < s->calls) {
+        assert_int_equal(ev->call, s->calls - 1);
+        return;
+    }
+    assert_int_equal(ev->call, s->calls);
+    char *to = s->text[ENGINE_CALL] + s->len[ENGINE_CALL];
+    s->len[ENGINE_CALL] += (size_t)sprintf(to, "%s%s(", s->calls ? ")" : "", ev->call_name);
+    s->calls++;
+}
+
 void said_add(said *s, const engine_event *ev) {
     if (ev->id != s->id || ev->choice != s->choice) return;
     assert_false(s->ended);
     size_t *len = &s->len[ev->channel];
+    if (ev->channel == ENGINE_CALL && ev->text_len) said_begin_call(s, ev);
     assert_true(*len + ev->text_len < sizeof s->text[0]);
     memcpy(s->text[ev->channel] + *len, ev->text, ev->text_len);
     *len += ev->text_len;
@@ -191,7 +207,7 @@ bool run_all(engine *e, said *s, int n) {
 
 engine_request request_of(uint64_t id, const char *prompt) {
     static engine_message m;
-    m = (engine_message){"user", prompt, strlen(prompt)};
+    m = (engine_message){.role = "user", .content = prompt, .content_len = strlen(prompt)};
     engine_request r = {.id = id, .messages = &m, .nmessages = 1};
     engine_sampling_default(&r.sampling);
     return r;

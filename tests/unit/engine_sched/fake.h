@@ -22,6 +22,7 @@ enum {
 typedef struct fake {
     engine_limits limits;
     bool opens_thinking;
+    call_form calls;
     const int32_t *script; /* what it says, when not NULL; from position script_at on */
     int nscript, script_at;
     int period;  /* when not 0: it likes to say again what stood so many tokens before */
@@ -46,8 +47,9 @@ typedef struct said {
     int32_t token[4096];
     float logprob[4096];
     int index_first, n;
-    char text[2][16384]; /* content, reasoning */
-    size_t len[2];
+    char text[3][16384]; /* content, reasoning, calls as NAME(ARGUMENTS)NAME(ARGUMENTS */
+    size_t len[3];
+    int calls;
     bool ended, contiguous;
     engine_finish finish;
     int prompt_tokens, completion_tokens, reasoning_tokens, cached_tokens;

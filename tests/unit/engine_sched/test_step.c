@@ -22,7 +22,7 @@ static void vary(varied *v, uint64_t id) {
     size_t n = 1 + rnd(&s, 100);
     size_t common = rnd(&s, 2) ? n / 2 : 0; /* some begin with the same text */
     for (size_t i = 0; i < n; i++) v->prompt[i] = i < common ? '.' : (char)('a' + rnd(&s, 26));
-    v->message = (engine_message){"user", v->prompt, n};
+    v->message = (engine_message){.role = "user", .content = v->prompt, .content_len = n};
     v->r = (engine_request){.id = id, .messages = &v->message, .nmessages = 1};
     engine_sampling_default(&v->r.sampling);
     v->r.sampling.seed = id;

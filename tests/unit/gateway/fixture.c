@@ -40,10 +40,9 @@ static void hash_of(const char *text, size_t n, char out[MR_TEXT_HASH_LEN + 1]) 
     mr_text_hash_hex(mr_text_hash_feed(mr_text_hash_init(), (mr_str){text, n}), out);
 }
 
-void worker_delta_as(fixture *f, const mr_chat_request *r, int channel, int attempt, const char *text,
-                     size_t from, size_t to) {
+static void send_delta(fixture *f, const mr_chat_request *r, mr_response_delta d, int channel, int attempt,
+                       const char *text, size_t from, size_t to) {
     char hash[MR_TEXT_HASH_LEN + 1];
-    mr_response_delta d = {0};
     hash_of(text, to, hash);
     MR_SET(&d, MR_RESPONSE_DELTA_V, v, MR_SCHEMA_VERSION);
     MR_SET(&d, MR_RESPONSE_DELTA_REQUEST, request, r->id);
@@ -55,6 +54,23 @@ void worker_delta_as(fixture *f, const mr_chat_request *r, int channel, int atte
     MR_SET(&d, MR_RESPONSE_DELTA_TEXT, text, ((mr_str){text + from, to - from}));
     MR_SET(&d, MR_RESPONSE_DELTA_HASH, hash, mr_str_of(hash));
     send_record(f, &mr_response_delta_def, &d, r->id);
+}
+
+void worker_delta_as(fixture *f, const mr_chat_request *r, int channel, int attempt, const char *text,
+                     size_t from, size_t to) {
+    send_delta(f, r, (mr_response_delta){0}, channel, attempt, text, from, to);
+}
+
+void worker_call(fixture *f, const mr_chat_request *r, int64_t index, const char *name, const char *text,
+                 size_t from, size_t to) {
+    mr_response_delta d = {0};
+    char id[32];
+    snprintf(id, sizeof(id), "call_%lld", (long long)index);
+    MR_SET(&d.call, MR_DELTA_CALL_INDEX, index, index);
+    MR_SET(&d.call, MR_DELTA_CALL_ID, id, mr_str_of(id));
+    MR_SET(&d.call, MR_DELTA_CALL_NAME, name, mr_str_of(name));
+    MR_MARK(&d, MR_RESPONSE_DELTA_CALL);
+    send_delta(f, r, d, MR_CHANNEL_TOOL_CALL, 1, text, from, to);
 }
 
 void worker_delta(fixture *f, const mr_chat_request *r, const char *text, size_t from, size_t to) {

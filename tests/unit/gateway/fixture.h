@@ -45,6 +45,9 @@ const mr_chat_request *worker_request(fixture *f, int i);
 void worker_delta(fixture *f, const mr_chat_request *r, const char *text, size_t from, size_t to);
 void worker_delta_as(fixture *f, const mr_chat_request *r, int channel, int attempt, const char *text,
                      size_t from, size_t to);
+/* A delta of the arguments of call number `index`. */
+void worker_call(fixture *f, const mr_chat_request *r, int64_t index, const char *name, const char *text,
+                 size_t from, size_t to);
 void worker_end(fixture *f, const mr_chat_request *r, const char *text);
 void worker_error(fixture *f, const mr_chat_request *r, const char *text, int status, const char *code,
                   const char *message);

@@ -109,6 +109,68 @@ static void reasoning_goes_to_its_own_field(void **state) {
     client_close(c);
 }
 
+/* "Look. " and two calls; the records of an engine that died come twice, cut elsewhere. */
+static const char with_calls[] = "Look. {\"a\":1}{}";
+enum { CALLS_AT = 6, SECOND_AT = 13, WITH_CALLS = 15 };
+
+static void play_calls(fixture *f, const mr_chat_request *r) {
+    worker_delta(f, r, with_calls, 0, CALLS_AT);
+    worker_call(f, r, 0, "f", with_calls, CALLS_AT, 8);
+    worker_delta(f, r, with_calls, 0, CALLS_AT);
+    worker_call(f, r, 0, "f", with_calls, CALLS_AT, 10);
+    worker_call(f, r, 0, "f", with_calls, 10, SECOND_AT);
+    worker_call(f, r, 1, "g", with_calls, SECOND_AT, WITH_CALLS);
+    worker_call(f, r, 0, "f", with_calls, 10, SECOND_AT);
+    worker_end(f, r, with_calls);
+}
+
+static void tool_calls_are_streamed_once_whatever_comes_again(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("call"), &r);
+    play_calls(f, r);
+    client_expect(c, "[DONE]");
+    expect_content(c, "Look. ");
+    static const char *const pieces[] = {
+        "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"\",\"name\":\"f\"},\"id\":\"call_"
+        "0\",\"type\":\"function\"}]",
+        "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"a\\\"\"}}]",
+        "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\":1}\"}}]",
+        "\"tool_calls\":[{\"index\":1,\"function\":{\"arguments\":\"{}\",\"name\":\"g\"},\"id\":\"call_1\","
+        "\"type\":\"function\"}]"};
+    bool clean;
+    char *body = client_body(c, &clean), *at = body;
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+        at = strstr(at, pieces[i]);
+        if (!at) fail_msg("piece %zu is not there, or too early: %s", i, body);
+        assert_null(strstr(at + 1, pieces[i]));
+    }
+    free(body);
+    client_close(c);
+}
+
+static void tool_calls_of_a_whole_answer_are_in_its_message(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, WHOLE("call"), &r);
+    play_calls(f, r);
+    client_expect(c, "\"content\":\"Look. "
+                     "\",\"tool_calls\":[{\"id\":\"call_0\",\"type\":\"function\",\"function\":{\"name\":"
+                     "\"f\",\"arguments\":\"{\\\"a\\\":1}\"}},{\"id\":\"call_1\",");
+    client_close(c);
+}
+
+static void a_call_that_changes_its_name_is_an_error(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("call"), &r);
+    worker_delta(f, r, with_calls, 0, CALLS_AT);
+    worker_call(f, r, 0, "f", with_calls, CALLS_AT, 8);
+    worker_call(f, r, 0, "h", with_calls, 8, SECOND_AT);
+    client_expect(c, "answer_mismatch");
+    client_close(c);
+}
+
 static void usage_is_streamed_when_asked_for(void **state) {
     fixture *f = *state;
     const mr_chat_request *r;
@@ -559,6 +621,9 @@ int main(void) {
         cmocka_unit_test(a_stream_says_accepted_then_tokens_then_done),
         cmocka_unit_test(a_whole_answer_is_one_json_with_usage),
         cmocka_unit_test(reasoning_goes_to_its_own_field),
+        cmocka_unit_test(tool_calls_are_streamed_once_whatever_comes_again),
+        cmocka_unit_test(tool_calls_of_a_whole_answer_are_in_its_message),
+        cmocka_unit_test(a_call_that_changes_its_name_is_an_error),
         cmocka_unit_test(usage_is_streamed_when_asked_for),
         cmocka_unit_test(an_empty_answer_still_has_a_role_and_an_end),
         cmocka_unit_test(the_path_of_deepseeks_clients_is_served),

@@ -116,6 +116,44 @@ static void a_response_format_is_handed_on(void **state) {
                            "{\"type\":\"object\",\"properties\":{\"y\":{},\"x\":{}}}"));
 }
 
+#define TOOL(function) "{\"type\":\"function\",\"function\":{" function "}}"
+
+static void tools_are_handed_on(void **state) {
+    mr_openai_request r;
+    (void)state;
+    good("{" M HI "}", &r);
+    assert_false(MR_HAS(&r.chat, MR_CHAT_REQUEST_TOOLS));
+    good("{" M HI ",\"parallel_tool_calls\":false,\"tool_choice\":\"auto\",\"tools\":[" TOOL(
+             "\"name\":\"f-1\",\"description\":\"d\",\"strict\":true,\"parameters\":{\"type\":\"object\","
+             "\"b\":0.1}") "," TOOL("\"name\":\"g\",\"strict\":null,\"description\":null") "]}",
+         &r);
+    assert_int_equal(r.chat.tools.n, 2);
+    const mr_tool *t = r.chat.tools.v;
+    assert_true(mr_str_eqz(t[0].name, "f-1") && mr_str_eqz(t[0].description, "d") && t[0].strict);
+    assert_non_null(strstr(t[0].parameters.p, "{\"type\":\"object\",\"b\":0.1"));
+    assert_true(mr_str_eqz(t[1].name, "g") && !MR_HAS(&t[1], MR_TOOL_PARAMETERS) && !t[1].strict);
+    assert_int_equal(r.chat.tool_choice.type, MR_TOOLS_AUTO);
+    assert_true(MR_HAS(&r.chat, MR_CHAT_REQUEST_PARALLEL_TOOL_CALLS) && !r.chat.parallel_tool_calls);
+    good("{" M HI ",\"tools\":[" TOOL("\"name\":\"g\"") "],\"tool_choice\":\"required\"}", &r);
+    assert_int_equal(r.chat.tool_choice.type, MR_TOOLS_REQUIRED);
+    good("{" M HI ",\"tools\":[" TOOL("\"name\":\"g\"") "],\"tool_choice\":" TOOL("\"name\":\"g\"") "}", &r);
+    assert_int_equal(r.chat.tool_choice.type, MR_TOOLS_FUNCTION);
+    assert_true(mr_str_eqz(r.chat.tool_choice.name, "g"));
+}
+
+static void calls_and_their_results_are_part_of_the_conversation(void **state) {
+    mr_openai_request r;
+    (void)state;
+    good("{" M "\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":null,"
+         "\"tool_calls\":[{\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"f\","
+         "\"arguments\":\"{}\"}}]},"
+         "{\"role\":\"tool\",\"tool_call_id\":\"call_1\",\"content\":\"21\"}]}",
+         &r);
+    assert_int_equal(r.chat.messages.v[1].tool_calls.n, 1);
+    assert_true(mr_str_eqz(r.chat.messages.v[1].tool_calls.v[0].function.arguments, "{}"));
+    assert_int_equal(r.chat.messages.v[2].role, MR_ROLE_TOOL);
+}
+
 static void what_does_no_harm_is_accepted(void **state) {
     static const char *const extras[] = {"\"n\":1",
                                          "\"store\":false",
@@ -237,8 +275,23 @@ static const bad_case bad_cases[] = {
     {"{" M HI ",\"n\":0}", 400, "invalid_value", "n"},
     {"{" M HI ",\"n\":17}", 400, "invalid_value", "n"},
     {"{" M HI ",\"n\":\"2\"}", 400, "invalid_type", "n"},
-    {"{" M HI ",\"tools\":[{\"type\":\"function\"}]}", 400, "unsupported_parameter", "tools"},
-    {"{" M HI ",\"tool_choice\":\"required\"}", 400, "unsupported_parameter", "tool_choice"},
+    {"{" M HI ",\"tools\":5}", 400, "invalid_type", "tools"},
+    {"{" M HI ",\"tools\":[{\"type\":\"function\"}]}", 400, "invalid_type", "tools[0].function"},
+    {"{" M HI ",\"tools\":[{\"type\":\"web_search\"}]}", 400, "invalid_value", "tools[0].type"},
+    {"{" M HI ",\"tools\":[" TOOL("\"name\":\"f\",\"parameters\":[]") "]}", 400, "invalid_type",
+     "tools[0].function.parameters"},
+    {"{" M HI ",\"tools\":[" TOOL("") "]}", 400, "invalid_value", "tools[0].name"},
+    {"{" M HI ",\"tools\":[" TOOL("\"name\":\"a b\"") "]}", 400, "invalid_value", "tools[0]"},
+    {"{" M HI ",\"tools\":[" TOOL("\"name\":\"f\"") "," TOOL("\"name\":\"f\"") "]}", 400, "invalid_value",
+     ""},
+    {"{" M HI ",\"tools\":[" TOOL("\"name\":\"f\"") "],\"tool_choice\":" TOOL("\"name\":\"g\"") "}", 400,
+     "invalid_value", ""},
+    {"{" M HI ",\"tools\":[" TOOL("\"name\":\"f\"") "],\"tool_choice\":\"maybe\"}", 400, "invalid_type",
+     "tool_choice"},
+    {"{" M HI ",\"tools\":[" TOOL("\"name\":\"f\"") "],\"parallel_tool_calls\":\"no\"}", 400, "invalid_value",
+     "parallel_tool_calls"},
+    {"{" M HI ",\"tool_choice\":\"required\"}", 400, "invalid_value", "tool_choice"},
+    {"{" M HI ",\"function_call\":{\"name\":\"f\"}}", 400, "unsupported_parameter", "function_call"},
     {"{" M HI ",\"functions\":[{}]}", 400, "unsupported_parameter", "functions"},
     {"{" M HI ",\"response_format\":{\"type\":\"xml\"}}", 400, "invalid_value", "response_format.type"},
     {"{" M HI ",\"response_format\":\"json\"}", 400, "invalid_value", "response_format.type"},
@@ -335,6 +388,8 @@ int main(void) {
         cmocka_unit_test(every_sampling_parameter_arrives),
         cmocka_unit_test(other_names_and_forms_mean_the_same),
         cmocka_unit_test(a_response_format_is_handed_on),
+        cmocka_unit_test(tools_are_handed_on),
+        cmocka_unit_test(calls_and_their_results_are_part_of_the_conversation),
         cmocka_unit_test(what_does_no_harm_is_accepted),
         cmocka_unit_test(all_roles_and_empty_turns_are_taken),
         cmocka_unit_test(a_vision_model_gets_the_images),

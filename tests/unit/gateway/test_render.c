@@ -19,6 +19,7 @@ static mr_response_end an_end(void) {
     return e;
 }
 
+static const mr_calls no_calls;
 static mr_buf out;
 
 static void expect(const char *text) {
@@ -30,17 +31,73 @@ static void expect(const char *text) {
 
 static void a_piece_is_one_event_with_one_field(void **state) {
     (void)state;
-    mr_piece p = {MR_CHANNEL_CONTENT, MR_STR("你好\n\"x\""), true, NULL, 10};
+    mr_piece p = {.channel = MR_CHANNEL_CONTENT, .text = MR_STR("你好\n\"x\""), .first = true, .offset = 10};
     mr_render_piece(&plain, &p, &out);
     expect("id: 10\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
            "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":"
            "\"你好\\n\\\"x\\\"\"},"
            "\"logprobs\":null,\"finish_reason\":null}]}\n\n");
-    p = (mr_piece){MR_CHANNEL_REASONING, MR_STR("hm"), false, NULL, 12};
+    p = (mr_piece){.channel = MR_CHANNEL_REASONING, .text = MR_STR("hm"), .offset = 12};
     mr_render_piece(&plain, &p, &out);
     expect("id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
            "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"},"
            "\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+}
+
+static mr_delta_call call_of(int64_t index, const char *id, const char *name) {
+    mr_delta_call c = {0};
+    MR_SET(&c, MR_DELTA_CALL_INDEX, index, index);
+    MR_SET(&c, MR_DELTA_CALL_ID, id, mr_str_of(id));
+    MR_SET(&c, MR_DELTA_CALL_NAME, name, mr_str_of(name));
+    return c;
+}
+
+static void a_tool_call_says_its_name_once(void **state) {
+    (void)state;
+    const mr_delta_call call = call_of(1, "call_7", "f");
+    mr_piece p = {.channel = MR_CHANNEL_TOOL_CALL,
+                  .text = MR_STR("{\"a"),
+                  .call = &call,
+                  .call_begins = true,
+                  .offset = 3};
+    p.first = true;
+    mr_render_piece(&plain, &p, &out);
+    expect(
+        "id: 3\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+        "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":"
+        "{\"arguments\":\"{\\\"a\",\"name\":\"f\"},\"id\":\"call_7\",\"type\":\"function\"}],"
+        "\"role\":\"assistant\",\"content\":null},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+    p.first = p.call_begins = false;
+    mr_render_piece(&plain, &p, &out);
+    expect(
+        "id: 3\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
+        "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":1,\"function\":"
+        "{\"arguments\":\"{\\\"a\"}}]},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+}
+
+static void an_answer_of_calls_has_them_instead_of_content(void **state) {
+    (void)state;
+    mr_calls calls = {0};
+    const mr_delta_call first = call_of(0, "call_1", "f"), second = call_of(1, "call_2", "g"),
+                        other = call_of(1, "call_2", "h"), gap = call_of(3, "call_4", "g");
+    assert_int_equal(mr_calls_see(&calls, &first), MR_CALLS_BEGINS);
+    mr_calls_append(&calls, MR_STR("{\"a\":"));
+    assert_int_equal(mr_calls_see(&calls, &first), MR_CALLS_GOES_ON);
+    mr_calls_append(&calls, MR_STR("1}"));
+    assert_int_equal(mr_calls_see(&calls, &second), MR_CALLS_BEGINS);
+    mr_calls_append(&calls, MR_STR("{}"));
+    assert_int_equal(mr_calls_see(&calls, &other), MR_CALLS_MISMATCH);
+    assert_int_equal(mr_calls_see(&calls, &first), MR_CALLS_MISMATCH);
+    assert_int_equal(mr_calls_see(&calls, &gap), MR_CALLS_MISMATCH);
+    mr_response_end e = an_end();
+    e.finish_reason = MR_FINISH_TOOL_CALLS;
+    mr_render_json(mr_render_choice(&plain, &(mr_reply){MR_STR(""), MR_STR(""), &calls, NULL}, &e), &out);
+    expect("{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":["
+           "{\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":"
+           "1}\"}},"
+           "{\"id\":\"call_2\",\"type\":\"function\",\"function\":{\"name\":\"g\",\"arguments\":\"{}\"}}]},"
+           "\"logprobs\":null,\"finish_reason\":\"tool_calls\"}");
+    mr_calls_done(&calls);
 }
 
 static void an_end_says_why_and_where_from(void **state) {
@@ -73,7 +130,7 @@ static void usage_comes_last_when_asked_for(void **state) {
 static void a_completion_is_one_json(void **state) {
     mr_response_end e = an_end();
     (void)state;
-    json_t *choice = mr_render_choice(&plain, MR_STR("hi"), MR_STR("hm"), NULL, &e);
+    json_t *choice = mr_render_choice(&plain, &(mr_reply){MR_STR("hi"), MR_STR("hm"), &no_calls, NULL}, &e);
     mr_render_completion(&plain, json_pack("[o]", choice), &e, &out);
     expect(
         "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1700000000,\"model\":\"small\","
@@ -89,7 +146,7 @@ static void a_completion_is_one_json(void **state) {
 static void an_empty_completion_has_empty_content(void **state) {
     mr_response_end e = an_end();
     (void)state;
-    json_t *choice = mr_render_choice(&plain, MR_STR(""), MR_STR(""), NULL, &e);
+    json_t *choice = mr_render_choice(&plain, &(mr_reply){MR_STR(""), MR_STR(""), &no_calls, NULL}, &e);
     mr_render_completion(&plain, json_pack("[o]", choice), &e, &out);
     mr_buf_put(&out, "", 1);
     assert_non_null(strstr(out.p, "{\"role\":\"assistant\",\"content\":\"\"}"));
@@ -138,6 +195,8 @@ static void a_cut_message_is_still_json(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_piece_is_one_event_with_one_field),
+        cmocka_unit_test(a_tool_call_says_its_name_once),
+        cmocka_unit_test(an_answer_of_calls_has_them_instead_of_content),
         cmocka_unit_test(an_end_says_why_and_where_from),
         cmocka_unit_test(usage_comes_last_when_asked_for),
         cmocka_unit_test(a_completion_is_one_json),

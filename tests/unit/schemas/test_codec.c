@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const examples[] = {"ChatRequest",    "ChatRequest.short", "ResponseDelta",
-                                       "ResponseEnd",    "ResponseEnd.error", "Control",
-                                       "Control.cancel", "Feedback",          "Dead"};
+static const char *const examples[] = {
+    "ChatRequest",       "ChatRequest.short", "ResponseDelta",  "ResponseDelta.call", "ResponseEnd",
+    "ResponseEnd.error", "Control",           "Control.cancel", "Feedback",           "Dead"};
 
 typedef struct fixture {
     mr_arena *arena;
