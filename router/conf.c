@@ -15,6 +15,15 @@ const mr_conf_key mr_router_keys[] = {
     {"kb_threshold", MR_CONF_NUM, AT(kb_threshold), "0.65", 0, 1, NULL,
      "Similarity from which the knowledge base answers; 1 is the same wording. `millrace kb search` shows "
      "it."},
+    {"intent_model", MR_CONF_STR, AT(intent_model), "", 0, 0, NULL,
+     "Model of intents, made by `millrace intent train`: the knowledge base answers what it calls routine, "
+     "and of the "
+     "rest only what is worded as in the base. Empty: none."},
+    {"ai_share_min", MR_CONF_NUM, AT(ai_share_min), "0.15", 0, 1, NULL,
+     "With a model of intents: the share of the last 1000 chats that the language model should at least get. "
+     "Outside "
+     "of the band a warning is logged and millrace_router_ai_share_out_of_band is 1."},
+    {"ai_share_max", MR_CONF_NUM, AT(ai_share_max), "0.20", 0, 1, NULL, "And at most."},
     {"request_timeout_s", MR_CONF_INT, AT(request_timeout_s), "600", 1, 86400, NULL,
      "Seconds from its creation after which a request without a deadline expires."},
     {"max_in_flight", MR_CONF_INT, AT(max_in_flight), "1000", 1, 100000, NULL,
@@ -34,6 +43,10 @@ static bool is_pool_name(const char *z) {
 }
 
 int mr_router_conf_check(const mr_router_conf *c, mr_error *err) {
+    if (c->ai_share_min > c->ai_share_max) {
+        return mr_fail(err, MR_EINVAL, "router.ai_share_min is %g, more than router.ai_share_max, %g",
+                       c->ai_share_min, c->ai_share_max);
+    }
     for (int i = 0; i < c->pools.n; i++) {
         const char *equals = strrchr(c->pools.v[i], '=');
         if (equals && equals > c->pools.v[i] && is_pool_name(equals + 1)) continue;

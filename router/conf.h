@@ -11,6 +11,8 @@ typedef struct mr_router_conf {
     mr_strlist pools;
     const char *kb;
     double kb_threshold;
+    const char *intent_model;
+    double ai_share_min, ai_share_max;
     int64_t request_timeout_s, max_in_flight, drain_s;
     const char *metrics_host;
     int64_t metrics_port;

@@ -48,15 +48,39 @@ static bool may_be_routine(const mr_chat_request *q) {
     return q->purpose == MR_PURPOSE_CHAT && !measures && !shaped && !calls;
 }
 
+/* Whether the message is a routine one as far as its intent goes. */
+static bool guess_intent(const mr_routing *r, mr_str question, mr_route *out) {
+    mr_intent_guess g;
+    mr_error err;
+    if (!r->intent) return true;
+    int64_t start = mr_mono_us();
+    int rc = mr_intent_classify(r->intent, question, &g, &err);
+    mr_histogram_observe(r->intent_seconds, (double)(mr_mono_us() - start) * 1e-6);
+    if (rc < 0) {
+        mr_log(MR_ERROR, "no intent could be guessed", MR_S("error", err.msg));
+        return false;
+    }
+    mr_counter_add(g.routine ? r->routine : r->unsure, 1);
+    out->intent = g.label;
+    out->confidence = g.confidence;
+    out->probability = g.probability;
+    return g.routine;
+}
+
 static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {
+    static const double SAME_WORDING = 1;
     mr_kb_hit hits[MR_KB_RIVALS];
     mr_error err;
-    if (!r->kb || !may_be_routine(q)) return false;
+    if ((!r->kb && !r->intent) || !may_be_routine(q)) return false;
+    mr_str question = mr_request_question(q, a);
+    if (question.n == 0) return false;
+    double threshold = guess_intent(r, question, out) ? r->conf->kb_threshold : SAME_WORDING;
+    if (!r->kb) return false;
     int64_t start = mr_mono_us();
-    int n = mr_kb_search(r->kb, mr_request_question(q, a), hits, MR_KB_RIVALS, &err);
+    int n = mr_kb_search(r->kb, question, hits, MR_KB_RIVALS, &err);
     mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
     if (n < 0) mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err.msg));
-    if (!mr_kb_answers(hits, n, r->conf->kb_threshold)) return false;
+    if (!mr_kb_answers(hits, n, threshold)) return false;
     out->answer = hits[0].answer;
     return true;
 }
@@ -64,7 +88,8 @@ static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_are
 void mr_route_choose(const mr_routing *r, const mr_chat_request *q, int64_t now_ms, mr_arena *a,
                      mr_route *out) {
     mr_str pool = mr_router_pool(r->conf, q->model);
-    *out = (mr_route){.kind = MR_ROUTE_MODEL, .key = q->session.n > 0 ? q->session : q->id};
+    *out = (mr_route){
+        .kind = MR_ROUTE_MODEL, .intent = MR_STR(""), .key = q->session.n > 0 ? q->session : q->id};
     snprintf(out->pool, sizeof out->pool, "%.*s", MR_FMT(pool));
     out->color = mr_weights_color(r->weights, pool, out->key);
     if (q->deadline_ms <= now_ms) {

@@ -5,6 +5,7 @@
 
 #include "base/metrics.h"
 #include "router/conf.h"
+#include "router/intent.h"
 #include "router/kb.h"
 #include "router/weights.h"
 #include "schemas/messages.h"
@@ -13,6 +14,9 @@ typedef enum { MR_ROUTE_MODEL, MR_ROUTE_KB, MR_ROUTE_EXPIRED } mr_route_kind;
 
 typedef struct mr_route {
     mr_route_kind kind;
+    mr_str intent; /* the likeliest routine label, empty without one; borrowed until the model's refresh */
+    double confidence;          /* that the message is routine */
+    double probability;         /* that it is, and that the label is right */
     mr_str answer;              /* of the knowledge base; borrowed until its next search */
     char pool[MR_POOL_MAX + 1]; /* for the model */
     const char *color;
@@ -22,15 +26,19 @@ typedef struct mr_route {
 typedef struct mr_routing {
     const mr_router_conf *conf;
     const mr_weights *weights;
-    mr_kb *kb;                /* NULL: none */
-    mr_histogram *kb_seconds; /* of a search */
+    mr_kb *kb;                                 /* NULL: none */
+    mr_intent *intent;                         /* NULL: none, every chat may be routine */
+    mr_histogram *kb_seconds, *intent_seconds; /* of a search, of a guess */
+    mr_counter *routine, *unsure;              /* guesses */
 } mr_routing;
 
 /* Fills in what a worker relies on: creation time, deadline, attempt, purpose, and a random seed, so that
  * the record itself says how to generate the same answer again. */
 int mr_route_complete(const mr_routing *r, mr_chat_request *q, int64_t record_ms, mr_error *err);
 
-/* For a completed request. A knowledge base that fails is logged, and the model answers. */
+/* For a completed request: what is no ordinary chat goes to the model; a chat that the intents call routine is answered by the
+ * knowledge base if it can; one that they are unsure of only if the base has the very words. What fails is logged, and
+ * the model answers. */
 void mr_route_choose(const mr_routing *r, const mr_chat_request *q, int64_t now_ms, mr_arena *a,
                      mr_route *out);
 

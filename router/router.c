@@ -6,6 +6,7 @@
 #include "router/forwarder.h"
 #include "router/kb.h"
 #include "router/route.h"
+#include "router/share.h"
 #include "router/weights.h"
 #include "schemas/messages.h"
 #include "schemas/sender.h"
@@ -39,6 +40,8 @@ struct mr_router {
     mr_timer *timer;
     mr_weights *weights;
     mr_kb *kb;
+    mr_intent *intent;
+    mr_share share;
     mr_routing routing;
     mr_arena *arena, *control_arena;
     bool stalled; /* a record was sent back because there was no room */
@@ -47,7 +50,7 @@ struct mr_router {
     char requests_topic[250], responses_topic[250], control_topic[250], dead_topic[250], group[300];
     mr_counter *count[OUTCOMES];
     mr_histogram *seconds;
-    mr_gauge *kb_entries;
+    mr_gauge *kb_entries, *intent_threshold, *ai_share, *out_of_band;
 };
 
 /* One record of chat.requests, from its arrival until everything that it led to is delivered. */
@@ -198,12 +201,32 @@ static void set_reply(job *j, const mr_chat_request *q) {
     if (MR_HAS(q, MR_CHAT_REQUEST_REPLY_TO)) to->partition = (int32_t)q->reply_to;
 }
 
+/* The share of chats that the model gets is what capacity is planned by. */
+static void count_share(mr_router *r, const mr_chat_request *q, const mr_route *route) {
+    const mr_router_conf *c = r->conf;
+    if (q->purpose != MR_PURPOSE_CHAT || route->kind == MR_ROUTE_EXPIRED) return;
+    mr_share_add(&r->share, route->kind == MR_ROUTE_MODEL);
+    double share = mr_share_value(&r->share);
+    mr_gauge_set(r->ai_share, share);
+    if (!r->intent || !mr_share_crossed(&r->share, c->ai_share_min, c->ai_share_max)) return;
+    mr_gauge_set(r->out_of_band, r->share.outside);
+    mr_log(r->share.outside ? MR_WARN : MR_INFO,
+           r->share.outside ? "the share of chats for the model is out of its band"
+                            : "the share of chats for the model is back in its band",
+           MR_F("share", share), MR_F("min", c->ai_share_min), MR_F("max", c->ai_share_max));
+}
+
 static int route_request(mr_router *r, job *j, const mr_record *rec, mr_chat_request *q, mr_error *err) {
     mr_route route;
     if (mr_route_complete(&r->routing, q, rec->timestamp_ms, err) < 0) return -1;
     set_reply(j, q);
     if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(q->trace, j->reply.traceparent);
     mr_route_choose(&r->routing, q, mr_now_ms(), r->arena, &route);
+    count_share(r, q, &route);
+    if (route.intent.n > 0) {
+        mr_log(MR_DEBUG, "intent guessed", MR_S("request", j->reply.id), MR_SS("intent", route.intent),
+               MR_F("confidence", route.confidence), MR_F("probability", route.probability));
+    }
     switch (route.kind) {
     case MR_ROUTE_KB: return answer(r, j, route.answer, err);
     case MR_ROUTE_MODEL: return forward(r, j, q, &route, err);
@@ -328,6 +351,19 @@ static void refresh_kb(mr_router *r) {
     mr_gauge_set(r->kb_entries, mr_kb_entries(r->kb));
 }
 
+static void refresh_intent(mr_router *r) {
+    mr_error err;
+    if (!r->intent) return;
+    int rc = mr_intent_refresh(r->intent, &err);
+    if (rc < 0) {
+        mr_log(MR_ERROR, "the model of intents was not loaded again, the old one goes on",
+               MR_S("error", err.msg));
+    }
+    if (rc == 1)
+        mr_log(MR_INFO, "model of intents loaded again", MR_I("labels", mr_intent_labels(r->intent)));
+    mr_gauge_set(r->intent_threshold, mr_intent_threshold(r->intent));
+}
+
 static void on_tick(void *arg) {
     mr_router *r = arg;
     if (mr_loop_draining(r->loop)) {
@@ -335,7 +371,9 @@ static void on_tick(void *arg) {
         return;
     }
     resume(r);
-    if (r->ticks++ % KB_CHECK_TICKS == 0) refresh_kb(r);
+    if (r->ticks++ % KB_CHECK_TICKS != 0) return;
+    refresh_kb(r);
+    refresh_intent(r);
 }
 
 static void on_drain(void *arg) {
@@ -381,6 +419,22 @@ static void name_topics(mr_router *r) {
     snprintf(r->group, sizeof r->group, "%smillrace-router", r->kafka->prefix);
 }
 
+static void make_intent_metrics(mr_router *r) {
+    static const char name[] = "millrace_router_intent_total",
+                      help[] = "Guesses of intents by what they say.";
+    r->routing.routine = mr_counter_new(r->metrics, name, "guess=\"routine\"", help);
+    r->routing.unsure = mr_counter_new(r->metrics, name, "guess=\"ai\"", help);
+    r->routing.intent_seconds =
+        mr_histogram_new(r->metrics, "millrace_router_intent_seconds", NULL, "A guess of an intent.");
+    r->intent_threshold =
+        mr_gauge_new(r->metrics, "millrace_router_intent_threshold_ratio", NULL,
+                     "Probability of being routine from which the model of intents calls a chat so.");
+    r->ai_share = mr_gauge_new(r->metrics, "millrace_router_ai_share_ratio", NULL,
+                               "Share of the last 1000 chats that the language model got.");
+    r->out_of_band = mr_gauge_new(r->metrics, "millrace_router_ai_share_out_of_band", NULL,
+                                  "1 while that share is outside of router.ai_share_min to ai_share_max.");
+}
+
 static int make_metrics(mr_router *r, mr_error *err) {
     static const char name[] = "millrace_router_requests_total";
     char label[40];
@@ -396,6 +450,8 @@ static int make_metrics(mr_router *r, mr_error *err) {
         mr_histogram_new(r->metrics, "millrace_router_kb_seconds", NULL, "A search of the knowledge base.");
     r->kb_entries = mr_gauge_new(r->metrics, "millrace_router_kb_entries", NULL,
                                  "Questions that the knowledge base knows.");
+    make_intent_metrics(r);
+    refresh_intent(r);
     const mr_router_conf *c = r->conf;
     return mr_metrics_serve(r->metrics, r->loop, c->metrics_host, (int)c->metrics_port, on_ready, r, err);
 }
@@ -410,6 +466,11 @@ static int make_rules(mr_router *r, mr_error *err) {
         r->kb = mr_kb_open(r->conf->kb, err);
         if (!r->kb) return -1;
     }
+    if (r->conf->intent_model[0]) {
+        r->intent = mr_intent_open(r->conf->intent_model, err);
+        if (!r->intent) return -1;
+    }
+    r->routing.intent = r->intent;
     r->routing.conf = r->conf;
     r->routing.weights = r->weights;
     r->routing.kb = r->kb;
@@ -465,6 +526,7 @@ void mr_router_free(mr_router *r) {
     mr_consumer_free(r->requests);
     mr_consumer_free(r->control);
     mr_kb_close(r->kb);
+    mr_intent_close(r->intent);
     mr_weights_free(r->weights);
     mr_arena_free(r->arena);
     mr_arena_free(r->control_arena);

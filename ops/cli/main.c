@@ -19,6 +19,7 @@ static const command commands[] = {
     {"up", cmd_up, "run a whole pipeline on this machine"},
     {"topics", cmd_topics, "create the topics that are missing"},
     {"kb", cmd_kb, "import, search and export the knowledge base"},
+    {"intent", cmd_intent, "train, measure and try the model of intents"},
     {"tail", cmd_tail, "print a topic's records as JSON"},
     {"gateway", NULL, "the OpenAI-compatible edge"},
     {"router", NULL, "answers from the knowledge base, forwards the rest"},

@@ -181,6 +181,8 @@ void fixture_init(fixture *f) {
     f->conf = (mr_router_conf){.pools = {(const char **)pools, 1},
                                .kb = "",
                                .kb_threshold = 0.7,
+                               .intent_model = "",
+                               .ai_share_max = 1,
                                .request_timeout_s = 600,
                                .max_in_flight = 100,
                                .drain_s = 10,
