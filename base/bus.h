@@ -24,6 +24,7 @@
 #define MR_TOPIC_CONTROL   "chat.control"
 #define MR_TOPIC_FEEDBACK  "chat.feedback"
 #define MR_TOPIC_DEAD      "chat.dead"
+#define MR_TOPIC_WORKERS   "chat.workers"
 #define MR_TOPIC_GENERATE  "chat.generate" /* + .<pool>.<color> */
 
 void mr_bus_topic(const mr_kafka_conf *conf, const char *name, char out[250]);
@@ -77,6 +78,8 @@ int mr_producer_in_flight(const mr_producer *p);
 bool mr_producer_connected(const mr_producer *p);
 
 /* ---- consumer ---- */
+#define MR_BUS_TAIL 4096
+
 typedef struct mr_consumer mr_consumer;
 
 /* `record` stays unfinished until mr_bus_done(c, partition-of-topic, offset). Returning false means "no room": the
@@ -90,6 +93,7 @@ typedef enum {
     MR_FROM_COMMITTED, /* group member: subscribe, committed offsets, earliest where there are none */
     MR_FROM_BEGINNING, /* assigned by hand, no group, no commits */
     MR_FROM_END,
+    MR_FROM_TAIL, /* the same, but the last MR_BUS_TAIL records of each partition come first */
 } mr_consumer_start;
 
 typedef struct mr_consumer_options {
@@ -120,6 +124,8 @@ bool mr_consumer_paused(const mr_consumer *c);
 /* Partitions now assigned (0 while joining), and records handed out but unfinished. */
 int mr_consumer_assigned(const mr_consumer *c);
 int mr_consumer_unfinished(const mr_consumer *c);
+/* Records of the assigned partitions that were not handed out yet, as far as the brokers have said. */
+int64_t mr_consumer_behind(const mr_consumer *c);
 /* True once every assigned-by-hand partition has been read up to the end it had at start (for chat.control). */
 bool mr_consumer_caught_up(const mr_consumer *c);
 

@@ -10,7 +10,12 @@ const char *const mr_purpose_names[] = {"chat", "title", "summary", NULL};
 const char *const mr_tool_choice_names[] = {"none", "auto", "required", "function", NULL};
 const char *const mr_channel_names[] = {"content", "reasoning", "tool_call", NULL};
 const char *const mr_source_names[] = {"model", "kb", NULL};
-const char *const mr_control_kind_names[] = {"cancel", "weights", NULL};
+const char *const mr_control_kind_names[] = {"cancel", "weights", "rollout", "drain", NULL};
+const char *const mr_color_names[] = {"blue", "green", NULL};
+const char *const mr_rollout_state_names[] = {"waiting",   "shifting",    "draining", "stopping", "done",
+                                              "returning", "rolled_back", "aborted",  NULL};
+const char *const mr_worker_state_names[] = {"starting", "ready", "recycling", "draining",
+                                             "standby",  "gone",  NULL};
 const char *const mr_finish_names[] = {"stop",  "length", "content_filter", "tool_calls", "cancelled",
                                        "error", NULL};
 
@@ -140,6 +145,12 @@ static int mr_check_control(const void *msg, mr_error *err) {
     }
     if (c->kind == MR_CONTROL_IS_WEIGHTS && (!MR_HAS(c, MR_CONTROL_POOL) || c->blue + c->green <= 0)) {
         return mr_fail(err, MR_EINVAL, "weights need `pool`, and a `blue` or `green` over 0");
+    }
+    if (c->kind == MR_CONTROL_IS_ROLLOUT && (!MR_HAS(c, MR_CONTROL_POOL) || !MR_HAS(c, MR_CONTROL_ROLLOUT))) {
+        return mr_fail(err, MR_EINVAL, "a rollout needs `pool` and `rollout`");
+    }
+    if (c->kind == MR_CONTROL_IS_DRAIN && (!MR_HAS(c, MR_CONTROL_POOL) || !MR_HAS(c, MR_CONTROL_COLOR))) {
+        return mr_fail(err, MR_EINVAL, "a drain needs `pool` and `color`");
     }
     return 0;
 }

@@ -29,7 +29,32 @@ enum mr_purpose { MR_PURPOSE_CHAT, MR_PURPOSE_TITLE, MR_PURPOSE_SUMMARY };
 enum mr_tool_choice_type { MR_TOOLS_NONE, MR_TOOLS_AUTO, MR_TOOLS_REQUIRED, MR_TOOLS_FUNCTION };
 enum mr_channel { MR_CHANNEL_CONTENT, MR_CHANNEL_REASONING, MR_CHANNEL_TOOL_CALL };
 enum mr_source { MR_SOURCE_MODEL, MR_SOURCE_KB };
-enum mr_control_kind { MR_CONTROL_IS_CANCEL, MR_CONTROL_IS_WEIGHTS };
+enum mr_control_kind {
+    MR_CONTROL_IS_CANCEL,
+    MR_CONTROL_IS_WEIGHTS,
+    MR_CONTROL_IS_ROLLOUT,
+    MR_CONTROL_IS_DRAIN,
+};
+enum mr_color { MR_BLUE, MR_GREEN };
+#define MR_COLORS 2
+enum mr_rollout_state {
+    MR_ROLLOUT_WAITING,  /* for workers of the new color that are ready */
+    MR_ROLLOUT_SHIFTING, /* its share is that of the step */
+    MR_ROLLOUT_DRAINING, /* it has all of the traffic; the old color works off what it has */
+    MR_ROLLOUT_STOPPING, /* the old color's workers are told to end */
+    MR_ROLLOUT_DONE,
+    MR_ROLLOUT_RETURNING, /* the old color has the traffic back; the new one works off what it has */
+    MR_ROLLOUT_ROLLED_BACK,
+    MR_ROLLOUT_ABORTED, /* stopped where it was */
+};
+enum mr_worker_state {
+    MR_WORKER_STARTING,
+    MR_WORKER_READY,
+    MR_WORKER_RECYCLING,
+    MR_WORKER_DRAINING,
+    MR_WORKER_STANDBY,
+    MR_WORKER_GONE,
+};
 enum mr_finish {
     MR_FINISH_STOP,
     MR_FINISH_LENGTH,
@@ -47,6 +72,9 @@ extern const char *const mr_tool_choice_names[];
 extern const char *const mr_channel_names[];
 extern const char *const mr_source_names[];
 extern const char *const mr_control_kind_names[];
+extern const char *const mr_color_names[];
+extern const char *const mr_rollout_state_names[];
+extern const char *const mr_worker_state_names[];
 extern const char *const mr_finish_names[];
 
 #define MR_TABLE "schemas/messages.def"

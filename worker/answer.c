@@ -30,6 +30,7 @@ static void finish(mr_supervisor *s, mr_job *j, mr_response_end *end) {
     MR_MARK(end, MR_RESPONSE_END_TIMINGS);
     mr_counter_add(s->metrics.finished[end->finish_reason], 1);
     mr_histogram_observe(s->metrics.total, (double)(now - j->received_us) / 1e6);
+    mr_report_end(s->report, j, end->finish_reason, end->error.status);
     mr_log(MR_INFO, "request finished", MR_S("request", j->id), MR_S("traceparent", j->trace),
            MR_S("finish", mr_finish_names[end->finish_reason]), MR_I("tokens", j->stream.tokens),
            MR_I("starts", j->starts), MR_F("seconds", (double)(now - j->received_us) / 1e6));
@@ -191,9 +192,11 @@ static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
         return;
     }
     mr_counter_add(s->metrics.tokens, f->tokens.n);
+    mr_report_tokens(s->report, f->tokens.n);
     if (!j->first_token_us) {
         j->first_token_us = mr_mono_us();
         mr_histogram_observe(s->metrics.first_token, (double)(j->first_token_us - j->received_us) / 1e6);
+        mr_report_first_token(s->report, j);
     }
     mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, f->tokens.n,
                                                   f->logprobs.v, f->logprobs.n});
@@ -253,7 +256,8 @@ static void on_load(mr_supervisor *s, const mr_frame_load *f) {
     count_load(&s->metrics, f);
     mr_gauge_set(s->metrics.engine_waiting, (double)f->waiting);
     mr_gauge_set(s->metrics.batch, (double)f->running);
-    mr_gauge_set(s->metrics.kv_usage, f->kv_blocks ? (double)f->kv_blocks_used / (double)f->kv_blocks : 0);
+    s->kv_used = f->kv_blocks ? (double)f->kv_blocks_used / (double)f->kv_blocks : 0;
+    mr_gauge_set(s->metrics.kv_usage, s->kv_used);
 }
 
 void mr_answer_frame(void *supervisor, const mr_frame *f) {

@@ -6,6 +6,7 @@
 #include "worker/recent.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define CANCELS 4096 /* remembered */
 
@@ -14,9 +15,14 @@ struct mr_control_reader {
     mr_recent *cancels;
     mr_arena *arena;
     char topic[250];
-    mr_cancel_cb *cb;
-    void *arg;
+    mr_control_orders orders;
 };
+
+/* One that stands there already when we start was given to those before us. */
+static bool is_my_drain(const mr_control_reader *c, const mr_control *m) {
+    return m->kind == MR_CONTROL_IS_DRAIN && mr_consumer_caught_up(c->consumer) &&
+           mr_str_eqz(m->pool, c->orders.pool) && strcmp(mr_color_names[m->color], c->orders.color) == 0;
+}
 
 static bool on_record(void *arg, const mr_record *r) {
     mr_control_reader *c = arg;
@@ -30,20 +36,22 @@ static bool on_record(void *arg, const mr_record *r) {
         mr_log(MR_WARN, "control record ignored", MR_I("offset", r->offset), MR_S("error", err.msg));
     } else if (m.kind == MR_CONTROL_IS_CANCEL) {
         mr_recent_add(c->cancels, m.request);
-        c->cb(c->arg, m.request);
+        c->orders.cancel(c->orders.arg, m.request);
+    } else if (is_my_drain(c, &m)) {
+        c->orders.drain(c->orders.arg);
     }
     mr_bus_done(c->consumer, r->topic, r->partition, r->offset);
     return true;
 }
 
-mr_control_reader *mr_control_new(const mr_kafka_conf *kafka, mr_loop *l, mr_metrics *m, mr_cancel_cb *cb,
-                                  void *arg, mr_error *err) {
+mr_control_reader *mr_control_new(const mr_kafka_conf *kafka, mr_loop *l, mr_metrics *m,
+                                  const mr_control_orders *orders, mr_error *err) {
     mr_control_reader *c = calloc(1, sizeof(*c));
     if (!c) {
         mr_fail(err, MR_ENOMEM, "out of memory for the control reader");
         return NULL;
     }
-    *c = (mr_control_reader){.cb = cb, .arg = arg, .arena = mr_arena_new(1 << 20)};
+    *c = (mr_control_reader){.orders = *orders, .arena = mr_arena_new(1 << 20)};
     mr_bus_topic(kafka, MR_TOPIC_CONTROL, c->topic);
     const mr_consumer_options opt = {
         .topics = {c->topic}, .partition = -1, .start = MR_FROM_BEGINNING, .on_record = on_record, .arg = c};

@@ -1,4 +1,4 @@
-/* chat.control, as far as a worker cares: cancels.
+/* chat.control, as far as a worker cares: cancels, and the order to drain its color.
  *
  * A cancel may overtake its request (another topic, another partition), so the last few thousand are remembered.
  * Belongs to the loop's thread.
@@ -9,10 +9,16 @@
 #include "base/bus.h"
 
 typedef struct mr_control_reader mr_control_reader;
-typedef void mr_cancel_cb(void *arg, mr_str request);
 
-mr_control_reader *mr_control_new(const mr_kafka_conf *kafka, mr_loop *l, mr_metrics *m, mr_cancel_cb *cb,
-                                  void *arg, mr_error *err);
+typedef struct mr_control_orders {
+    const char *pool, *color; /* of this worker; borrowed */
+    void (*cancel)(void *arg, mr_str request);
+    void (*drain)(void *arg); /* given since this worker started */
+    void *arg;
+} mr_control_orders;
+
+mr_control_reader *mr_control_new(const mr_kafka_conf *kafka, mr_loop *l, mr_metrics *m,
+                                  const mr_control_orders *orders, mr_error *err);
 void mr_control_free(mr_control_reader *c);
 bool mr_control_cancelled(const mr_control_reader *c, mr_str request);
 bool mr_control_caught_up(const mr_control_reader *c);

@@ -12,6 +12,7 @@
 #include "worker/host.h"
 #include "worker/job.h"
 #include "worker/recent.h"
+#include "worker/report.h"
 #include "worker/starts.h"
 #include "worker/supervisor.h"
 
@@ -49,6 +50,7 @@ struct mr_supervisor {
     char numbers[MR_HOST_NUMBERS][24]; /* of host_argv */
 
     mr_publisher *publisher;
+    mr_report *report;
     mr_consumer *consumer;
     mr_control_reader *control;
     mr_store *store;
@@ -67,6 +69,8 @@ struct mr_supervisor {
     bool full, closing;
     char last_death[500]; /* of the engine */
     int64_t drain_until_us;
+    double kv_used; /* of the engine's last word */
+    bool standby;   /* a rollout has drained this color, and worker.on_drained says to stay */
 };
 
 /* A record that is given up. */

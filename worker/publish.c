@@ -17,7 +17,7 @@ struct mr_publisher {
     struct letter *letters;
     int nletters;
     bool closing;
-    char responses[250], dead[250];
+    char responses[250], dead[250], workers[250];
     mr_counter *buried;
 };
 
@@ -53,6 +53,12 @@ static int send_to(mr_publisher *p, const char *topic, const char *type, int32_t
 int mr_publisher_send(mr_publisher *p, const char *type, int32_t partition, mr_str key, mr_str body,
                       mr_str trace, mr_tag *tag, mr_error *err) {
     return send_to(p, p->responses, type, partition, key, body, trace, tag, err);
+}
+
+int mr_publisher_status(mr_publisher *p, const mr_worker_status *s, mr_error *err) {
+    mr_buf *body = mr_publisher_scratch(p);
+    if (mr_pack(&mr_worker_status_def, s, body, err) != 0) return -1;
+    return send_to(p, p->workers, "WorkerStatus", -1, s->worker, mr_buf_str(body), MR_STR(""), NULL, err);
 }
 
 static void on_delivered(void *arg, void *tag, const mr_error *err) {
@@ -147,6 +153,7 @@ mr_publisher *mr_publisher_new(const mr_publisher_options *opt, mr_loop *l, mr_m
     mr_buf_init(&p->scratch, (size_t)opt->kafka->message_max);
     mr_bus_topic(opt->kafka, MR_TOPIC_RESPONSES, p->responses);
     mr_bus_topic(opt->kafka, MR_TOPIC_DEAD, p->dead);
+    mr_bus_topic(opt->kafka, MR_TOPIC_WORKERS, p->workers);
     p->buried =
         mr_counter_new(m, "millrace_worker_dead_letters_total", NULL, "Requests given up to chat.dead.");
     p->producer = mr_producer_new(opt->kafka, l, m, "worker", on_delivered, p, err);

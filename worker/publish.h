@@ -33,6 +33,8 @@ const mr_publisher_options *mr_publisher_describe(const mr_publisher *p);
 /* One message to chat.responses. partition -1: by the key. Fails as mr_producer_send does. */
 int mr_publisher_send(mr_publisher *p, const char *type, int32_t partition, mr_str key, mr_str body,
                       mr_str trace, mr_tag *tag, mr_error *err);
+/* The worker's status to chat.workers; nobody hears of its delivery, because another one follows. */
+int mr_publisher_status(mr_publisher *p, const mr_worker_status *s, mr_error *err);
 /* Room to pack a message in; its content is good until the next use by anyone. */
 mr_buf *mr_publisher_scratch(mr_publisher *p);
 

@@ -125,6 +125,7 @@ static int take(mr_supervisor *s, mr_chat_request *q, const mr_record *r, mr_err
         mr_jobs_remove(s->jobs, j);
         return -1;
     }
+    s->standby = false;
     if (mr_control_cancelled(s->control, q->id)) j->stop = MR_STOP_CANCEL;
     mr_starts_look(s->store, q->id, r->partition, r->offset, on_starts, j);
     return 0;

@@ -123,6 +123,13 @@ const mr_conf_key mr_worker_keys[] = {
      .min = 0,
      .max = 86400,
      .doc = "Seconds that running requests get to finish after SIGTERM; the rest go to other workers."},
+    {.name = KEY(on_drained),
+     .type = MR_CONF_STR,
+     .def = "exit",
+     .choices = "exit|stay",
+     .doc =
+         "When a rollout has drained this color: exit with status 0 after what runs, or stay in standby, for "
+         "whoever would start the process again at once."},
     {.name = KEY(metrics_host),
      .type = MR_CONF_STR,
      .def = "127.0.0.1",

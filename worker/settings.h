@@ -13,6 +13,7 @@ typedef struct mr_worker_conf {
     int64_t queue, queue_mb;
     int64_t start_timeout_s, drain_s;
     double step_timeout_s;
+    const char *on_drained;
     const char *metrics_host;
     int64_t metrics_port;
 } mr_worker_conf;

@@ -156,6 +156,29 @@ static bool is_ready(void *arg, char *why, size_t cap) {
     return reason == NULL;
 }
 
+/* ---- the worker's status, for everybody ---- */
+
+static int worker_state(mr_supervisor *s) {
+    char why[200];
+    if (s->closing) return MR_WORKER_GONE;
+    if (mr_loop_draining(s->loop)) return MR_WORKER_DRAINING;
+    if (!is_ready(s, why, sizeof(why))) return MR_WORKER_STARTING;
+    return s->standby ? MR_WORKER_STANDBY : MR_WORKER_READY;
+}
+
+static void report(mr_supervisor *s) {
+    int waiting = mr_jobs_count(s->jobs) - s->running;
+    const mr_report_now now = {.state = worker_state(s),
+                               .partitions = s->consumer ? mr_consumer_assigned(s->consumer) : 0,
+                               .slots = mr_host_ready(s->host) ? s->nslots : 0,
+                               .running = s->running,
+                               .waiting = waiting > 0 ? waiting : 0,
+                               .behind = s->consumer ? mr_consumer_behind(s->consumer) : 0,
+                               .engines_lost = (int64_t)mr_host_restarts(s->host),
+                               .kv_used = s->kv_used};
+    mr_report_send(s->report, &now);
+}
+
 /* ---- time passes ---- */
 
 static void on_cancel(void *arg, mr_str request) {
@@ -164,6 +187,15 @@ static void on_cancel(void *arg, mr_str request) {
     if (!j) return;
     mr_answer_stop(s, j, MR_STOP_CANCEL);
     mr_dispatch(s);
+}
+
+/* A rollout has given all traffic to the other color. */
+static void on_drain_order(void *arg) {
+    mr_supervisor *s = arg;
+    bool stay = strcmp(s->opt.worker->on_drained, "stay") == 0;
+    mr_log(MR_INFO, "told to drain: another color has taken over", MR_S("then", stay ? "stay" : "exit"));
+    s->standby = stay;
+    if (!stay) mr_loop_drain(s->loop);
 }
 
 static void stop_expired(mr_supervisor *s) {
@@ -200,6 +232,7 @@ static void on_tick(void *arg) {
     mr_supervisor *s = arg;
     stop_expired(s);
     mr_dispatch(s);
+    report(s);
     mr_supervisor_check_drained(s);
     if (s->drain_until_us && mr_mono_us() > s->drain_until_us) give_up_drain(s);
 }
@@ -256,7 +289,19 @@ static int connect_all(mr_supervisor *s, mr_metrics *m, mr_error *err) {
                                      .arg = s};
     s->store = mr_store_new(s->opt.redis, s->loop, m, "worker", err);
     if (s->store) s->publisher = mr_publisher_new(&pub, s->loop, m, err);
-    if (s->publisher) s->control = mr_control_new(s->opt.kafka, s->loop, m, on_cancel, s, err);
+    const mr_report_identity who = {.id = s->id,
+                                    .pool = s->opt.worker->pool,
+                                    .color = s->opt.worker->color,
+                                    .model = s->model,
+                                    .metrics_host = s->opt.worker->metrics_host,
+                                    .metrics_port = (int)s->opt.worker->metrics_port};
+    const mr_control_orders orders = {.pool = s->opt.worker->pool,
+                                      .color = s->opt.worker->color,
+                                      .cancel = on_cancel,
+                                      .drain = on_drain_order,
+                                      .arg = s};
+    if (s->publisher) s->report = mr_report_new(&who, s->publisher, err);
+    if (s->report) s->control = mr_control_new(s->opt.kafka, s->loop, m, &orders, err);
     if (s->control) s->consumer = mr_consumer_new(s->opt.kafka, &con, s->loop, m, "worker", err);
     return s->consumer ? 0 : -1;
 }
@@ -290,12 +335,14 @@ void mr_supervisor_free(mr_supervisor *s) {
     if (!s) return;
     s->closing = true;
     mr_timer_free(s->tick);
+    if (s->report) report(s);
     mr_host_free(s->host);
     mr_publisher_free(s->publisher, FLUSH_MS);
     mr_consumer_free(s->consumer);
     mr_control_free(s->control);
     mr_store_free(s->store);
     mr_jobs_free(s->jobs);
+    mr_report_free(s->report);
     mr_recent_free(s->finished);
     mr_admit_free(s->line);
     mr_admit_free(s->suspects);

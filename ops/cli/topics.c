@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CREATE_MS 30000
+#define CREATE_MS  30000
+#define WORKERS_MS (24 * 3600 * 1000LL) /* readers look at the last minute; people at the day */
 
 static int add(mr_topic_list *l, const char *name, int partitions, bool compacted, mr_error *err) {
     for (int i = 0; i < l->n; i++) {
@@ -48,6 +49,9 @@ int mr_topic_list_fill(mr_topic_list *l, const mr_kafka_conf *kafka, mr_strlist 
     /* one partition: every process reads all of it, in one order */
     mr_bus_topic(kafka, MR_TOPIC_CONTROL, name);
     if (add(l, name, 1, true, err) != 0) return -1;
+    mr_bus_topic(kafka, MR_TOPIC_WORKERS, name);
+    if (add(l, name, 1, false, err) != 0) return -1;
+    l->specs[l->n - 1].retention_ms = WORKERS_MS;
     if (add_pool(l, kafka, MR_POOL_DEFAULT, partitions, err) != 0) return -1;
     for (int i = 0; i < pools.n; i++) {
         const char *equals = strrchr(pools.v[i], '=');

@@ -9,9 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const examples[] = {
-    "ChatRequest",       "ChatRequest.short", "ResponseDelta",  "ResponseDelta.call", "ResponseEnd",
-    "ResponseEnd.error", "Control",           "Control.cancel", "Feedback",           "Dead"};
+static const char *const examples[] = {"ChatRequest",     "ChatRequest.short",
+                                       "ResponseDelta",   "ResponseDelta.call",
+                                       "ResponseEnd",     "ResponseEnd.error",
+                                       "Control",         "Control.cancel",
+                                       "Control.rollout", "Control.drain",
+                                       "WorkerStatus",    "PoolStatus",
+                                       "Feedback",        "Dead"};
 
 typedef struct fixture {
     mr_arena *arena;
@@ -23,6 +27,8 @@ typedef struct fixture {
         mr_control control;
         mr_feedback feedback;
         mr_dead dead;
+        mr_worker_status worker_status;
+        mr_pool_status pool_status;
         mr_sampling sampling;
     } msg;
 } fixture;

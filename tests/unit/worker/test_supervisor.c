@@ -71,6 +71,7 @@ static void configure(fixture *f) {
                                       .step_timeout_s = 2,
                                       .start_timeout_s = 20,
                                       .drain_s = 10,
+                                      .on_drained = "exit",
                                       .metrics_host = "127.0.0.1"};
 }
 
@@ -89,6 +90,7 @@ static int setup(void **state) {
     test_kafka_topic(f->kafka, "chat.responses", 2);
     test_kafka_topic(f->kafka, "chat.control", 1);
     test_kafka_topic(f->kafka, "chat.dead", 1);
+    test_kafka_topic(f->kafka, "chat.workers", 1);
     start_redis(f);
     configure(f);
     f->loop = mr_loop_new(&err);
