@@ -9,6 +9,7 @@
 #include "gateway/openai.h"
 #include "gateway/outbox.h"
 #include "gateway/stream.h"
+#include "pool/view.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #define DRAIN_GRACE_MS 5000 /* after drain_s, for error texts to reach their clients */
 #define RECORD_ARENA   (8u << 20)
 #define STATUS_KINDS   64
+#define RETRY_MAX_S    600
 
 /* One line of millrace_gateway_requests_total. */
 typedef struct status_count {
@@ -36,6 +38,8 @@ struct mr_gateway {
     mr_outbox *outbox;
     mr_consumer *responses;
     mr_streams *streams;
+    mr_view *workers;
+    mr_counter *refused;
     mr_http *http;
     mr_timer *timer;
     mr_arena *request_arena, *record_arena;
@@ -165,6 +169,20 @@ static void origin(const mr_call *call, mr_stream_origin *from) {
     }
 }
 
+/* A request that would only wait until nobody wants its answer any more is better refused now, while its user can do
+ * something else. Where the wait is not known, nobody is refused. */
+static int check_wait(mr_gateway *g, const char *model, mr_api_error *e) {
+    int64_t wait = mr_view_model_wait_ms(g->workers, mr_str_of(model), mr_now_ms());
+    int64_t over = wait - g->conf->request_timeout_s * 1000;
+    if (wait < 0 || over <= 0) return 0;
+    mr_counter_add(g->refused, 1);
+    mr_refuse(e, 503, "overloaded", NULL,
+              "The service is overloaded: an answer would take longer than %lld s. Please try again later.",
+              (long long)g->conf->request_timeout_s);
+    e->retry_after_s = (int)(over / 1000 < RETRY_MAX_S ? over / 1000 + 1 : RETRY_MAX_S);
+    return -1;
+}
+
 /* Everything that can refuse a request, before any header of its answer is out. */
 static int admit(mr_gateway *g, mr_call *call, const char *id, mr_api_error *e) {
     mr_openai_request req;
@@ -172,7 +190,7 @@ static int admit(mr_gateway *g, mr_call *call, const char *id, mr_api_error *e) 
     mr_stream_origin from;
     if (authorize(g, call, &caller.tenant, e) < 0) return -1;
     if (mr_openai_parse(g->conf, &caller, mr_call_body(call), g->request_arena, &req, e) < 0) return -1;
-    if (check_ready(g, e) < 0) return -1;
+    if (check_ready(g, e) < 0 || check_wait(g, req.model, e) < 0) return -1;
     origin(call, &from);
     return mr_streams_start(g->streams, call, &req, &from, e);
 }
@@ -342,6 +360,10 @@ static int open_bus(mr_gateway *g, mr_error *err) {
     if (!g->outbox) return -1;
     g->streams = mr_streams_new(g->conf, g->outbox, g->metrics, err);
     if (!g->streams) return -1;
+    g->workers = mr_view_new(g->kafka, g->loop, g->metrics, "gateway_workers", err);
+    if (!g->workers) return -1;
+    g->refused = mr_counter_new(g->metrics, "millrace_gateway_refused_waits_total", NULL,
+                                "Requests refused because they would have waited beyond their deadline.");
     g->responses = mr_consumer_new(g->kafka, &opt, g->loop, g->metrics, "gateway", err);
     return g->responses ? 0 : -1;
 }
@@ -403,6 +425,7 @@ void mr_gateway_free(mr_gateway *g) {
     if (!g) return;
     mr_timer_free(g->timer);
     mr_consumer_free(g->responses);
+    mr_view_free(g->workers);
     mr_streams_free(g->streams);         /* takes back its tickets, before the outbox' last reports */
     mr_outbox_free(g->outbox, FLUSH_MS); /* those may answer calls that wait for them */
     mr_http_free(g->http);

@@ -30,6 +30,8 @@ const mr_conf_key mr_router_keys[] = {
      "Requests on their way back to Kafka at once; at the limit the router stops reading."},
     {"drain_s", MR_CONF_INT, AT(drain_s), "10", 0, 86400, NULL,
      "Seconds that they get to arrive after SIGTERM."},
+    {"status_s", MR_CONF_NUM, AT(status_s), "2", 0, 10, NULL,
+     "Seconds between two words to the gateways on how long a request would wait; 0 is none."},
     {"metrics_host", MR_CONF_STR, AT(metrics_host), "127.0.0.1", 0, 0, NULL,
      "Address of /metrics, /livez and /readyz."},
     {"metrics_port", MR_CONF_INT, AT(metrics_port), "8082", 0, 65535, NULL, "Their port; 0 is none."},

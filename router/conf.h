@@ -14,6 +14,7 @@ typedef struct mr_router_conf {
     const char *intent_model;
     double ai_share_min, ai_share_max;
     int64_t request_timeout_s, max_in_flight, drain_s;
+    double status_s;
     const char *metrics_host;
     int64_t metrics_port;
 } mr_router_conf;

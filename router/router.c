@@ -5,6 +5,7 @@
 #include "router/answer.h"
 #include "router/forwarder.h"
 #include "router/kb.h"
+#include "router/pools.h"
 #include "router/route.h"
 #include "router/share.h"
 #include "router/weights.h"
@@ -39,6 +40,7 @@ struct mr_router {
     mr_consumer *control, *requests;
     mr_timer *timer;
     mr_weights *weights;
+    mr_pools *pools;
     mr_kb *kb;
     mr_intent *intent;
     mr_share share;
@@ -327,6 +329,7 @@ static void on_undelivered(mr_router *r, job *j, const mr_error *why) {
 static void on_parcel(void *arg, void *tag, const mr_error *err) {
     mr_router *r = arg;
     job *j = tag;
+    if (!j) return; /* a pool's status: another one follows */
     if (!err) {
         job_done(r, j);
         if (!r->closing && !mr_loop_draining(r->loop)) resume(r);
@@ -371,6 +374,7 @@ static void on_tick(void *arg) {
         return;
     }
     resume(r);
+    if (mr_consumer_caught_up(r->control)) mr_pools_tick(r->pools, r->weights, r->forwarder);
     if (r->ticks++ % KB_CHECK_TICKS != 0) return;
     refresh_kb(r);
     refresh_intent(r);
@@ -487,6 +491,8 @@ static int connect_bus(mr_router *r, mr_error *err) {
                                    .arg = r};
     r->control = mr_consumer_new(r->kafka, &control, r->loop, r->metrics, "router_control", err);
     if (!r->control) return -1;
+    r->pools = mr_pools_new(r->conf, r->kafka, r->loop, r->metrics, err);
+    if (!r->pools) return -1;
     mr_consumer_options requests = {.group = r->group,
                                     .topics = {r->requests_topic},
                                     .start = MR_FROM_COMMITTED,
@@ -525,6 +531,7 @@ void mr_router_free(mr_router *r) {
     mr_forwarder_free(r->forwarder, FLUSH_MS);
     mr_consumer_free(r->requests);
     mr_consumer_free(r->control);
+    mr_pools_free(r->pools);
     mr_kb_close(r->kb);
     mr_intent_close(r->intent);
     mr_weights_free(r->weights);

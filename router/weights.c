@@ -85,9 +85,12 @@ static double session_place(mr_str session) {
     return (double)(h >> 11) * 0x1p-53;
 }
 
-const char *mr_weights_color(const mr_weights *w, mr_str name, mr_str session) {
+double mr_weights_share(const mr_weights *w, mr_str name, int color) {
     const pool *p = find_pool(w, name);
-    if (!p) return "blue";
-    double blue = (double)p->blue / (double)(p->blue + p->green);
-    return session_place(session) < blue ? "blue" : "green";
+    double blue = p ? (double)p->blue / (double)(p->blue + p->green) : 1;
+    return color == MR_BLUE ? blue : 1 - blue;
+}
+
+const char *mr_weights_color(const mr_weights *w, mr_str name, mr_str session) {
+    return mr_color_names[session_place(session) < mr_weights_share(w, name, MR_BLUE) ? MR_BLUE : MR_GREEN];
 }

@@ -18,6 +18,9 @@ void mr_weights_free(mr_weights *w);
  * ignored, and so is one of a lower epoch than the pool's. Fails on what cannot be read. */
 int mr_weights_update(mr_weights *w, mr_str key, mr_str value, mr_arena *scratch, mr_error *err);
 
+/* The share of the requests that a color (MR_BLUE, MR_GREEN) gets, 0 to 1. */
+double mr_weights_share(const mr_weights *w, mr_str pool, int color);
+
 /* "blue" or "green". */
 const char *mr_weights_color(const mr_weights *w, mr_str pool, mr_str session);
 

@@ -208,6 +208,7 @@ void fixture_start(fixture *f) {
     test_kafka_topic(f->kafka, MR_TOPIC_RESPONSES, 4);
     test_kafka_topic(f->kafka, MR_TOPIC_CONTROL, 1);
     test_kafka_topic(f->kafka, MR_TOPIC_FEEDBACK, 1);
+    test_kafka_topic(f->kafka, MR_TOPIC_WORKERS, 1);
     f->kafka_conf = test_kafka_conf(f->kafka);
     f->arena = mr_arena_new(64u << 20);
     f->loop = mr_loop_new(&err);

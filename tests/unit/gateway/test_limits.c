@@ -66,6 +66,60 @@ static void a_connection_that_waits_for_its_answer_is_not_idle(void **state) {
     client_close(c);
 }
 
+/* ---- at the door ---- */
+
+static void routers_say(fixture *f, int64_t wait_ms) {
+    mr_pool_status s = {0};
+    mr_error err;
+    mr_buf body;
+    mr_buf_init(&body, 1000);
+    MR_SET(&s, MR_POOL_STATUS_V, v, MR_SCHEMA_VERSION);
+    MR_SET(&s, MR_POOL_STATUS_POOL, pool, MR_STR("main"));
+    MR_SET(&s, MR_POOL_STATUS_SENT_MS, sent_ms, mr_now_ms());
+    if (wait_ms >= 0) MR_SET(&s, MR_POOL_STATUS_WAIT_MS, wait_ms, wait_ms);
+    if (mr_pack(&mr_pool_status_def, &s, &body, &err) != 0) fail_msg("%s", err.msg);
+    const mr_header type = {"type", MR_STR("PoolStatus")};
+    const mr_produce rec = {.topic = MR_TOPIC_WORKERS,
+                            .partition = 0,
+                            .key = MR_STR("pool/main"),
+                            .value = mr_buf_str(&body),
+                            .headers = &type,
+                            .nheaders = 1};
+    double seen = metric(f, "millrace_gateway_workers_kafka_consumed_total");
+    if (mr_producer_send(f->producer, &rec, &err) != 0) fail_msg("%s", err.msg);
+    for (int i = 0; i < WAIT_MS / 20 && metric(f, "millrace_gateway_workers_kafka_consumed_total") == seen;
+         i++) {
+        test_idle(f->loop, 20);
+    }
+    mr_buf_done(&body);
+}
+
+static void expect_taken(fixture *f, int i) {
+    client *c = client_open(f);
+    client_post(c, CHAT, STREAM);
+    worker_answer(f, worker_request(f, i), text);
+    client_expect(c, "[DONE]");
+    client_close(c);
+}
+
+static void who_would_wait_too_long_is_refused_at_the_door(void **state) {
+    fixture *f = *state;
+    int n = f->nrequests;
+    routers_say(f, f->conf.request_timeout_s * 1000 - 1);
+    expect_taken(f, n);
+    routers_say(f, f->conf.request_timeout_s * 1000 + 4500);
+    client *c = client_open(f);
+    client_post(c, CHAT, STREAM);
+    client_expect(c, "HTTP/1.1 503 ");
+    client_expect(c, "Retry-After: 5");
+    client_expect(c, "\"overloaded\"");
+    client_close(c);
+    assert_int_equal(f->nrequests, n + 1);
+    assert_true(metric(f, "millrace_gateway_refused_waits_total") == 1);
+    routers_say(f, -1); /* they do not know: nobody is refused */
+    expect_taken(f, n + 1);
+}
+
 static void a_broker_that_takes_too_long_gets_503(void **state) {
     fixture *f = *state;
     client *c = client_open(f);
@@ -148,9 +202,11 @@ int main(void) {
         cmocka_unit_test(a_broker_that_takes_too_long_gets_503),
         cmocka_unit_test(without_kafka_a_request_gets_503_and_streams_wait),
     };
+    const struct CMUnitTest door[] = {cmocka_unit_test(who_would_wait_too_long_is_refused_at_the_door)};
     const struct CMUnitTest drain[] = {
         cmocka_unit_test(a_drain_that_takes_too_long_ends_answers_with_a_word)};
     int failed = cmocka_run_group_tests(idle, setup_idle, teardown);
     failed += cmocka_run_group_tests(away, setup, teardown);
+    failed += cmocka_run_group_tests(door, setup, teardown);
     return failed + cmocka_run_group_tests(drain, setup_drain, teardown);
 }

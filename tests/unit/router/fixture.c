@@ -169,6 +169,7 @@ static void make_topics(const fixture *f) {
                                          BIG_BLUE};
     for (size_t i = 0; i < sizeof(topics) / sizeof(topics[0]); i++) test_kafka_topic(f->kafka, topics[i], 4);
     test_kafka_topic(f->kafka, MR_TOPIC_CONTROL, 1);
+    test_kafka_topic(f->kafka, MR_TOPIC_WORKERS, 1);
 }
 
 static bool reads_all(void *arg) {
