@@ -46,9 +46,9 @@ static const char *const names[PARTS] = {"broker", "redis", "gateway", "router",
 
 /* ---- processes ---- */
 
-static void exec_part(const pipeline *p, pipeline_part part, char *const argv[], pid_t parent) {
+static void exec_part(const pipeline *p, const char *name, char *const argv[], pid_t parent) {
     char log[160];
-    snprintf(log, sizeof(log), "%s/%s.log", p->folder, names[part]);
+    snprintf(log, sizeof(log), "%s/%s.log", p->folder, name);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);
     int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644), null = open("/dev/null", O_RDONLY);
@@ -61,11 +61,15 @@ static void exec_part(const pipeline *p, pipeline_part part, char *const argv[],
     _exit(127);
 }
 
-static void spawn(pipeline *p, pipeline_part part, char *const argv[]) {
+pid_t pipeline_spawn(const pipeline *p, const char *name, char *const argv[]) {
     pid_t parent = getpid(), pid = fork();
     assert_true(pid >= 0);
-    if (pid == 0) exec_part(p, part, argv, parent);
-    p->parts[part].pid = pid;
+    if (pid == 0) exec_part(p, name, argv, parent);
+    return pid;
+}
+
+static void spawn(pipeline *p, pipeline_part part, char *const argv[]) {
+    p->parts[part].pid = pipeline_spawn(p, names[part], argv);
 }
 
 static void run_broker(pipeline *p) {
@@ -196,6 +200,10 @@ bool pipeline_wait_metric(pipeline *p, pipeline_part part, const char *name, dou
 
 int pipeline_port(const pipeline *p) {
     return p->gateway_port;
+}
+
+const char *pipeline_conf(const pipeline *p) {
+    return p->conf;
 }
 
 const mr_kafka_conf *pipeline_kafka(const pipeline *p) {

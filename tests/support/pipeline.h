@@ -43,6 +43,12 @@ const mr_kafka_conf *pipeline_kafka(const pipeline *p);
 double pipeline_metric(pipeline *p, pipeline_part part, const char *name);
 bool pipeline_wait_metric(pipeline *p, pipeline_part part, const char *name, double value);
 
+/* The file that all its processes read. */
+const char *pipeline_conf(const pipeline *p);
+/* One more program of it, with its output in NAME.log of its folder; the caller waits for it. It ends with the test
+ * program. */
+pid_t pipeline_spawn(const pipeline *p, const char *name, char *const argv[]);
+
 pid_t pipeline_pid(const pipeline *p, pipeline_part part);
 pid_t pipeline_engine_pid(const pipeline *p, pipeline_part worker); /* 0: none at the moment */
 

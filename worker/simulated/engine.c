@@ -104,7 +104,7 @@ static int say_end(mr_sim *s, mr_sim_sequence *q, int finish, mr_buf *out, mr_er
     if (finish == MR_FINISH_ERROR) {
         f.end.status = 500;
         f.end.code = MR_STR("scripted");
-        f.end.message = MR_STR("the request asked for an error");
+        f.end.message = MR_STR("a simulated failure");
     }
     int rc = mr_frame_encode(&f, out, err);
     drop(s, q);

@@ -17,7 +17,7 @@ typedef struct mr_sim_conf {
     int64_t step_prompt_tokens, tokens_per_step;
     mr_strlist decode_ms;
     int64_t answer_tokens, reasoning_tokens, text_seed;
-    bool scripts;
+    bool scripts, fails;
     int64_t crash_at_token, hang_at_token, wrong_from_token;
 } mr_sim_conf;
 

@@ -168,6 +168,7 @@ static int fill(mr_sim_sequence *q, const mr_sim_profile *p, const mr_chat_reque
     q->reasoning = p->c.reasoning_tokens;
     q->logprobs = MR_HAS(&r->sampling, MR_SAMPLING_LOGPROBS) && r->sampling.logprobs;
     if (p->c.scripts) read_script(q, last_user_text(r));
+    q->fails = q->fails || p->c.fails;
     return copy_stops(q, &r->sampling, err);
 }
 
