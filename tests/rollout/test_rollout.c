@@ -324,17 +324,25 @@ static void nobody_notices_a_rollout_and_the_old_workers_end(void **state) {
     assert_percent(f, "good.status", 0);
 }
 
-static void status_shows_the_pool(void **state) {
-    fixture *f = *state;
+static json_t *read_status(fixture *f) {
     static char out[OUTPUT_MAX];
+    char name[32];
+    static int runs;
+    snprintf(name, sizeof(name), "status.%d", runs++);
     pid_t pid = pipeline_spawn(
-        f->p, "status",
+        f->p, name,
         (char *[]){BIN_DIR "/millrace", "status", "--config", (char *)pipeline_conf(f->p), "--json", NULL});
     assert_int_equal(wait_end(f, pid), 0);
-    read_output(f, "status", out);
-    json_t *j = json_loads(out, JSON_DISABLE_EOF_CHECK, NULL);
-    json_t *blue = json_array_get(json_object_get(j, "colors"), 0);
-    if (!blue) fail_msg("no JSON: %s", out);
+    read_output(f, name, out);
+    const char *line = strstr(out, "{\"at_ms\"");
+    json_t *j = line ? json_loads(line, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
+    if (!j) fail_msg("no JSON: %s", out);
+    return j;
+}
+
+static void status_shows_the_pool(void **state) {
+    fixture *f = *state;
+    json_t *j = read_status(f), *blue = json_array_get(json_object_get(j, "colors"), 0);
     assert_string_equal(json_string_value(json_object_get(blue, "color")), "blue");
     assert_int_equal(json_integer_value(json_object_get(blue, "ready")), 1);
     assert_int_equal(json_integer_value(json_object_get(blue, "slots")), 64);
@@ -344,6 +352,42 @@ static void status_shows_the_pool(void **state) {
         pipeline_wait_metric(f->p, PART_ROUTER, "millrace_lag_records{pool=\"main\",color=\"blue\"}", 0));
     assert_true(pipeline_wait_metric(f->p, PART_ROUTER,
                                      "millrace_pool_ready_workers{pool=\"main\",color=\"blue\"}", 1));
+}
+
+/* ---- scaling ---- */
+
+/* Answers that the blue workers have generated, and how many of them have partitions. */
+static int64_t count_answers(fixture *f, int *reading) {
+    json_t *j = read_status(f), *w;
+    size_t i;
+    int64_t n = 0;
+    *reading = 0;
+    json_array_foreach(json_object_get(j, "workers"), i, w) {
+        if (strcmp(json_string_value(json_object_get(w, "color")), "blue") != 0) continue;
+        n += json_integer_value(json_object_get(w, "ok"));
+        *reading += json_is_true(json_object_get(w, "live")) &&
+                    json_integer_value(json_object_get(w, "partitions")) > 0;
+    }
+    json_decref(j);
+    return n;
+}
+
+static void one_more_worker_takes_its_part_and_no_answer_is_made_twice(void **state) {
+    fixture *f = *state;
+    int reading = 0;
+    int64_t before = count_answers(f, &reading), after = 0;
+    assert_int_equal(reading, 1);
+    start_load(f, 0);
+    start_worker(f, "more", "blue", NULL, NULL);
+    while (reading < 2) count_answers(f, &reading); /* the suite's time limit ends it */
+    f->load.limit = f->load.started + 200;
+    while (f->load.ended < f->load.limit) test_wait(f->loop, 1000, serve_load, f);
+    stop_load(f);
+    if (f->load.failed) fail_msg("%d of %d chats failed: %s", f->load.failed, f->load.ended, f->load.why);
+    while (after < before + f->load.ended)
+        after = count_answers(f, &reading); /* statuses are a second behind */
+    /* only what ran when partitions moved may run twice */
+    assert_in_range(after - before - f->load.ended, 0, CLIENTS);
 }
 
 /* ---- the bench ---- */
@@ -412,6 +456,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(promote_skips_the_steps),
         cmocka_unit_test(nobody_notices_a_rollout_and_the_old_workers_end),
         cmocka_unit_test(status_shows_the_pool),
+        cmocka_unit_test(one_more_worker_takes_its_part_and_no_answer_is_made_twice),
     };
     int failed = cmocka_run_group_tests(tests, setup, NULL);
     finish(failed);
