@@ -5,6 +5,7 @@
 
 #include "engine/comm/group.h"
 #include "engine/cpu/kv_layout.h"
+#include "engine/cuda/cuda.h"
 #include "engine/model/shard.h"
 #include "engine/text/template.h"
 #include "engine/text/tokenizer.h"
@@ -126,6 +127,16 @@ size_t engine_available_memory(void) {
     return system < group ? system : group;
 }
 
+static bool on_gpu(const engine_options *o) {
+    return o->device && (!strcmp(o->device, "cuda") || (!strcmp(o->device, "auto") && cuda_devices() > 0));
+}
+
+static int check_device(const engine_options *o, engine_error *err) {
+    if (o->device && strcmp(o->device, "cpu") && strcmp(o->device, "cuda") && strcmp(o->device, "auto"))
+        return engine_fail(err, ENGINE_EINVAL, "unknown device \"%s\": use auto, cpu or cuda", o->device);
+    return 0;
+}
+
 size_t engine_kv_bytes_per_token(const model_config *c, dtype type) {
     return kv_layout_of(c, type, BLOCK_TOKENS).block_bytes * (size_t)c->layers / BLOCK_TOKENS;
 }
@@ -144,7 +155,9 @@ static size_t kv_bytes_per_token(const engine_options *o, const model_config *c)
 
 /* Tokens of KV cache that fit beside the weights, with a quarter of the rest left alone. */
 static size_t affordable_tokens(const engine_options *o, const model *m) {
-    size_t memory = engine_available_memory(), weights = quantises(o) ? (size_t)m->parameters : m->bytes;
+    const size_t ranks = o->tp > 1 ? (size_t)o->tp : 1;
+    size_t memory = on_gpu(o) ? cuda_free_memory() * ranks : engine_available_memory(),
+           weights = quantises(o) ? (size_t)m->parameters : m->bytes;
     size_t room = memory > weights ? memory - weights : 0;
     return room / 4 * 3 / kv_bytes_per_token(o, &m->config);
 }
@@ -160,7 +173,7 @@ static int check_options(const engine_options *o, const model_config *c, engine_
         return engine_fail(err, ENGINE_EINVAL, "max_context is %d, but the model was made for %d positions",
                            o->max_context, c->max_position);
     }
-    if (check_option("threads", o->threads, 1, 1024, err)) return -1;
+    if (check_device(o, err) || check_option("threads", o->threads, 1, 1024, err)) return -1;
     dtype type;
     if (kv_type(c, o->kv, &type, err)) return -1;
     if (o->tp && shard_check(c, o->tp, err)) return engine_fail_in(err, "tp");
@@ -228,6 +241,10 @@ static backend *open_backend(const checkpoint *c, const engine_options *o, const
         .max_seqs = l->max_seqs,
         .max_blocks_per_seq = blocks_for((size_t)l->max_context),
     };
+    if (on_gpu(o)) {
+        return o->tp > 1 ? backend_open_cuda_ranks(c->model, &b, o->tp, err)
+                         : backend_open_cuda(c->model, &b, err);
+    }
     return o->tp > 1 ? backend_open_cpu_ranks(c->model, &b, o->tp, err) : backend_open_cpu(c->model, &b, err);
 }
 

@@ -39,6 +39,10 @@ typedef struct comm_ops {
     int (*barrier)(comm *c, engine_error *err);
     void (*abort)(comm *c, const engine_error *why);
     void (*free)(comm *c);
+    /* Of collectives that run on a device; NULL where they run in the call. Before the first: the stream that they go into, and
+     * room on the device for `piece` floats of each rank, all of it the caller's. After a pass: 0, or what went wrong in it. */
+    void (*attach)(comm *c, void *stream, float *room, size_t piece);
+    int (*check)(comm *c, engine_error *err);
 } comm_ops;
 
 struct comm {

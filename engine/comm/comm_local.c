@@ -194,7 +194,11 @@ static group *group_new(int size) {
 }
 
 int comm_local_new(int size, comm **ranks, engine_error *err) {
-    static const comm_ops ops = {local_all_reduce, local_all_gather, local_barrier, local_abort, local_free};
+    static const comm_ops ops = {.all_reduce = local_all_reduce,
+                                 .all_gather = local_all_gather,
+                                 .barrier = local_barrier,
+                                 .abort = local_abort,
+                                 .free = local_free};
     if (size < 1 || size > COMM_RANKS_MAX) {
         return engine_fail(err, ENGINE_EINVAL, "a model is split over 1 to %d ranks, not %d", COMM_RANKS_MAX,
                            size);

@@ -10,8 +10,7 @@
 
 typedef enum { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8 } dtype;
 static inline size_t dtype_bytes(dtype type) {
-    static const size_t bytes[] = {[DTYPE_F32] = 4, [DTYPE_F16] = 2, [DTYPE_BF16] = 2, [DTYPE_I8] = 1};
-    return bytes[type];
+    return type == DTYPE_F32 ? 4 : type == DTYPE_I8 ? 1 : 2;
 }
 
 typedef struct tensor {

@@ -1,0 +1,27 @@
+/* cuda.h of an engine that was built without a CUDA toolkit. */
+#include "engine/cuda/cuda.h"
+
+static backend *absent(engine_error *err) {
+    engine_fail(
+        err, ENGINE_EINVAL,
+        "this engine was built without CUDA: build it where nvcc is found (ops/cuda-toolkit.sh fetches one)");
+    return NULL;
+}
+
+backend *backend_open_cuda(const model *m, const backend_options *opt, engine_error *err) {
+    (void)m, (void)opt;
+    return absent(err);
+}
+
+backend *backend_open_cuda_ranks(const model *m, const backend_options *opt, int ranks, engine_error *err) {
+    (void)m, (void)opt, (void)ranks;
+    return absent(err);
+}
+
+int cuda_devices(void) {
+    return 0;
+}
+
+size_t cuda_free_memory(void) {
+    return 0;
+}

@@ -1,0 +1,21 @@
+/* The CUDA backend: one GPU, or one of the GPUs of a group (engine/comm). See engine/README.md for what runs where.
+ */
+#ifndef ENGINE_CUDA_CUDA_H
+#define ENGINE_CUDA_CUDA_H
+
+#include "engine/backend.h"
+
+/* On the GPU of the caller's rank (device 0 when alone). Weights "stored", "int8" (the same as "int8-a16":
+ * activations are not rounded) or "fp8". The
+ * model is borrowed and must outlive the backend; each call must come from the thread that opened it. */
+backend *backend_open_cuda(const model *m, const backend_options *opt, engine_error *err);
+
+/* The same over GPUs 0 to ranks - 1, by tensor parallelism. */
+backend *backend_open_cuda_ranks(const model *m, const backend_options *opt, int ranks, engine_error *err);
+
+/* GPUs that can be used; 0 also when there is no driver. */
+int cuda_devices(void);
+/* Bytes free on the first of them; 0 when there is none. */
+size_t cuda_free_memory(void);
+
+#endif

@@ -1,0 +1,279 @@
+/* One pass: the batch as a plan, copied to the device in one piece, and the launches, in the order in which a token goes through
+ * the layers. Small passes are captured as graphs, by their shape, and launched again.
+ *
+ *     ids ─> embed ─> x ─┬─> add_norm ─> qkv ─> append (rope, cache) ─> attend, merge ─> o ─┐ y, summed over the ranks
+ *                        │<──────────────────────────────────────────────────────────────────┘
+ *                        └─> add_norm ─> gate_up ─> gated ─> down ─> y ─> …  ─> add_norm of some rows ─> head ─> logits
+ */
+#include "engine/cuda/state.h"
+
+#include <cstring>
+
+namespace cuda {
+
+namespace {
+
+enum { GRAPH_TOKENS = 64, GRAPH_ITEMS_UNIT = 256 }; /* larger passes keep the GPU busy without a graph */
+
+int round_up(int n, int unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+/* ---- the plan ---- */
+
+struct planner {
+    state *b;
+    int tokens, logits, items, merges, partial, tables;
+    int warps; /* tiles are split until about so many are busy */
+};
+
+void plan_tile(planner *p, int seq, const batch_seq *s, int row0, int rows, int tiles_of_batch) {
+    plan *h = &p->b->host;
+    const attention *a = &p->b->attend;
+    const int group = a->heads / a->kv_heads, limit = s->pos + (row0 + rows - 1) / group + 1;
+    const int chunks = (limit + CHUNK - 1) / CHUNK, room = partial_rows(a->kv_heads, rows, chunks);
+    if (chunks == 1 || tiles_of_batch * a->kv_heads >= p->warps || room > p->b->max_partial - p->partial) {
+        h->items[p->items++] = {seq, row0, rows, 0, chunks, -1};
+        return;
+    }
+    h->merges[p->merges++] = {seq, row0, rows, chunks, p->partial};
+    for (int c = 0; c < chunks; c++)
+        h->items[p->items++] = {seq, row0, rows, c, 1, p->partial + c * a->kv_heads * rows};
+    p->partial += room;
+}
+
+void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
+    plan *h = &p->b->host;
+    const attention *a = &p->b->attend;
+    const int rows = s->ntokens * (a->heads / a->kv_heads),
+              blocks = (s->pos + s->ntokens - 1) / a->block_tokens + 1;
+    h->seqs[seq] = {p->tokens, s->pos, p->tables};
+    memcpy(h->tables + p->tables, s->blocks, (size_t)blocks * sizeof(int));
+    p->tables += blocks;
+    for (int t = 0; t < s->ntokens; t++) {
+        if (t >= s->ntokens - s->nlogits) h->logit_rows[p->logits++] = p->tokens;
+        h->ids[p->tokens] = s->tokens[t];
+        h->token_seq[p->tokens] = seq;
+        h->token_pos[p->tokens++] = s->pos + t;
+    }
+    for (int row = 0; row < rows; row += TILE_ROWS)
+        plan_tile(p, seq, s, row, rows - row < TILE_ROWS ? rows - row : TILE_ROWS, tiles_of_batch);
+}
+
+int count_tiles(const state *b, const batch_seq *seqs, int nseqs) {
+    int tiles = 0;
+    for (int i = 0; i < nseqs; i++)
+        tiles += (seqs[i].ntokens * (b->attend.heads / b->attend.kv_heads) + TILE_ROWS - 1) / TILE_ROWS;
+    return tiles;
+}
+
+/* Fills the host's plan; the shape says what the launches must be made for. */
+shape make_plan(state *b, const batch_seq *seqs, int nseqs, size_t *bytes) {
+    planner p = {};
+    p.b = b;
+    p.warps = b->sms * 16;
+    const int tiles = count_tiles(b, seqs, nseqs);
+    for (int i = 0; i < nseqs; i++) plan_seq(&p, i, &seqs[i], tiles);
+    b->host.counts[0] = p.items;
+    b->host.counts[1] = p.merges;
+    *bytes = (size_t)((unsigned char *)(b->host.tables + p.tables) - b->host_plan);
+    return {p.tokens, p.logits, p.items, p.merges};
+}
+
+/* The next larger shape of those that graphs are made for. What is added is no token, and its rows of logits are not read. */
+shape graph_shape(state *b, shape s) {
+    const backend_options *o = &b->base.opt;
+    const int unit = s.tokens <= 8 ? 1 : 8;
+    shape g = {min(round_up(s.tokens, unit), o->max_tokens), 0,
+               min(round_up(s.items, GRAPH_ITEMS_UNIT), b->max_items), 0};
+    g.logits = s.logits ? min(max(s.logits, g.tokens), o->max_logits) : 0;
+    g.merges = s.merges ? min(round_up(s.merges, unit), b->max_merges) : 0;
+    for (int t = s.tokens; t < g.tokens; t++) {
+        b->host.ids[t] = 0;
+        b->host.token_seq[t] = -1;
+    }
+    for (int i = s.logits; i < g.logits; i++) b->host.logit_rows[i] = 0;
+    return g;
+}
+
+/* ---- the launches ---- */
+
+template <typename T> struct pass {
+    state *b;
+    shape of;
+    attention a;
+
+    T *h() const { return (T *)b->h; }
+    T *act() const { return (T *)b->act; }
+    T *att() const { return (T *)b->att; }
+
+    void norm(float *add, const float *weight) const {
+        const model_config *c = &b->m->config;
+        add_norm<T>(b->x, add, weight, nullptr, of.tokens, c->hidden, c->norm_eps, h(), b->hidden_pitch,
+                    b->stream);
+    }
+
+    int sum_of_ranks(engine_error *err) const {
+        comm *c = b->base.opt.comm;
+        return c ? comm_all_reduce(c, b->y, (size_t)of.tokens * (size_t)b->m->config.hidden, err) : 0;
+    }
+
+    void attend_layer(int layer) const {
+        const plan &d = b->dev;
+        T *cache = (T *)b->cache + (size_t)layer * b->cache_layer;
+        attention_append<T>(a, b->qkv, b->angles, d.token_seq, d.token_pos, of.tokens, (T *)b->q, cache,
+                            b->stream);
+        attention_forward<T>(a, (const T *)b->q, cache, d.items, of.items, d.counts, att(), b->stream);
+        if (of.merges) attention_merge<T>(a, d.merges, of.merges, d.counts, att(), b->stream);
+    }
+
+    int run_layer(int i, engine_error *err) const {
+        const model_config *c = &b->m->config;
+        const layer *l = &b->layers[i];
+        norm(i ? b->y : nullptr, l->attn_norm);
+        linear_forward<T>(l->qkv, h(), of.tokens, b->qkv, l->qkv.rows, b->stream);
+        attend_layer(i);
+        linear_forward<T>(l->o, att(), of.tokens, b->y, c->hidden, b->stream);
+        if (sum_of_ranks(err)) return -1;
+        norm(b->y, l->mlp_norm);
+        linear_forward<T>(l->gate_up, h(), of.tokens, b->gate_up, l->gate_up.rows, b->stream);
+        gated<T>(b->gate_up, of.tokens, c->intermediate, act(), b->act_pitch, b->stream);
+        linear_forward<T>(l->down, act(), of.tokens, b->y, c->hidden, b->stream);
+        return sum_of_ranks(err);
+    }
+
+    /* Of the rows that want logits. A rank has its part of the vocabulary; all parts are put side by side. */
+    int run_head(engine_error *err) const {
+        const model_config *c = &b->m->config;
+        comm *ranks = b->base.opt.comm;
+        add_norm<T>(b->x, b->y, b->final_norm, b->dev.logit_rows, of.logits, c->hidden, c->norm_eps, h(),
+                    b->hidden_pitch, b->stream);
+        if (!ranks) {
+            linear_forward<T>(b->head, h(), of.logits, b->logits, c->vocab, b->stream);
+            return 0;
+        }
+        const size_t n = (size_t)of.logits * (size_t)b->rank_vocab;
+        if (b->head.rows)
+            linear_forward<T>(b->head, h(), of.logits, b->gathered + (size_t)ranks->rank * n, b->rank_vocab,
+                              b->stream);
+        if (comm_all_gather(ranks, b->gathered, n, err)) return -1;
+        for (int first = 0, r = 0; first < c->vocab; first += b->rank_vocab, r++) {
+            const int width = min(c->vocab - first, b->rank_vocab);
+            if (check(cudaMemcpy2DAsync(b->logits + first, (size_t)c->vocab * sizeof(float),
+                                        b->gathered + (size_t)r * n, (size_t)b->rank_vocab * sizeof(float),
+                                        (size_t)width * sizeof(float), (size_t)of.logits,
+                                        cudaMemcpyDeviceToDevice, b->stream),
+                      "cannot join the logits", err)) {
+                return -1;
+            }
+        }
+        return 0;
+    }
+
+    int run(engine_error *err) const {
+        embed<T>(b->embeddings, b->dev.ids, of.tokens, b->x, b->stream);
+        for (int i = 0; i < b->m->config.layers; i++) {
+            if (run_layer(i, err)) return -1;
+        }
+        if (of.logits && run_head(err)) return -1;
+        return check(cudaGetLastError(), "a kernel could not be launched", err);
+    }
+};
+
+template <typename T> int launch_as(state *b, shape of, engine_error *err) {
+    pass<T> p = {b, of, b->attend};
+    p.a.seqs = b->dev.seqs;
+    p.a.tables = b->dev.tables;
+    p.a.out_pitch = b->att_pitch;
+    return p.run(err);
+}
+
+int launch_pass(state *b, shape of, engine_error *err) {
+    switch (b->type) {
+    case DTYPE_F32: return launch_as<float>(b, of, err);
+    case DTYPE_F16: return launch_as<__half>(b, of, err);
+    case DTYPE_BF16: return launch_as<__nv_bfloat16>(b, of, err);
+    case DTYPE_I8: break;
+    }
+    return engine_fail(err, ENGINE_EINTERNAL, "unknown type of weights");
+}
+
+/* ---- graphs ---- */
+
+bool same(shape a, shape b) {
+    return a.tokens == b.tokens && a.logits == b.logits && a.items == b.items && a.merges == b.merges;
+}
+
+/* The graph of this shape, or the one that was used least lately. */
+graph *find_graph(state *b, shape of) {
+    graph *oldest = &b->graphs[0];
+    for (int i = 0; i < GRAPHS; i++) {
+        graph *g = &b->graphs[i];
+        if (g->exec && same(g->of, of)) return g;
+        if (g->used < oldest->used) oldest = g;
+    }
+    return oldest;
+}
+
+int capture(state *b, graph *g, shape of, engine_error *err) {
+    cudaGraph_t recorded = nullptr;
+    if (g->exec) cudaGraphExecDestroy(g->exec);
+    g->exec = nullptr;
+    if (check(cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal), "cannot capture a pass",
+              err))
+        return -1;
+    const int rc = launch_pass(b, of, err);
+    const cudaError_t status = cudaStreamEndCapture(b->stream, &recorded);
+    if (rc) {
+        if (recorded) cudaGraphDestroy(recorded);
+        return -1;
+    }
+    if (check(status, "cannot capture a pass", err)) return -1;
+    const cudaError_t made = cudaGraphInstantiate(&g->exec, recorded, 0);
+    cudaGraphDestroy(recorded);
+    g->of = of;
+    return check(made, "cannot make a graph", err);
+}
+
+int run_graph(state *b, shape of, engine_error *err) {
+    graph *g = find_graph(b, of);
+    if ((!g->exec || !same(g->of, of)) && capture(b, g, of, err)) return -1;
+    g->used = ++b->passes;
+    return check(cudaGraphLaunch(g->exec, b->stream), "cannot launch a graph", err);
+}
+
+} // namespace
+
+int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
+    const model_config *c = &b->m->config;
+    size_t bytes = 0;
+    *logits = b->host_logits;
+    if (!nseqs) return 0;
+    shape of = make_plan(b, seqs, nseqs, &bytes);
+    const int rows = of.logits;
+    comm *ranks = b->base.opt.comm;
+    const bool on_device =
+        !ranks || ranks->ops->attach; /* else a sum is made in the call, and cannot be captured */
+    const bool graphed = of.tokens <= GRAPH_TOKENS && on_device;
+    if (graphed) of = graph_shape(b, of);
+    if (check(cudaMemcpyAsync(b->dev_plan, b->host_plan, bytes, cudaMemcpyHostToDevice, b->stream),
+              "cannot copy a batch", err))
+        return -1;
+    if (graphed ? run_graph(b, of, err) : launch_pass(b, of, err)) return -1;
+    if (rows &&
+        check(cudaMemcpyAsync(b->host_logits, b->logits, (size_t)rows * (size_t)c->vocab * sizeof(float),
+                              cudaMemcpyDeviceToHost, b->stream),
+              "cannot copy the logits", err)) {
+        return -1;
+    }
+    if (check(cudaStreamSynchronize(b->stream), "the GPU failed in a pass", err)) return -1;
+    return ranks && ranks->ops->check ? ranks->ops->check(ranks, err) : 0;
+}
+
+void forward_done(state *b) {
+    for (int i = 0; i < GRAPHS; i++) {
+        if (b->graphs[i].exec) cudaGraphExecDestroy(b->graphs[i].exec);
+    }
+}
+
+} // namespace cuda

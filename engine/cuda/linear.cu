@@ -1,0 +1,318 @@
+/* Matrix products with weights read once, at 16 bytes a lane. See linear.h for the order of the sums.
+ *
+ * Weights are the mma's A operand: 16 rows of W against 8 tokens, so that a single token wastes tensor-core work, which is
+ * plenty, and not memory traffic, which is not. A lane's 16 bytes are eight neighbouring k of one row; as both operands take
+ * them so, the order within an mma does not matter, and neither operand needs shared memory or a transposition.
+ */
+#include "engine/cuda/format.h"
+#include "engine/cuda/linear.h"
+
+#include <type_traits>
+
+namespace cuda {
+
+namespace {
+
+constexpr int SEGMENTS = 4, WARPS = 4;
+
+struct args {
+    const void *weights;
+    const float *scales, *bias;
+    const void *x;
+    float *y;
+    int rows, pitch, tokens, y_stride;
+};
+
+__device__ __forceinline__ int segment_begin(const args &p, int segment) {
+    return p.pitch / UNIT * segment / SEGMENTS;
+}
+
+/* To nearest, ties to even, up to 448. */
+__device__ __forceinline__ uint8_t encode_e4m3(float x) {
+    const uint8_t sign = x < 0 ? 0x80 : 0;
+    const float size = fminf(fabsf(x), 448.0f);
+    if (size < 0.015625f) return sign | (uint8_t)__float2int_rn(size * 512.0f); /* subnormal: steps of 2^-9 */
+    uint32_t u = __float_as_uint(size);
+    u = (u + 0x7ffff + (u >> 20 & 1)) >> 20; /* three bits of mantissa are left */
+    return sign | (uint8_t)(u - ((127 - 7) << 3));
+}
+
+template <typename T, format F> __device__ __forceinline__ void decode_word(uint32_t word, uint32_t out[2]) {
+    out[0] = pair<T>(decode<F>(word & 0xff), decode<F>(word >> 8 & 0xff));
+    out[1] = pair<T>(decode<F>(word >> 16 & 0xff), decode<F>(word >> 24));
+}
+
+/* What one warp works on: the rows and tokens of its lanes, clamped to those that exist; what lies beyond is not written. */
+template <typename T, format F, int MT, int NT> struct warp_tile {
+    using weight = typename std::conditional<F == format::stored, T, uint8_t>::type;
+    const weight *w[MT][2];
+    const float *scale[MT][2];
+    const T *x[NT];
+    int row0, token0;
+
+    __device__ __forceinline__ warp_tile(const args &p, int row, int token) : row0(row), token0(token) {
+        const int g = (int)threadIdx.x / 4;
+        for (int m = 0; m < MT; m++)
+            for (int h = 0; h < 2; h++) {
+                const int r = min(row + m * 16 + h * 8 + g, p.rows - 1);
+                w[m][h] = (const weight *)p.weights + (size_t)r * (size_t)p.pitch;
+                scale[m][h] = F == format::stored ? nullptr : p.scales + (size_t)r * (size_t)(p.pitch / UNIT);
+            }
+        for (int t = 0; t < NT; t++)
+            x[t] = (const T *)p.x + (size_t)min(token + t * 8 + g, p.tokens - 1) * (size_t)p.pitch;
+    }
+};
+
+/* acc += one unit of stored weights: four times 32 columns, of which a lane has eight. */
+template <typename T, int MT, int NT>
+__device__ __forceinline__ void add_unit(const warp_tile<T, format::stored, MT, NT> &tile, int unit,
+                                         float acc[MT][NT][4]) {
+    const int c = (int)threadIdx.x % 4;
+#pragma unroll
+    for (int step = 0; step < UNIT / 32; step++) {
+        const int k = unit * UNIT + step * 32 + c * 8;
+        uint4 w[MT][2], x[NT];
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+            for (int h = 0; h < 2; h++) w[m][h] = __ldcs((const uint4 *)(tile.w[m][h] + k));
+#pragma unroll
+        for (int t = 0; t < NT; t++) x[t] = __ldg((const uint4 *)(tile.x[t] + k));
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int t = 0; t < NT; t++) {
+                const uint32_t a0[4] = {w[m][0].x, w[m][1].x, w[m][0].y, w[m][1].y}, b0[2] = {x[t].x, x[t].y};
+                const uint32_t a1[4] = {w[m][0].z, w[m][1].z, w[m][0].w, w[m][1].w}, b1[2] = {x[t].z, x[t].w};
+                mma(T{}, acc[m][t], a0, b0);
+                mma(T{}, acc[m][t], a1, b1);
+            }
+    }
+}
+
+/* The same for 8 bits: twice 64 columns, of which a lane has sixteen; then the unit's scales. */
+template <typename T, format F, int MT, int NT>
+__device__ __forceinline__ void add_unit(const warp_tile<T, F, MT, NT> &tile, int unit,
+                                         float acc[MT][NT][4]) {
+    const int c = (int)threadIdx.x % 4;
+    float part[MT][NT][4] = {};
+#pragma unroll
+    for (int step = 0; step < UNIT / 64; step++) {
+        const int k = unit * UNIT + step * 64 + c * 16;
+        uint4 w[MT][2];
+        uint32_t x[NT][8];
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+            for (int h = 0; h < 2; h++) w[m][h] = __ldcs((const uint4 *)(tile.w[m][h] + k));
+#pragma unroll
+        for (int t = 0; t < NT; t++) {
+            const uint4 low = __ldg((const uint4 *)(tile.x[t] + k)),
+                        high = __ldg((const uint4 *)(tile.x[t] + k + 8));
+            x[t][0] = low.x, x[t][1] = low.y, x[t][2] = low.z, x[t][3] = low.w;
+            x[t][4] = high.x, x[t][5] = high.y, x[t][6] = high.z, x[t][7] = high.w;
+        }
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            const uint32_t words[2][4] = {{w[m][0].x, w[m][0].y, w[m][0].z, w[m][0].w},
+                                          {w[m][1].x, w[m][1].y, w[m][1].z, w[m][1].w}};
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                uint32_t upper[2], lower[2];
+                decode_word<T, F>(words[0][j], upper);
+                decode_word<T, F>(words[1][j], lower);
+                const uint32_t a[4] = {upper[0], lower[0], upper[1], lower[1]};
+#pragma unroll
+                for (int t = 0; t < NT; t++) mma(T{}, part[m][t], a, &x[t][2 * j]);
+            }
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+        const float upper = tile.scale[m][0][unit], lower = tile.scale[m][1][unit];
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                acc[m][t][i] = __fmaf_rn(i < 2 ? upper : lower, part[m][t][i], acc[m][t][i]);
+    }
+}
+
+template <typename T, format F, int MT, int NT>
+__device__ __forceinline__ void sum_segment(const args &p, const warp_tile<T, F, MT, NT> &tile, int segment,
+                                            float acc[MT][NT][4]) {
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[m][t][i] = 0;
+    const int end = segment_begin(p, segment + 1);
+    for (int unit = segment_begin(p, segment); unit < end; unit++) add_unit(tile, unit, acc);
+}
+
+__device__ __forceinline__ void put(const args &p, int row, int token, float sum) {
+    if (row >= p.rows || token >= p.tokens) return;
+    p.y[(size_t)token * (size_t)p.y_stride + (size_t)row] = p.bias ? __fadd_rn(sum, p.bias[row]) : sum;
+}
+
+/* Row and token of element i of a lane's part of d, from the tile's first ones */
+__device__ __forceinline__ int row_of(int lane, int i) {
+    return lane / 4 + i / 2 * 8;
+}
+__device__ __forceinline__ int token_of(int lane, int i) {
+    return lane % 4 * 2 + i % 2;
+}
+
+/* Few tokens: 16 rows a block, a segment a warp. */
+template <typename T, format F, int NT> __global__ void __launch_bounds__(SEGMENTS * 32) few_tokens(args p) {
+    __shared__ float part[SEGMENTS][NT * 4][32];
+    const int lane = (int)threadIdx.x, segment = (int)threadIdx.y;
+    const warp_tile<T, F, 1, NT> tile(p, (int)blockIdx.x * 16, (int)blockIdx.y * NT * 8);
+    float acc[1][NT][4];
+    sum_segment(p, tile, segment, acc);
+    for (int t = 0; t < NT; t++)
+        for (int i = 0; i < 4; i++) part[segment][t * 4 + i][lane] = acc[0][t][i];
+    __syncthreads();
+    for (int j = segment; j < NT * 4; j += SEGMENTS) {
+        float sum = part[0][j][lane];
+        for (int s = 1; s < SEGMENTS; s++) sum = __fadd_rn(sum, part[s][j][lane]);
+        put(p, tile.row0 + row_of(lane, j % 4), tile.token0 + j / 4 * 8 + token_of(lane, j % 4), sum);
+    }
+}
+
+/* Many tokens: each warp has rows of its own, the block's warps share the tokens through the cache. */
+template <typename T, format F, int MT, int NT>
+__global__ void __launch_bounds__(WARPS * 32) many_tokens(args p) {
+    const int lane = (int)threadIdx.x;
+    const warp_tile<T, F, MT, NT> tile(p, ((int)blockIdx.x * WARPS + (int)threadIdx.y) * MT * 16,
+                                       (int)blockIdx.y * NT * 8);
+    if (tile.row0 >= p.rows) return;
+    float total[MT][NT][4], acc[MT][NT][4];
+    sum_segment(p, tile, 0, total);
+    for (int s = 1; s < SEGMENTS; s++) {
+        sum_segment(p, tile, s, acc);
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) total[m][t][i] = __fadd_rn(total[m][t][i], acc[m][t][i]);
+    }
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                put(p, tile.row0 + m * 16 + row_of(lane, i), tile.token0 + t * 8 + token_of(lane, i),
+                    total[m][t][i]);
+}
+
+/* Floats, without tensor cores: a warp a row, its lanes across the columns. */
+template <format F> __global__ void plain(args p) {
+    using weight = typename std::conditional<F == format::stored, float, uint8_t>::type;
+    const int lane = (int)threadIdx.x, row = (int)blockIdx.x * WARPS + (int)threadIdx.y,
+              token = (int)blockIdx.y;
+    if (row >= p.rows) return;
+    const weight *w = (const weight *)p.weights + (size_t)row * (size_t)p.pitch;
+    const float *x = (const float *)p.x + (size_t)token * (size_t)p.pitch;
+    float sum = 0;
+    for (int k = lane; k < p.pitch; k += 32) {
+        float v;
+        if constexpr (F == format::stored)
+            v = w[k];
+        else
+            v = decode<F>(w[k]) * p.scales[(size_t)row * (size_t)(p.pitch / UNIT) + (size_t)(k / UNIT)];
+        sum = __fmaf_rn(v, x[k], sum);
+    }
+    sum = warp_sum(sum);
+    if (!lane) put(p, row, token, sum);
+}
+
+unsigned blocks(int n, int each) {
+    return (unsigned)((n + each - 1) / each);
+}
+
+template <typename T, format F, int NT> void launch_few(const args &p, cudaStream_t s) {
+    LAUNCH((few_tokens<T, F, NT>), dim3(blocks(p.rows, 16), blocks(p.tokens, NT * 8)), dim3(32, SEGMENTS), 0,
+           s, p);
+}
+
+template <typename T, format F> void launch(const args &p, cudaStream_t s) {
+    /* an 8-bit unit has sums of its own: with two rows of tiles they would not fit into registers */
+    constexpr int MT = F == format::stored ? 2 : 1, NT = 8;
+    if constexpr (std::is_same<T, float>::value)
+        LAUNCH((plain<F>), dim3(blocks(p.rows, WARPS), (unsigned)p.tokens), dim3(32, WARPS), 0, s, p);
+    else if (p.tokens <= 8)
+        launch_few<T, F, 1>(p, s);
+    else if (p.tokens <= 16)
+        launch_few<T, F, 2>(p, s);
+    else if (p.tokens <= 32)
+        launch_few<T, F, 4>(p, s);
+    else
+        LAUNCH((many_tokens<T, F, MT, NT>), dim3(blocks(p.rows, WARPS * MT * 16), blocks(p.tokens, NT * 8)),
+               dim3(32, WARPS), 0, s, p);
+}
+
+/* ---- weights as they come ---- */
+
+/* One warp a unit: its largest value gives the scale. */
+template <typename S> __global__ void quantise(linear w, int first, const S *from) {
+    const int lane = (int)threadIdx.x, row = (int)blockIdx.y, unit = (int)blockIdx.x;
+    const S *in = from + (size_t)row * (size_t)w.cols;
+    float v[UNIT / 32], largest = 0;
+    for (int i = 0; i < UNIT / 32; i++) {
+        const int k = unit * UNIT + i * 32 + lane;
+        v[i] = k < w.cols ? widen(in[k]) : 0;
+        largest = fmaxf(largest, fabsf(v[i]));
+    }
+    largest = warp_max(largest);
+    const size_t to = (size_t)(first + row);
+    const float most = w.kind == format::int8 ? 127.0f : 448.0f, inverse = largest > 0 ? most / largest : 0;
+    for (int i = 0; i < UNIT / 32; i++) {
+        const size_t at = to * (size_t)w.pitch + (size_t)(unit * UNIT + i * 32 + lane);
+        ((uint8_t *)w.weights)[at] = w.kind == format::int8 ? (uint8_t)(int8_t)__float2int_rn(v[i] * inverse)
+                                                            : encode_e4m3(v[i] * inverse);
+    }
+    if (!lane) w.scales[to * (size_t)(w.pitch / UNIT) + (size_t)unit] = largest / most;
+}
+
+template <typename S, typename T> __global__ void convert(linear w, int first, const S *from) {
+    const int k = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = (int)blockIdx.y;
+    if (k >= w.pitch) return;
+    ((T *)w.weights)[(size_t)(first + row) * (size_t)w.pitch + (size_t)k] =
+        narrow<T>(k < w.cols ? widen(from[(size_t)row * (size_t)w.cols + (size_t)k]) : 0);
+}
+
+} // namespace
+
+template <typename T>
+void linear_forward(const linear &w, const T *x, int n, float *y, int y_stride, cudaStream_t s) {
+    const args p = {w.weights, w.scales, w.bias, x, y, w.rows, w.pitch, n, y_stride};
+    switch (w.kind) {
+    case format::stored: return launch<T, format::stored>(p, s);
+    case format::int8: return launch<T, format::int8>(p, s);
+    case format::fp8: return launch<T, format::fp8>(p, s);
+    }
+}
+
+template <typename S>
+void linear_quantise(const linear &w, int first, const S *from, int rows, cudaStream_t s) {
+    LAUNCH((quantise<S>), dim3((unsigned)(w.pitch / UNIT), (unsigned)rows), dim3(32), 0, s, w, first, from);
+}
+
+template <typename S, typename T>
+void linear_store(const linear &w, int first, const S *from, int rows, cudaStream_t s) {
+    LAUNCH((convert<S, T>), dim3(blocks(w.pitch, 256), (unsigned)rows), dim3(256), 0, s, w, first, from);
+}
+
+#define INSTANTIATE(T)                                                                                       \
+    template void linear_forward<T>(const linear &, const T *, int, float *, int, cudaStream_t);             \
+    template void linear_quantise<T>(const linear &, int, const T *, int, cudaStream_t);                     \
+    template void linear_store<T, float>(const linear &, int, const T *, int, cudaStream_t);                 \
+    template void linear_store<T, __half>(const linear &, int, const T *, int, cudaStream_t);                \
+    template void linear_store<T, __nv_bfloat16>(const linear &, int, const T *, int, cudaStream_t);
+INSTANTIATE(float)
+INSTANTIATE(__half)
+INSTANTIATE(__nv_bfloat16)
+
+} // namespace cuda

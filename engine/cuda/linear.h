@@ -1,0 +1,48 @@
+/* y = x . W^T + b on the GPU, for every number of tokens and every format of weights.
+ *
+ * A weight matrix lies as in the checkpoint, [rows][pitch], its rows padded with zeros to whole units of 128 columns; 8-bit
+ * formats have a float scale for each unit of each row beside it. The input has the same pitch, and zeros there too.
+ *
+ * Batch invariance: an output is summed in one order, whatever the batch. The units are cut into four segments; each is summed
+ * from front to back in a chain of tensor-core operations, and the four sums are added in order. For few tokens four warps
+ * take a segment each, so that enough loads are under way to keep the memory busy; for many, one warp takes them in turn.
+ *
+ * Launches belong to the stream's thread and do not wait; errors are seen by cudaGetLastError.
+ */
+#ifndef ENGINE_CUDA_LINEAR_H
+#define ENGINE_CUDA_LINEAR_H
+
+#include "engine/cuda/device.h"
+
+namespace cuda {
+
+constexpr int UNIT = 128; /* columns */
+
+enum class format { stored, int8, fp8 }; /* stored: in the type of the activations */
+
+struct linear {
+    format kind;
+    int rows, cols, pitch;
+    void *weights; /* [rows][pitch] on the device */
+    float *scales; /* [rows][pitch / UNIT]; NULL for stored ones */
+    float *bias;   /* [rows], or NULL */
+};
+
+constexpr int linear_pitch(int cols) {
+    return (cols + UNIT - 1) / UNIT * UNIT;
+}
+
+/* y [n][y_stride] = x [n][w.pitch] . w^T + bias. T is the type of the activations. */
+template <typename T>
+void linear_forward(const linear &w, const T *x, int n, float *y, int y_stride, cudaStream_t s);
+
+/* Rounds rows of floats, halves or bf16 to an 8-bit format: from [rows][cols] to w's rows [first, first + rows). */
+template <typename S>
+void linear_quantise(const linear &w, int first, const S *from, int rows, cudaStream_t s);
+/* The same for `stored`, converting between types where they differ. */
+template <typename S, typename T>
+void linear_store(const linear &w, int first, const S *from, int rows, cudaStream_t s);
+
+} // namespace cuda
+
+#endif

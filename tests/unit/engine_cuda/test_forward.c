@@ -1,0 +1,222 @@
+/* The CUDA backend, through the shim, computes what HuggingFace transformers computes, and a token's logits are the same bits
+ * in every batch.
+ */
+#include "engine/backend_impl.h"
+#include "engine/comm/group.h"
+#include "engine/cuda/cuda.h"
+#include "tests/unit/engine/golden.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const int32_t blocks[GOLDEN_SEQ_BLOCKS] = {9, 3, 60, 1, 22, 0, 63, 17, 4, 40, 41, 39, 2, 8, 7, 6};
+
+static backend_options options_of(const char *weights) {
+    backend_options opt = golden_options(NULL, 1);
+    opt.weights = weights;
+    return opt;
+}
+
+static backend *open_shim(const model *m, const char *weights) {
+    engine_error err = {0};
+    const backend_options opt = options_of(weights);
+    backend *b = backend_open_cuda(m, &opt, &err);
+    if (!b) fail_msg("%s", err.msg);
+    return b;
+}
+
+static float *run(backend *b, const int32_t *tokens, int n, int pos, int nlogits) {
+    engine_error err = {0};
+    float *logits = NULL;
+    batch_seq s = {.tokens = tokens, .ntokens = n, .pos = pos, .blocks = blocks, .nlogits = nlogits};
+    if (backend_forward(b, &s, 1, &logits, &err)) fail_msg("%s", err.msg);
+    return logits;
+}
+
+static double worst_difference(const float *a, const float *b, int n) {
+    double worst = 0;
+    for (int i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        if (!(d <= worst)) worst = d;
+    }
+    return worst;
+}
+
+static void logits_are_those_of_the_reference(void **state) {
+    (void)state;
+    for (size_t m = 0; m < golden_count; m++) {
+        golden g = golden_open(golden_names[m]);
+        backend *b = open_shim(g.model, NULL);
+        const double bar = g.model->config.stored == DTYPE_F32 ? 1e-4 : 3e-2;
+        for (int i = 0; i < g.nprompts; i++) {
+            const golden_prompt *p = &g.prompt[i];
+            double d = worst_difference(run(b, p->ids, p->nids, 0, p->nids), p->logits,
+                                        p->nids * g.model->config.vocab);
+            if (d > bar) fail_msg("%s, prompt %d: logits differ by %g", golden_names[m], i, d);
+        }
+        backend_close(b);
+        golden_close(&g);
+    }
+}
+
+static int32_t likeliest(const float *logits, int vocab) {
+    int best = 0;
+    for (int i = 1; i < vocab; i++) {
+        if (logits[i] > logits[best]) best = i;
+    }
+    return best;
+}
+
+static void greedy_decoding_follows_the_reference(void **state) {
+    (void)state;
+    static const char *const names[] = {"llama_rope3_f32", "qwen2_tied_f32"};
+    for (size_t m = 0; m < sizeof names / sizeof *names; m++) {
+        golden g = golden_open(names[m]);
+        backend *b = open_shim(g.model, NULL);
+        const golden_prompt *p = &g.prompt[1];
+        const float *logits = run(b, p->ids, p->nids, 0, 1);
+        for (int t = 0; t < 16; t++) {
+            const int32_t token = likeliest(logits, g.model->config.vocab);
+            assert_int_equal(token, p->greedy[t]);
+            logits = run(b, &token, 1, p->nids + t, 1);
+        }
+        backend_close(b);
+        golden_close(&g);
+    }
+}
+
+static float *copy_of(const float *v, int n) {
+    float *out = malloc((size_t)n * sizeof *out);
+    assert_non_null(out);
+    memcpy(out, v, (size_t)n * sizeof *out);
+    return out;
+}
+
+/* The long prompt at once; token by token; and in pieces beside another sequence: one set of bits. */
+static void check_invariance(const char *name, const char *weights) {
+    golden g = golden_open(name);
+    backend *b = open_shim(g.model, weights);
+    const golden_prompt *p = &g.prompt[g.nprompts - 1];
+    const int vocab = g.model->config.vocab, n = p->nids < 80 ? p->nids : 80;
+    float *whole = copy_of(run(b, p->ids, n, 0, n), n * vocab);
+    for (int t = 0; t < n; t++) {
+        const float *one = run(b, p->ids + t, 1, t, 1);
+        if (memcmp(one, whole + (size_t)t * (size_t)vocab, (size_t)vocab * sizeof *one))
+            fail_msg("%s, %s: token %d alone has other logits", name, weights ? weights : "stored", t);
+    }
+    static const int32_t others[] = {33, 34, 35, 36};
+    static const int sizes[] = {3, 17, 1, 40, 100};
+    for (int t = 0, turn = 0; t < n; turn++) {
+        engine_error err = {0};
+        float *logits = NULL;
+        const int left = n - t, size = sizes[turn % 5] < left ? sizes[turn % 5] : left;
+        const batch_seq pair[] = {
+            {.tokens = p->ids, .ntokens = 1 + turn % 2, .pos = 0, .blocks = others, .nlogits = 1},
+            {.tokens = p->ids + t, .ntokens = size, .pos = t, .blocks = blocks, .nlogits = size}};
+        if (backend_forward(b, pair, 2, &logits, &err)) fail_msg("%s", err.msg);
+        if (memcmp(logits + vocab, whole + (size_t)t * (size_t)vocab,
+                   (size_t)(size * vocab) * sizeof *logits))
+            fail_msg("%s, %s: tokens from %d have other logits in a batch", name,
+                     weights ? weights : "stored", t);
+        t += size;
+    }
+    free(whole);
+    backend_close(b);
+    golden_close(&g);
+}
+
+static void logits_are_the_same_bits_in_every_batch(void **state) {
+    (void)state;
+    check_invariance("llama_gqa_f32", NULL);
+    check_invariance("llama_heads8_bf16", NULL);
+    check_invariance("llama_gqa_f16", "int8");
+    check_invariance("qwen2_tied_bf16", "fp8");
+}
+
+/* What 8 bits cost here is what they cost on the CPU, whose weights are rounded by the same rule. */
+static void eight_bit_weights_are_the_cpu_s(void **state) {
+    (void)state;
+    golden g = golden_open("qwen2_tied_f32");
+    backend *gpu = open_shim(g.model, "int8"), *cpu = golden_backend_with(g.model, "int8-a16", NULL, NULL, 1);
+    const golden_prompt *p = &g.prompt[1];
+    const int n = p->nids * g.model->config.vocab;
+    const float *a = run(gpu, p->ids, p->nids, 0, p->nids), *b = run(cpu, p->ids, p->nids, 0, p->nids);
+    assert_true(worst_difference(a, b, n) <= 1e-4);
+    backend_close(cpu);
+    backend_close(gpu);
+    golden_close(&g);
+}
+
+static void a_copied_block_goes_on_as_the_original(void **state) {
+    (void)state;
+    golden g = golden_open("llama_gqa_bf16");
+    backend *b = open_shim(g.model, NULL);
+    const golden_prompt *p = &g.prompt[g.nprompts - 1];
+    static const int32_t other[] = {50, 51};
+    engine_error err = {0};
+    const int vocab = g.model->config.vocab;
+    run(b, p->ids, 20, 0, 0);
+    for (int i = 0; i < 2; i++) backend_copy_block(b, blocks[i], other[i]);
+    float *expected = copy_of(run(b, p->ids + 20, 1, 20, 1), vocab), *logits = NULL;
+    const batch_seq s = {.tokens = p->ids + 20, .ntokens = 1, .pos = 20, .blocks = other, .nlogits = 1};
+    if (backend_forward(b, &s, 1, &logits, &err)) fail_msg("%s", err.msg);
+    assert_memory_equal(logits, expected, (size_t)vocab * sizeof *logits);
+    free(expected);
+    backend_close(b);
+    golden_close(&g);
+}
+
+/* Over the ranks' own collectives: threads, each with "a GPU" of its own. */
+static void ranks_compute_what_one_gpu_does(void **state) {
+    (void)state;
+    static const rank_kind kind = {comm_local_new, backend_open_cuda};
+    golden g = golden_open("llama_heads8_f32");
+    const golden_prompt *p = &g.prompt[1];
+    for (int ranks = 2; ranks <= 8; ranks *= 2) {
+        engine_error err = {0};
+        const backend_options opt = options_of(NULL);
+        backend *b = backend_open_group(&kind, g.model, &opt, ranks, &err);
+        if (!b) fail_msg("%s", err.msg);
+        const double d =
+            worst_difference(run(b, p->ids, p->nids, 0, p->nids), p->logits, p->nids * g.model->config.vocab);
+        if (d > 1e-4) fail_msg("over %d ranks logits differ by %g", ranks, d);
+        backend_close(b);
+    }
+    golden_close(&g);
+}
+
+static void expect_no_backend(const model *m, backend_options opt, const char *why) {
+    engine_error err = {0};
+    assert_null(backend_open_cuda(m, &opt, &err));
+    if (!strstr(err.msg, why)) fail_msg("expected \"%s\", got \"%s\"", why, err.msg);
+}
+
+static void a_backend_that_cannot_be_says_why(void **state) {
+    (void)state;
+    golden g = golden_open("llama_gqa_f32");
+    backend_options opt = options_of("int3");
+    expect_no_backend(g.model, opt, "unknown weights");
+    opt = options_of(NULL);
+    opt.kv_blocks = 1 << 24;
+    expect_no_backend(g.model, opt, "lower kv_tokens");
+    golden_close(&g);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_those_of_the_reference),
+        cmocka_unit_test(greedy_decoding_follows_the_reference),
+        cmocka_unit_test(logits_are_the_same_bits_in_every_batch),
+        cmocka_unit_test(eight_bit_weights_are_the_cpu_s),
+        cmocka_unit_test(a_copied_block_goes_on_as_the_original),
+        cmocka_unit_test(ranks_compute_what_one_gpu_does),
+        cmocka_unit_test(a_backend_that_cannot_be_says_why),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
