@@ -20,6 +20,7 @@ typedef struct row {
     int batch, context;
     double seconds; /* a step of decode, or a prompt's time to first token */
     double tokens;  /* a second, of all sequences */
+    double mean;    /* the same over all timed steps, slow ones too */
     double read;    /* bytes a second that the machine can read */
     double share;   /* decode: of that, what reading the weights took; prefill: of the multiplier's peak */
 } row;
@@ -97,7 +98,7 @@ static int run_prefill(bench *b, row *r, engine_error *err) {
         if (step(b, &tokens, err)) return -1;
     }
     r->seconds = cli_seconds() - t;
-    r->tokens = r->context / r->seconds;
+    r->tokens = r->mean = r->context / r->seconds;
     const double most = peak(b);
     r->share = most > 0 ? prefill_operations(engine_describe(b->engine)) * r->tokens / most : 0;
     return 0;
@@ -128,15 +129,18 @@ static int run_decode(bench *b, row *r, engine_error *err) {
     }
     if (start_all(b, r->batch, err)) return -1;
     const double before = ceilings_read(b->machine);
+    double total = 0;
     for (int i = 0; i < b->steps; i++) {
         const double t = cli_seconds();
         if (step(b, &tokens, err)) return -1;
         const double seconds = cli_seconds() - t;
         if (i == 0 || seconds < r->seconds) r->seconds = seconds;
+        total += seconds;
     }
     const double after = ceilings_read(b->machine);
     r->read = before > after ? before : after;
     r->tokens = r->batch / r->seconds;
+    r->mean = r->batch * b->steps / total;
     r->share = (double)engine_describe(b->engine)->token_weight_bytes / r->seconds / r->read;
     return finish_all(b, first, err);
 }
@@ -187,16 +191,17 @@ static void print_table(const bench *b) {
            (double)i->parameters / 1e6, (double)i->weight_bytes / 1e6, i->isa, i->threads, i->tp);
     printf("ceilings: int8 %.0f Gop/s, bf16 %.0f Gop/s; read bandwidth beside each row\n\n",
            b->int8_peak / 1e9, b->bf16_peak / 1e9);
-    printf("%-8s %6s %8s %12s %12s %12s %12s\n", "", "batch", "context", "tokens/s", "ms", "read GB/s",
-           "of ceiling");
+    printf("%-8s %6s %8s %12s %12s %12s %12s %12s\n", "", "batch", "context", "tokens/s", "mean", "ms",
+           "read GB/s", "of ceiling");
     for (int k = 0; k < b->nrows; k++) {
         const row *r = &b->rows[k];
-        printf("%-8s %6d %8d %12.1f %12.3f %12.1f", r->decode ? "decode" : "prefill", r->batch, r->context,
-               r->tokens, r->seconds * 1e3, r->read / 1e9);
+        printf("%-8s %6d %8d %12.1f %12.1f %12.3f %12.1f", r->decode ? "decode" : "prefill", r->batch,
+               r->context, r->tokens, r->mean, r->seconds * 1e3, r->read / 1e9);
         if (r->share > 0) printf(" %10.0f %%", r->share * 100);
         putchar('\n');
     }
-    printf("\nms: of a decode step, or to the first token. Of ceiling: of decode, the weights' bytes a step "
+    printf("\nms: of the quickest decode step, or to the first token; mean: tokens/s over all steps. Of "
+           "ceiling: of decode, the weights' bytes a step "
            "as a share "
            "of what the\nmachine reads in the same second; of prefill, the matrices' operations as a share "
            "of the "
@@ -213,10 +218,11 @@ static void print_json(const bench *b) {
            i->threads, peak_rss(), b->int8_peak, b->bf16_peak);
     for (int k = 0; k < b->nrows; k++) {
         const row *r = &b->rows[k];
-        printf("%s{\"kind\":\"%s\",\"batch\":%d,\"context\":%d,\"tokens_per_second\":%.2f,\"seconds\":%.6f,"
+        printf("%s{\"kind\":\"%s\",\"batch\":%d,\"context\":%d,\"tokens_per_second\":%.2f,\"mean_tokens_per_"
+               "second\":%.2f,\"seconds\":%.6f,"
                "\"read_bytes_per_second\":%.0f,\"ceiling_share\":%.4f}",
-               k ? "," : "", r->decode ? "decode" : "prefill", r->batch, r->context, r->tokens, r->seconds,
-               r->read, r->share);
+               k ? "," : "", r->decode ? "decode" : "prefill", r->batch, r->context, r->tokens, r->mean,
+               r->seconds, r->read, r->share);
     }
     printf("]}\n");
 }
