@@ -126,6 +126,8 @@ int mr_consumer_assigned(const mr_consumer *c);
 int mr_consumer_unfinished(const mr_consumer *c);
 /* Records of the assigned partitions that were not handed out yet, as far as the brokers have said. */
 int64_t mr_consumer_behind(const mr_consumer *c);
+/* Within on_revoked: they were lost. The group took this process for dead, and others have them already. */
+bool mr_consumer_lost(const mr_consumer *c);
 /* True once every assigned-by-hand partition has been read up to the end it had at start (for chat.control). */
 bool mr_consumer_caught_up(const mr_consumer *c);
 

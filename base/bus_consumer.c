@@ -678,6 +678,10 @@ int64_t mr_consumer_behind(const mr_consumer *c) {
     return n;
 }
 
+bool mr_consumer_lost(const mr_consumer *c) {
+    return rd_kafka_assignment_lost(c->rk);
+}
+
 bool mr_consumer_caught_up(const mr_consumer *c) {
     partition *p;
     FOR_ASSIGNED(c, p) {

@@ -10,7 +10,8 @@ const char *const mr_purpose_names[] = {"chat", "title", "summary", NULL};
 const char *const mr_tool_choice_names[] = {"none", "auto", "required", "function", NULL};
 const char *const mr_channel_names[] = {"content", "reasoning", "tool_call", NULL};
 const char *const mr_source_names[] = {"model", "kb", NULL};
-const char *const mr_control_kind_names[] = {"cancel", "weights", "rollout", "drain", NULL};
+const char *const mr_control_kind_names[] = {"cancel",  "weights",  "rollout", "drain",
+                                             "recycle", "recycled", NULL};
 const char *const mr_color_names[] = {"blue", "green", NULL};
 const char *const mr_rollout_state_names[] = {"waiting",   "shifting",    "draining", "stopping", "done",
                                               "returning", "rolled_back", "aborted",  NULL};
@@ -151,6 +152,10 @@ static int mr_check_control(const void *msg, mr_error *err) {
     }
     if (c->kind == MR_CONTROL_IS_DRAIN && (!MR_HAS(c, MR_CONTROL_POOL) || !MR_HAS(c, MR_CONTROL_COLOR))) {
         return mr_fail(err, MR_EINVAL, "a drain needs `pool` and `color`");
+    }
+    bool recycling = c->kind == MR_CONTROL_IS_RECYCLE || c->kind == MR_CONTROL_IS_RECYCLED;
+    if (recycling && (!MR_HAS(c, MR_CONTROL_WORKER) || !MR_HAS(c, MR_CONTROL_ORDER))) {
+        return mr_fail(err, MR_EINVAL, "%s needs `worker` and `order`", mr_control_kind_names[c->kind]);
     }
     return 0;
 }

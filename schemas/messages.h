@@ -34,6 +34,8 @@ enum mr_control_kind {
     MR_CONTROL_IS_WEIGHTS,
     MR_CONTROL_IS_ROLLOUT,
     MR_CONTROL_IS_DRAIN,
+    MR_CONTROL_IS_RECYCLE,
+    MR_CONTROL_IS_RECYCLED,
 };
 enum mr_color { MR_BLUE, MR_GREEN };
 #define MR_COLORS 2

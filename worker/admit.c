@@ -30,6 +30,8 @@ struct mr_admit {
 /* ---- lines ---- */
 
 static bool sooner(const mr_ticket *a, const mr_ticket *b) {
+    if (a->aside != b->aside) return a->aside;
+    if (a->priority != b->priority) return a->priority > b->priority;
     if (!a->deadline_ms) return false;
     return !b->deadline_ms || a->deadline_ms < b->deadline_ms;
 }
@@ -150,6 +152,12 @@ mr_ticket *mr_admit_pop_returned(mr_admit *q) {
     return t;
 }
 
+const mr_ticket *mr_admit_next(const mr_admit *q) {
+    if (q->returned.first) return q->returned.first;
+    const mr_tenant *of = furthest_behind(q);
+    return of ? of->line.first : NULL;
+}
+
 mr_ticket *mr_admit_pop(mr_admit *q) {
     mr_ticket *t = mr_admit_pop_returned(q);
     if (t) return t;
@@ -157,7 +165,7 @@ mr_ticket *mr_admit_pop(mr_admit *q) {
     if (!of) return NULL;
     t = of->line.first;
     q->now = of->clock;
-    of->clock += (double)t->cost;
+    if (!t->aside) of->clock += (double)t->cost;
     mr_admit_remove(t);
     drop_idle_tenants(q);
     return t;

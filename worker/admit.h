@@ -2,8 +2,8 @@
  *
  * Tenants are served in turn, weighted by tokens: each tenant has a clock that advances by the cost of what is admitted for
  * it, and the tenant whose clock is furthest behind goes next (start-time fair queueing). So one who asks for much
- * waits behind one who asks for little, and nobody saves up turns while idle. Within a tenant the earliest
- * deadline goes first, then the order of arrival.
+ * waits behind one who asks for little, and nobody saves up turns while idle. Within a tenant what stepped aside for
+ * another tenant goes first, then the highest priority, the earliest deadline, and the order of arrival.
  *
  * What was admitted before and comes back (its engine died) has paid already: it goes before all others.
  *
@@ -27,17 +27,21 @@ typedef struct mr_ticket {
     struct mr_tenant *tenant; /* NULL among those that come back */
     int64_t cost;             /* tokens, as estimated */
     int64_t deadline_ms;      /* 0: none */
+    int64_t priority;
+    bool aside; /* it was admitted, has paid, and stepped aside for another tenant */
 } mr_ticket;
 
 mr_admit *mr_admit_new(mr_error *err);
 void mr_admit_free(mr_admit *q); /* tickets still in line are forgotten */
 
-/* Set cost and deadline before. Fails only without memory. */
+/* Set cost, deadline, priority and aside before. Fails only without memory. */
 int mr_admit_push(mr_admit *q, mr_ticket *t, mr_str tenant, mr_error *err);
 /* Before all others, in the order of these calls. */
 void mr_admit_return(mr_admit *q, mr_ticket *t);
 
 mr_ticket *mr_admit_pop(mr_admit *q); /* NULL when empty */
+/* What mr_admit_pop would return. */
+const mr_ticket *mr_admit_next(const mr_admit *q);
 /* Only one that comes back, or NULL: for a worker that takes nothing new. */
 mr_ticket *mr_admit_pop_returned(mr_admit *q);
 void mr_admit_remove(mr_ticket *t); /* nothing when it is in no line */

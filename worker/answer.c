@@ -78,19 +78,21 @@ void mr_answer_stopped(mr_supervisor *s, mr_job *j, const mr_usage *usage) {
         fail_with(s, j, 504, "deadline_exceeded", "the answer was not complete before the request's deadline",
                   usage);
         break;
+    case MR_STOP_ASIDE: j->ticket.aside = true; /* fall through */
     case MR_STOP_PARK:
         j->parked = true;
-        mr_dispatch_wait(s, j, "steps aside for a trial");
+        mr_dispatch_wait(s, j, "steps aside");
         break;
     case MR_STOP_BROKEN: restart_stream(s, j); break;
+    case MR_STOP_LOST: break; /* mr_dispatch_drop sees to it */
     case MR_STOP_NONE: fail_with(s, j, 500, "engine_error", "the engine stopped this answer", usage); break;
     }
 }
 
 void mr_answer_stop(mr_supervisor *s, mr_job *j, mr_stop why) {
-    if (j->state == MR_JOB_ENDING || j->stop == MR_STOP_BROKEN) return;
+    if (j->state == MR_JOB_ENDING || j->stop == MR_STOP_BROKEN || j->stop == MR_STOP_LOST) return;
     if (j->state == MR_JOB_RUNNING || j->state == MR_JOB_STOPPING) {
-        mr_dispatch_stop(s, j, why);
+        mr_dispatch_stop(j, why);
         return;
     }
     j->stop = why;
@@ -125,7 +127,7 @@ void mr_answer_condemn(mr_supervisor *s, mr_job *j) {
 
 /* Not even its terminal record can be written: what is left is the dead letter. */
 static void abandon(mr_supervisor *s, mr_job *j, const char *why) {
-    if (j->state == MR_JOB_RUNNING) mr_dispatch_stop(s, j, MR_STOP_CANCEL);
+    if (j->state == MR_JOB_RUNNING) mr_dispatch_stop(j, MR_STOP_CANCEL);
     if (j->engine_id) mr_dispatch_left(s, j);
     mr_admit_remove(&j->ticket);
     bury(s, j, why, true);
@@ -146,11 +148,16 @@ static void on_broken(void *owner, const char *why) {
     mr_job *j = owner;
     mr_supervisor *s = j->of;
     if (s->closing) return;
+    if (j->stop == MR_STOP_LOST) {
+        mr_jobs_remove(s->jobs, j);
+        mr_supervisor_check_drained(s);
+        return;
+    }
     mr_log(MR_WARN, "answer could not be published", MR_S("request", j->id), MR_S("error", why));
     if (++j->breaks >= MAX_BREAKS) {
         abandon(s, j, why);
     } else if (j->state == MR_JOB_RUNNING) {
-        mr_dispatch_stop(s, j, MR_STOP_BROKEN);
+        mr_dispatch_stop(j, MR_STOP_BROKEN);
     } else {
         mr_admit_remove(&j->ticket);
         restart_stream(s, j);
@@ -174,7 +181,7 @@ int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, mr_error *err)
 
 static void out_of_step(mr_supervisor *s, mr_job *j, const char *why) {
     mr_log(MR_ERROR, "engine host is out of step", MR_S("request", j->id), MR_S("reason", why));
-    mr_dispatch_stop(s, j, MR_STOP_CANCEL);
+    mr_dispatch_stop(j, MR_STOP_CANCEL);
     mr_dispatch_left(s, j);
     mr_answer_error(s, j, 500, "engine_error", why);
     mr_dispatch(s);
@@ -191,6 +198,8 @@ static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
         out_of_step(s, j, "out of memory");
         return;
     }
+    bool begins = j->computing > 0;
+    mr_dispatch_computed(s, j);
     mr_counter_add(s->metrics.tokens, f->tokens.n);
     mr_report_tokens(s->report, f->tokens.n);
     if (!j->first_token_us) {
@@ -201,6 +210,7 @@ static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
     mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, f->tokens.n,
                                                   f->logprobs.v, f->logprobs.n});
     mr_dispatch_progress(s, j);
+    if (begins) mr_dispatch(s);
 }
 
 static mr_usage usage_of(const mr_frame_end *f) {
@@ -217,8 +227,12 @@ static void on_end(mr_supervisor *s, const mr_frame_end *f) {
     if (!j) return;
     char code[65], message[2001];
     mr_usage usage = usage_of(f);
+    if (f->finish == MR_FINISH_STOP || f->finish == MR_FINISH_LENGTH) mr_host_proved(j->in->host);
     mr_dispatch_left(s, j);
-    mr_admit_settle(s->line, mr_str_of(j->tenant), f->prompt_tokens + f->completion_tokens - j->ticket.cost);
+    if (j->stop != MR_STOP_PARK && j->stop != MR_STOP_ASIDE) {
+        int64_t cost = f->prompt_tokens / MR_PROMPT_WEIGHT + f->completion_tokens;
+        mr_admit_settle(s->line, mr_str_of(j->tenant), cost - j->ticket.cost);
+    }
     mr_counter_add(s->metrics.prompt_tokens, (uint64_t)f->prompt_tokens);
     mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, 0, NULL, 0});
     if (j->stop == MR_STOP_BROKEN || f->finish == MR_FINISH_CANCELLED) {
@@ -254,17 +268,53 @@ static void count_load(mr_worker_metrics *m, const mr_frame_load *f) {
 
 static void on_load(mr_supervisor *s, const mr_frame_load *f) {
     count_load(&s->metrics, f);
+    s->engine_waits = f->waiting;
     mr_gauge_set(s->metrics.engine_waiting, (double)f->waiting);
     mr_gauge_set(s->metrics.batch, (double)f->running);
     s->kv_used = f->kv_blocks ? (double)f->kv_blocks_used / (double)f->kv_blocks : 0;
     mr_gauge_set(s->metrics.kv_usage, s->kv_used);
 }
 
-void mr_answer_frame(void *supervisor, const mr_frame *f) {
+/* ---- the canary ---- */
+
+static void on_canary_end(mr_supervisor *s, const mr_frame_end *f) {
+    bool right = mr_canary_end(s->canary, f);
+    mr_dispatch_canary_left(s);
+    mr_counter_add(s->metrics.canaries, 1);
+    s->canary_wrong = !right;
+    if (!right) {
+        mr_counter_add(s->metrics.wrong_canaries, 1);
+        mr_recycle_fault(s->recycle, MR_RECYCLE_CANARY);
+    }
+    mr_dispatch(s);
+}
+
+/* An engine that is told to part with everything may still have said something. */
+static bool is_canary(const mr_engine *e, int64_t id) {
+    return id == MR_CANARY_ID && e->of->canary_in == e;
+}
+
+void mr_answer_frame(void *engine, const mr_frame *f) {
+    mr_engine *e = engine;
+    mr_supervisor *s = e->of;
     switch (f->type) {
-    case MR_FRAME_TOKENS: on_tokens(supervisor, &f->tokens); break;
-    case MR_FRAME_END: on_end(supervisor, &f->end); break;
-    case MR_FRAME_LOAD: on_load(supervisor, &f->load); break;
+    case MR_FRAME_TOKENS:
+        if (is_canary(e, f->tokens.id)) {
+            mr_canary_tokens(s->canary, &f->tokens);
+        } else {
+            on_tokens(s, &f->tokens);
+        }
+        break;
+    case MR_FRAME_END:
+        if (is_canary(e, f->end.id)) {
+            on_canary_end(s, &f->end);
+        } else {
+            on_end(s, &f->end);
+        }
+        break;
+    case MR_FRAME_LOAD:
+        if (e == s->engine) on_load(s, &f->load);
+        break;
     default: break; /* what newer hosts say */
     }
 }

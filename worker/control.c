@@ -24,6 +24,16 @@ static bool is_my_drain(const mr_control_reader *c, const mr_control *m) {
            mr_str_eqz(m->pool, c->orders.pool) && strcmp(mr_color_names[m->color], c->orders.color) == 0;
 }
 
+static bool is_my_recycling(const mr_control_reader *c, const mr_control *m) {
+    return m->kind == MR_CONTROL_IS_RECYCLE && mr_consumer_caught_up(c->consumer) &&
+           mr_str_eqz(m->worker, c->orders.worker);
+}
+
+static bool goes_on(int rollout_state) {
+    return rollout_state != MR_ROLLOUT_DONE && rollout_state != MR_ROLLOUT_ROLLED_BACK &&
+           rollout_state != MR_ROLLOUT_ABORTED;
+}
+
 static bool on_record(void *arg, const mr_record *r) {
     mr_control_reader *c = arg;
     mr_control m;
@@ -39,6 +49,10 @@ static bool on_record(void *arg, const mr_record *r) {
         c->orders.cancel(c->orders.arg, m.request);
     } else if (is_my_drain(c, &m)) {
         c->orders.drain(c->orders.arg);
+    } else if (is_my_recycling(c, &m)) {
+        c->orders.recycle(c->orders.arg, m.order);
+    } else if (m.kind == MR_CONTROL_IS_ROLLOUT && mr_str_eqz(m.pool, c->orders.pool)) {
+        c->orders.rollout(c->orders.arg, goes_on(m.rollout.state));
     }
     mr_bus_done(c->consumer, r->topic, r->partition, r->offset);
     return true;

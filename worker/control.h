@@ -1,4 +1,4 @@
-/* chat.control, as far as a worker cares: cancels, and the order to drain its color.
+/* chat.control, as far as a worker cares: cancels, rollouts of its pool, and orders to its color or to itself.
  *
  * A cancel may overtake its request (another topic, another partition), so the last few thousand are remembered.
  * Belongs to the loop's thread.
@@ -11,9 +11,11 @@
 typedef struct mr_control_reader mr_control_reader;
 
 typedef struct mr_control_orders {
-    const char *pool, *color; /* of this worker; borrowed */
+    const char *worker, *pool, *color; /* of this worker; borrowed */
     void (*cancel)(void *arg, mr_str request);
-    void (*drain)(void *arg); /* given since this worker started */
+    void (*drain)(void *arg);                  /* given since this worker started, as the next one */
+    void (*recycle)(void *arg, int64_t order); /* it is to replace its engine host */
+    void (*rollout)(void *arg, bool going_on); /* its pool's, also one from before */
     void *arg;
 } mr_control_orders;
 

@@ -25,6 +25,7 @@
 #define BACKOFF_FIRST 100
 #define BACKOFF_MOST  10000
 #define BACKOFF_READY 400      /* the most for one that had become ready: requests wait for it */
+#define LOOP          8        /* so many short lives in a row are a crash loop */
 #define LONG_LIFE_US  10000000 /* one that was ready for so long died of something new: no backoff */
 #define GOODBYE_MS    1000
 #define HOST_FD       3 /* the socket's number in the child */
@@ -46,13 +47,16 @@ struct mr_host {
     char why[500]; /* the reason of the last change */
     pid_t pid;
     int pidfd;
-    struct event *gone;     /* on pidfd */
-    struct bufferevent *io; /* NULL while dying or waiting */
-    int64_t heard_us;       /* last frame, or start */
-    int64_t ready_us;       /* since when, for the backoff; 0: not yet */
-    int64_t start_at_us;    /* WAITING: not before */
-    int failures;           /* in a row, without a long life between */
-    uint64_t starts;
+    struct event *gone;       /* on pidfd */
+    struct bufferevent *io;   /* NULL while dying or waiting */
+    int64_t heard_us;         /* last frame, or start */
+    int64_t ready_us;         /* since when, for the backoff; 0: not yet */
+    int64_t start_at_us;      /* WAITING: not before */
+    int64_t kill_at_us;       /* DYING: if it is not gone by then */
+    int failures;             /* in a row, without a long life between */
+    uint64_t starts, planned; /* planned: those of them that mr_host_end asked for */
+    bool pid_written;
+    bool last; /* no other one is started after it */
 };
 
 static void set_state(mr_host *h, host_state s, const char *why) {
@@ -71,16 +75,47 @@ static void put_down(mr_host *h, const char *why) {
     char reason[sizeof(h->why)];
     snprintf(reason, sizeof(reason), "%s", why);
     kill(h->pid, SIGKILL);
-    bufferevent_free(h->io);
+    if (h->io) bufferevent_free(h->io);
     h->io = NULL;
     if (was_ready && mr_mono_us() - h->ready_us > LONG_LIFE_US) h->failures = 0;
     h->failures++;
     set_state(h, DYING, reason);
+    h->kill_at_us = mr_mono_us();
     if (was_ready) h->opt.lost(h->opt.arg, reason);
 }
 
+void mr_host_fail(mr_host *h, const char *why) {
+    put_down(h, why);
+}
+
+void mr_host_proved(mr_host *h) {
+    h->failures = 0;
+}
+
+/* A closed socket ends it; it gets some time for that, as a model that large may need to be let go of. */
+void mr_host_end(mr_host *h, bool again, const char *why) {
+    h->last = !again;
+    if (h->last) h->pid_written = false; /* its successor's is in the file by now */
+    h->failures = 0;
+    if (h->state == WAITING || h->state == DYING) return;
+    bufferevent_free(h->io);
+    h->io = NULL;
+    h->planned += again;
+    h->kill_at_us = mr_mono_us() + GOODBYE_MS * INT64_C(1000);
+    set_state(h, DYING, why);
+}
+
+bool mr_host_gone(const mr_host *h) {
+    return h->last && h->state == WAITING;
+}
+
+bool mr_host_looping(const mr_host *h) {
+    bool long_lived = h->state == READY && mr_mono_us() - h->ready_us > LONG_LIFE_US;
+    return h->failures >= LOOP && !long_lived;
+}
+
 static int backoff_ms(const mr_host *h) {
-    int ms = 0, most = h->ready_us ? BACKOFF_READY : BACKOFF_MOST;
+    int ms = 0, most = h->ready_us && h->failures < LOOP ? BACKOFF_READY : BACKOFF_MOST;
     if (h->failures > 1) ms = BACKOFF_FIRST << (h->failures - 2 < 7 ? h->failures - 2 : 7);
     return ms < most ? ms : most;
 }
@@ -100,7 +135,8 @@ static void forget_process(mr_host *h) {
     h->gone = NULL;
     h->pidfd = -1;
     h->pid = 0;
-    if (h->opt.pid_file) unlink(h->opt.pid_file);
+    if (h->pid_written) unlink(h->opt.pid_file);
+    h->pid_written = false;
 }
 
 static void on_watch(void *arg);
@@ -117,12 +153,27 @@ static void on_gone(evutil_socket_t fd, short what, void *arg) {
     int wait = backoff_ms(h);
     h->start_at_us = mr_mono_us() + wait * INT64_C(1000);
     forget_process(h);
-    mr_log(MR_INFO, "engine host is gone", MR_S("end", why), MR_I("restart_in_ms", wait));
+    mr_log(MR_INFO, "engine host is gone", MR_S("end", why), MR_I("restart_in_ms", h->last ? -1 : wait));
     set_state(h, WAITING, h->why);
+    if (mr_host_looping(h))
+        mr_log(MR_ERROR, "engine hosts die again and again", MR_I("in_a_row", h->failures),
+               MR_S("last", why));
     if (wait == 0) on_watch(h);
 }
 
 /* ---- frames ---- */
+
+/* Only of one that is ready: another one may still be at work when it is started. */
+static void write_pid_file(mr_host *h) {
+    FILE *f = h->opt.pid_file ? fopen(h->opt.pid_file, "we") : NULL;
+    bool ok = f && fprintf(f, "%d\n", (int)h->pid) > 0;
+    if (f && fclose(f) != 0) ok = false;
+    h->pid_written = ok;
+    if (h->opt.pid_file && !ok) {
+        mr_log(MR_WARN, "pid file not written", MR_S("file", h->opt.pid_file),
+               MR_S("error", strerror(errno)));
+    }
+}
 
 static void on_frame(mr_host *h, const mr_frame *f) {
     h->heard_us = mr_mono_us();
@@ -137,6 +188,7 @@ static void on_frame(mr_host *h, const mr_frame *f) {
     } else if (f->type == MR_FRAME_READY && h->state == LOADING) {
         h->ready_us = h->heard_us;
         set_state(h, READY, "a token was generated");
+        write_pid_file(h);
         h->opt.ready(h->opt.arg, &f->ready);
     } else if (h->state == READY) {
         h->opt.frame(h->opt.arg, f);
@@ -203,16 +255,6 @@ static char **make_argv(const mr_host *h) {
     return argv;
 }
 
-static void write_pid_file(const mr_host *h) {
-    FILE *f = h->opt.pid_file ? fopen(h->opt.pid_file, "we") : NULL;
-    bool ok = f && fprintf(f, "%d\n", (int)h->pid) > 0;
-    if (f && fclose(f) != 0) ok = false;
-    if (h->opt.pid_file && !ok) {
-        mr_log(MR_WARN, "pid file not written", MR_S("file", h->opt.pid_file),
-               MR_S("error", strerror(errno)));
-    }
-}
-
 static int start_process(mr_host *h, int fd, mr_error *err) {
     char **argv = make_argv(h);
     if (!argv) return mr_fail(err, MR_ENOMEM, "out of memory");
@@ -264,7 +306,6 @@ static int start(mr_host *h, mr_error *err) {
         set_state(h, DYING, err->msg);
         return 0;
     }
-    write_pid_file(h);
     h->ready_us = 0;
     h->heard_us = mr_mono_us();
     set_state(h, STARTING, h->starts > 1 ? h->why : "first start");
@@ -285,6 +326,8 @@ static void on_watch(void *arg) {
     mr_host *h = arg;
     mr_error err;
     int64_t now = mr_mono_us();
+    if (h->last && h->state == WAITING) return;
+    if (h->state == DYING && now >= h->kill_at_us) kill(h->pid, SIGKILL);
     if (h->state == WAITING && now >= h->start_at_us && start(h, &err) != 0) {
         h->start_at_us = now + BACKOFF_MOST * INT64_C(1000);
         set_state(h, WAITING, err.msg);
@@ -350,5 +393,6 @@ int mr_host_pid(const mr_host *h) {
     return h->pid;
 }
 uint64_t mr_host_restarts(const mr_host *h) {
-    return h->starts > 0 ? h->starts - 1 : 0;
+    uint64_t after_deaths = h->planned + 1;
+    return h->starts > after_deaths ? h->starts - after_deaths : 0;
 }

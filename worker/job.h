@@ -20,7 +20,9 @@ typedef enum {
     MR_STOP_NONE,
     MR_STOP_CANCEL,   /* its user went away */
     MR_STOP_DEADLINE, /* nobody waits any more */
+    MR_STOP_ASIDE,    /* makes room for another tenant, and goes on later */
     MR_STOP_PARK,     /* makes room for another's trial, and goes on later */
+    MR_STOP_LOST,     /* another worker was given it: nothing more is said */
     MR_STOP_BROKEN,   /* its stream has a hole: from the start again */
 } mr_stop;
 
@@ -33,8 +35,8 @@ typedef struct mr_job {
     mr_stop stop;
 
     char id[MR_ID_MAX + 1], tenant[MR_NAME_MAX + 1], trace[65];
-    mr_buf request; /* ChatRequest in msgpack, as the engine host gets it */
-    int64_t created_ms;
+    mr_buf request;                   /* ChatRequest in msgpack, as the engine host gets it */
+    int64_t created_ms, timestamp_ms; /* timestamp: of its record */
     int32_t partition;
     int64_t offset;
     bool ours; /* its partition is assigned to us */
@@ -42,12 +44,16 @@ typedef struct mr_job {
     int64_t starts; /* that have not ended, this one included */
     int trials, breaks;
     bool known_place; /* it was running when an engine died: its trial is over once it is past that place */
+    int asides;       /* how often it made room for another tenant */
     bool parked;      /* its next start is no new one */
 
     int64_t *tokens; /* the answer so far */
     uint32_t ntokens, tokens_cap;
+    int64_t computing;   /* tokens that the engine has to compute before its next one; 0: it has begun */
     uint32_t resumed_at; /* how many it had when it was started last */
-    int64_t engine_id;   /* of the submit; 0: not in the engine */
+    int64_t engine_id;   /* of the submit; 0: not in an engine */
+    struct mr_engine *in;
+    struct mr_job *in_prev, *in_next; /* all that are in that engine */
 
     int64_t received_us, started_us, first_token_us; /* 0: not yet */
 } mr_job;

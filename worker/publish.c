@@ -17,7 +17,7 @@ struct mr_publisher {
     struct letter *letters;
     int nletters;
     bool closing;
-    char responses[250], dead[250], workers[250];
+    char responses[250], dead[250], workers[250], control[250];
     mr_counter *buried;
 };
 
@@ -65,6 +65,14 @@ static void on_delivered(void *arg, void *tag, const mr_error *err) {
     (void)arg;
     mr_tag *t = tag;
     if (t) t->delivered(t->of, err);
+}
+
+int mr_publisher_control(mr_publisher *p, const mr_control *c, mr_error *err) {
+    char key[MR_NAME_MAX + 32];
+    mr_buf *body = mr_publisher_scratch(p);
+    if (mr_pack(&mr_control_def, c, body, err)) return -1;
+    snprintf(key, sizeof(key), "%s/%.*s", mr_control_kind_names[c->kind], MR_FMT(c->worker));
+    return send_to(p, p->control, "Control", -1, mr_str_of(key), mr_buf_str(body), MR_STR(""), NULL, err);
 }
 
 /* ---- dead letters ---- */
@@ -154,6 +162,7 @@ mr_publisher *mr_publisher_new(const mr_publisher_options *opt, mr_loop *l, mr_m
     mr_bus_topic(opt->kafka, MR_TOPIC_RESPONSES, p->responses);
     mr_bus_topic(opt->kafka, MR_TOPIC_DEAD, p->dead);
     mr_bus_topic(opt->kafka, MR_TOPIC_WORKERS, p->workers);
+    mr_bus_topic(opt->kafka, MR_TOPIC_CONTROL, p->control);
     p->buried =
         mr_counter_new(m, "millrace_worker_dead_letters_total", NULL, "Requests given up to chat.dead.");
     p->producer = mr_producer_new(opt->kafka, l, m, "worker", on_delivered, p, err);

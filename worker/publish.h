@@ -41,6 +41,8 @@ mr_buf *mr_publisher_scratch(mr_publisher *p);
 /* Sends a dead letter, again and again until it is delivered. With `last` the record is finished by it (`buried` follows);
  * else its terminal record finishes it. */
 int mr_publisher_dead(mr_publisher *p, mr_dead *d, mr_str trace, bool last, mr_error *err);
+/* A word to whoever reads chat.control, keyed `<kind>/<worker>`. */
+int mr_publisher_control(mr_publisher *p, const mr_control *c, mr_error *err);
 int mr_publisher_letters(const mr_publisher *p); /* not yet delivered */
 
 #endif

@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MR_TABLE "worker/sender.def"
@@ -12,9 +13,8 @@
 #define MR_TABLE "worker/sender.def"
 #include "schemas/table_define.h"
 
-#define LETTERS_MAX     64  /* on their way to chat.dead; more wait in Kafka */
-#define ANSWER_TOKENS   512 /* what an answer costs in line when the request sets no limit */
-#define BYTES_PER_TOKEN 4
+#define LETTERS_MAX   64  /* on their way to chat.dead; more wait in Kafka */
+#define ANSWER_TOKENS 512 /* what an answer costs in line when the request sets no limit */
 
 /* ---- room ---- */
 
@@ -40,14 +40,45 @@ static mr_str place_key(const mr_job *j, char out[256]) {
     return (mr_str){out, (size_t)n};
 }
 
+static mr_starts_record place_of(const mr_job *j) {
+    return (mr_starts_record){mr_str_of(j->id), j->partition, j->offset, j->timestamp_ms};
+}
+
+/* Names a job that may be gone by the time that Redis answers. */
+typedef struct claim {
+    mr_supervisor *s;
+    char id[MR_ID_MAX + 1];
+} claim;
+
+static void on_claimed_again(void *owner, int64_t starts, int64_t attempt, bool ended) {
+    claim *c = owner;
+    (void)starts;
+    (void)ended;
+    mr_job *j = c->s->closing ? NULL : mr_jobs_find(c->s->jobs, mr_str_of(c->id));
+    if (j && attempt > j->stream.attempt) j->stream.attempt = attempt;
+    free(c);
+}
+
+/* Whoever had the partition meanwhile may have said something: what is said from now on comes after that. */
+static void claim_again(mr_supervisor *s, mr_job *j) {
+    claim *c = malloc(sizeof(*c));
+    if (j->starts) mr_starts_add(s->starts, mr_str_of(j->id), 1);
+    if (!c) return;
+    c->s = s;
+    snprintf(c->id, sizeof(c->id), "%s", j->id);
+    const mr_starts_record r = place_of(j);
+    mr_starts_claim(s->starts, &r, on_claimed_again, c);
+}
+
 /* True when the record needs no job of its own. */
 static bool recognise(mr_supervisor *s, const mr_record *r, mr_str id) {
     char key[256];
     mr_job *j = mr_jobs_find(s->jobs, id);
     int n = snprintf(key, sizeof(key), "%" PRId32 "/%" PRId64 "/%.*s", r->partition, r->offset, MR_FMT(id));
     if (j && j->partition == r->partition && j->offset == r->offset) {
-        j->ours = true; /* it came back to us after a rebalance, and is still in our hands */
-        if (j->starts) mr_starts_set(s->store, id, j->starts);
+        /* it came back to us after a rebalance, and is still in our hands */
+        if (!j->ours) claim_again(s, j);
+        j->ours = true;
     } else if (j || mr_recent_has(s->finished, (mr_str){key, (size_t)n})) {
         mr_bus_done(s->consumer, r->topic, r->partition, r->offset);
     } else {
@@ -62,7 +93,7 @@ static bool recognise(mr_supervisor *s, const mr_record *r, mr_str id) {
 static int64_t cost_of(const mr_chat_request *q, const mr_record *r) {
     bool limit = MR_HAS(q, MR_CHAT_REQUEST_SAMPLING) && MR_HAS(&q->sampling, MR_SAMPLING_MAX_TOKENS);
     int64_t answer = limit && q->sampling.max_tokens < ANSWER_TOKENS ? q->sampling.max_tokens : ANSWER_TOKENS;
-    return answer + (int64_t)(r->value.n / BYTES_PER_TOKEN);
+    return answer + (int64_t)(r->value.n / MR_BYTES_PER_TOKEN / MR_PROMPT_WEIGHT);
 }
 
 /* A request without a seed gets one that every attempt finds again. */
@@ -77,7 +108,7 @@ static void place(mr_job *j, const mr_record *r) {
     j->partition = r->partition;
     j->offset = r->offset;
     j->ours = true;
-    j->created_ms = r->timestamp_ms;
+    j->created_ms = j->timestamp_ms = r->timestamp_ms;
     j->received_us = mr_mono_us();
     mr_str trace = mr_record_header(r, "traceparent");
     snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(trace));
@@ -89,6 +120,7 @@ static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record
     if (MR_HAS(q, MR_CHAT_REQUEST_TRACE)) snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(q->trace));
     snprintf(j->tenant, sizeof(j->tenant), "%.*s", MR_FMT(q->tenant));
     j->ticket.cost = cost_of(q, r);
+    j->ticket.priority = MR_HAS(q, MR_CHAT_REQUEST_PRIORITY) ? q->priority : 0;
     j->ticket.deadline_ms = MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS) ? q->deadline_ms : 0;
     fill_in_seed(q);
     if (mr_pack(&mr_chat_request_def, q, &j->request, err)) return -1;
@@ -98,10 +130,11 @@ static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record
 }
 
 /* What Redis knows of earlier starts. */
-static void on_starts(void *owner, int64_t starts, bool ended) {
+static void on_starts(void *owner, int64_t starts, int64_t attempt, bool ended) {
     mr_job *j = owner;
     mr_supervisor *s = j->of;
     j->starts = starts;
+    j->stream.attempt = attempt;
     if (s->closing) {
         /* freed with the table */
     } else if (!j->ours) {
@@ -127,7 +160,8 @@ static int take(mr_supervisor *s, mr_chat_request *q, const mr_record *r, mr_err
     }
     s->standby = false;
     if (mr_control_cancelled(s->control, q->id)) j->stop = MR_STOP_CANCEL;
-    mr_starts_look(s->store, q->id, r->partition, r->offset, on_starts, j);
+    const mr_starts_record place = place_of(j);
+    mr_starts_claim(s->starts, &place, on_starts, j);
     return 0;
 }
 
@@ -192,40 +226,52 @@ static int reject(mr_supervisor *s, const mr_record *r, const char *why, mr_erro
 
 /* ---- callbacks of the consumer ---- */
 
-bool mr_receive(void *supervisor, const mr_record *r) {
-    mr_supervisor *s = supervisor;
-    mr_chat_request q;
-    mr_error bad, err;
-    if (mr_loop_draining(s->loop)) return false;
-    if (!has_room(s, 100)) {
-        s->full = true;
-        mr_consumer_pause(s->consumer);
-        return false;
-    }
-    mr_arena_reset(s->arena);
-    int rc = 0;
-    if (mr_decode(&mr_chat_request_def, r->value, mr_record_header(r, "content-type"), s->arena, &q, &bad)) {
-        rc = reject(s, r, bad.msg, &err);
-    } else if (!recognise(s, r, q.id)) {
-        rc = take(s, &q, r, &err);
-    }
-    if (rc == 0) return true;
-    mr_log(MR_ERROR, "record not taken, trying again", MR_I("offset", r->offset), MR_S("error", err.msg));
+static bool wait_for_room(mr_supervisor *s) {
     s->full = true;
     mr_consumer_pause(s->consumer);
     return false;
 }
 
-/* What has not begun is dropped: it comes again, here or elsewhere. What has begun goes on, because the partition mostly
+/* It was lost, and comes back before the last of it is out of the air. */
+static bool is_being_dropped(const mr_supervisor *s, mr_str id) {
+    const mr_job *j = mr_jobs_find(s->jobs, id);
+    return j && j->stop == MR_STOP_LOST;
+}
+
+bool mr_receive(void *supervisor, const mr_record *r) {
+    mr_supervisor *s = supervisor;
+    mr_chat_request q;
+    mr_error bad, err;
+    if (mr_loop_draining(s->loop)) return false;
+    if (!has_room(s, 100)) return wait_for_room(s);
+    mr_arena_reset(s->arena);
+    int rc = 0;
+    if (mr_decode(&mr_chat_request_def, r->value, mr_record_header(r, "content-type"), s->arena, &q, &bad)) {
+        rc = reject(s, r, bad.msg, &err);
+    } else if (is_being_dropped(s, q.id)) {
+        return wait_for_room(s);
+    } else if (!recognise(s, r, q.id)) {
+        rc = take(s, &q, r, &err);
+    }
+    if (rc == 0) return true;
+    mr_log(MR_ERROR, "record not taken, trying again", MR_I("offset", r->offset), MR_S("error", err.msg));
+    return wait_for_room(s);
+}
+
+/* Lost: this process was frozen or cut off for so long that others were given the partition, and have begun. Otherwise
+ * what has not begun is dropped: it comes again, here or elsewhere. What has begun goes on, because the partition mostly
  * comes back, and then it is recognised; should another worker do it as well, readers join both by offset and hash.
  * It isn't the request's fault, so the start does not count. */
-static void let_go(mr_supervisor *s, mr_job *j) {
+static void let_go(mr_supervisor *s, mr_job *j, bool lost) {
+    bool was_ours = j->ours;
     j->ours = false;
-    if (j->state == MR_JOB_WAITING && j->ntokens == 0 && j->starts == 0) {
+    if (was_ours && j->starts) mr_starts_add(s->starts, mr_str_of(j->id), -1);
+    if (lost && j->state != MR_JOB_LOOKING && j->state != MR_JOB_ENDING) {
+        mr_counter_add(s->metrics.dropped, 1);
+        mr_dispatch_drop(s, j, "its partition went to another worker while this one was away");
+    } else if (j->state == MR_JOB_WAITING && j->ntokens == 0 && j->starts == 0) {
         mr_admit_remove(&j->ticket);
         mr_jobs_remove(s->jobs, j);
-    } else if (j->starts) {
-        mr_starts_set(s->store, mr_str_of(j->id), j->starts - 1);
     }
 }
 
@@ -233,9 +279,10 @@ void mr_receive_revoked(void *supervisor, const char *topic, int32_t partition) 
     mr_supervisor *s = supervisor;
     (void)topic;
     if (s->closing) return;
+    bool lost = mr_consumer_lost(s->consumer);
     for (mr_job *j = mr_jobs_first(s->jobs), *next; j; j = next) {
         next = j->next;
-        if (j->partition == partition) let_go(s, j);
+        if (j->partition == partition) let_go(s, j, lost);
     }
     mr_receive_resume(s);
 }
@@ -249,7 +296,8 @@ void mr_receive_buried(void *supervisor, int32_t partition, int64_t offset) {
 void mr_job_finished(mr_supervisor *s, mr_job *j) {
     char key[256];
     mr_recent_add(s->finished, place_key(j, key));
-    mr_starts_end(s->store, mr_str_of(j->id), j->partition, j->offset);
+    const mr_starts_record place = place_of(j);
+    mr_starts_end(s->starts, &place);
     if (j->ours) mr_bus_done(s->consumer, s->topic, j->partition, j->offset);
     mr_jobs_remove(s->jobs, j);
     mr_receive_resume(s);

@@ -95,16 +95,26 @@ const mr_conf_key mr_worker_keys[] = {
          "same either way."},
     {.name = KEY(queue),
      .type = MR_CONF_INT,
-     .def = "64",
+     .def = "4096",
      .min = 1,
      .max = 100000,
-     .doc = "Requests that wait here, in fair order; the rest wait in Kafka."},
+     .doc = "Requests that wait here, in fair order; the rest wait in Kafka, in the order of coming: a "
+            "tenant who "
+            "floods the pool with more than this is felt by others."},
     {.name = KEY(queue_mb),
      .type = MR_CONF_INT,
      .def = "256",
      .min = 8,
      .max = 65536,
      .doc = "Megabytes that the requests here may take together, whatever their number."},
+    {.name = KEY(prefill_ahead),
+     .type = MR_CONF_INT,
+     .def = "8192",
+     .min = 1,
+     .max = 1e9,
+     .doc = "Estimated prompt tokens that may wait in the engine to be computed before the next request "
+            "waits here, where "
+            "the order is fair."},
     {.name = KEY(step_timeout_s),
      .type = MR_CONF_NUM,
      .def = "10",
@@ -130,6 +140,64 @@ const mr_conf_key mr_worker_keys[] = {
      .doc =
          "When a rollout has drained this color: exit with status 0 after what runs, or stay in standby, for "
          "whoever would start the process again at once."},
+    {.name = KEY(recycle_hours),
+     .type = MR_CONF_NUM,
+     .def = "24",
+     .min = 0,
+     .max = 100000,
+     .doc = "Hours after which the engine host is replaced by a fresh one, which no user notices; 0: never."},
+    {.name = KEY(recycle_jitter),
+     .type = MR_CONF_NUM,
+     .def = "0.1",
+     .min = 0,
+     .max = 1,
+     .doc = "Up to this share of recycle_hours is taken off at random, so that a pool is not replaced all at "
+            "once."},
+    {.name = KEY(recycle),
+     .type = MR_CONF_STR,
+     .def = "auto",
+     .choices = "auto|side-by-side|in-place",
+     .doc = "Load the new engine host beside the old one, so that nothing waits; or end the old one first; "
+            "auto: "
+            "beside it where this machine's free memory is 1.2 times the old one's. Memory of GPUs is not "
+            "looked at."},
+    {.name = KEY(recycle_grace_s),
+     .type = MR_CONF_INT,
+     .def = "60",
+     .min = 0,
+     .max = 86400,
+     .doc =
+         "Seconds that running answers get to finish in the old engine host; the rest go on in the new one."},
+    {.name = KEY(recycle_at_once),
+     .type = MR_CONF_INT,
+     .def = "1",
+     .min = 1,
+     .max = 10000,
+     .doc = "Workers of a pool that are recycled at the same time, as Redis counts them; without Redis the "
+            "jitter alone "
+            "keeps them apart."},
+    {.name = KEY(memory_max_mb),
+     .type = MR_CONF_INT,
+     .def = "0",
+     .min = 0,
+     .max = 1e9,
+     .doc = "Megabytes of resident memory above which the engine host is replaced; 0: no limit."},
+    {.name = KEY(canary_s),
+     .type = MR_CONF_INT,
+     .def = "600",
+     .min = 0,
+     .max = 86400,
+     .doc = "Seconds between two canary prompts, whose answer must always be the first one's, or the engine "
+            "host is "
+            "replaced; 0: none."},
+    {.name = KEY(static_member),
+     .type = MR_CONF_BOOL,
+     .def = "false",
+     .doc = "Join the group as a static member named by worker.id, which must differ in each worker: one "
+            "that is back "
+            "within kafka.session_timeout_ms has its partitions without a rebalance, and one that is stopped "
+            "leaves "
+            "them unread for so long. The embedded broker has no static members."},
     {.name = KEY(metrics_host),
      .type = MR_CONF_STR,
      .def = "127.0.0.1",

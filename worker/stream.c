@@ -302,6 +302,10 @@ bool mr_stream_idle(const mr_stream *s) {
     return s->in_air == 0;
 }
 
+void mr_stream_abandon(mr_stream *s, const char *why) {
+    break_stream(s, why);
+}
+
 void mr_stream_restart(mr_stream *s) {
     evtimer_del(s->timer);
     drop_pending(s);

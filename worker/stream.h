@@ -60,6 +60,9 @@ bool mr_stream_idle(const mr_stream *s); /* nothing of it is in the air */
 /* Back to an answer of nothing; what was sent of it will be sent again. */
 void mr_stream_restart(mr_stream *s);
 
+/* Nothing more of it is sent: `broken` follows when nothing is in the air. */
+void mr_stream_abandon(mr_stream *s, const char *why);
+
 /* What an answer goes on with. */
 typedef struct mr_stream_piece {
     int channel;

@@ -123,6 +123,11 @@ static void add_metrics(mr_worker_metrics *w, mr_metrics *m) {
     w->batch = mr_gauge_new(m, "millrace_worker_batch_sequences", NULL, "Sequences in the engine's batch.");
     w->engine_waiting = mr_gauge_new(m, "millrace_worker_engine_waiting_sequences", NULL,
                                      "Sequences that wait for a place in the batch or for KV blocks.");
+    w->looping = mr_gauge_new(m, "millrace_worker_crash_loop", NULL,
+                              "1 while engine hosts die again and again, and none has lived long.");
+    w->canaries = mr_counter_new(m, "millrace_worker_canaries_total", NULL, "Canary prompts answered.");
+    w->wrong_canaries = mr_counter_new(m, "millrace_worker_wrong_canaries_total", NULL,
+                                       "Of those, answers other than the first one.");
     w->engine_up = mr_gauge_new(m, "millrace_worker_engine_up", NULL, "1 while the engine host is ready.");
     w->tokens = mr_counter_new(m, "millrace_worker_generated_tokens_total", NULL, "Tokens generated.");
     w->prompt_tokens =
@@ -131,6 +136,11 @@ static void add_metrics(mr_worker_metrics *w, mr_metrics *m) {
                                       "Engine hosts that died or were killed because they hung.");
     w->redelivered = mr_counter_new(m, "millrace_worker_redelivered_total", NULL,
                                     "Records that came again and were not started again.");
+    w->dropped =
+        mr_counter_new(m, "millrace_worker_dropped_requests_total", NULL,
+                       "Requests given up here because their partition was given to another worker.");
+    w->asides = mr_counter_new(m, "millrace_worker_stepped_aside_total", NULL,
+                               "Times that a running request made room for another tenant's.");
     w->trials = mr_counter_new(m, "millrace_worker_trials_total", NULL,
                                "Requests that ran alone because engines died while they ran.");
     w->first_token =
@@ -147,8 +157,10 @@ static void add_metrics(mr_worker_metrics *w, mr_metrics *m) {
 
 static bool is_ready(void *arg, char *why, size_t cap) {
     const mr_supervisor *s = arg;
-    const char *reason = mr_loop_draining(s->loop)                ? "draining"
-                         : !mr_host_ready(s->host)                ? mr_host_why(s->host)
+    const char *reason = mr_loop_draining(s->loop)          ? "draining"
+                         : !mr_host_ready(s->engine->host)  ? mr_host_why(s->engine->host)
+                         : mr_host_looping(s->engine->host) ? "engine hosts die again and again"
+                         : s->canary_wrong                  ? "the engine answers its canary prompt wrongly"
                          : !mr_publisher_connected(s->publisher)  ? "Kafka is not connected"
                          : mr_consumer_assigned(s->consumer) == 0 ? "no partitions are assigned"
                                                                   : NULL;
@@ -162,6 +174,7 @@ static int worker_state(mr_supervisor *s) {
     char why[200];
     if (s->closing) return MR_WORKER_GONE;
     if (mr_loop_draining(s->loop)) return MR_WORKER_DRAINING;
+    if (mr_recycle_going_on(s->recycle)) return MR_WORKER_RECYCLING;
     if (!is_ready(s, why, sizeof(why))) return MR_WORKER_STARTING;
     return s->standby ? MR_WORKER_STANDBY : MR_WORKER_READY;
 }
@@ -170,11 +183,11 @@ static void report(mr_supervisor *s) {
     int waiting = mr_jobs_count(s->jobs) - s->running;
     const mr_report_now now = {.state = worker_state(s),
                                .partitions = s->consumer ? mr_consumer_assigned(s->consumer) : 0,
-                               .slots = mr_host_ready(s->host) ? s->nslots : 0,
+                               .slots = mr_host_ready(s->engine->host) ? s->places : 0,
                                .running = s->running,
                                .waiting = waiting > 0 ? waiting : 0,
                                .behind = s->consumer ? mr_consumer_behind(s->consumer) : 0,
-                               .engines_lost = (int64_t)mr_host_restarts(s->host),
+                               .engines_lost = s->engines_lost + (int64_t)mr_host_restarts(s->engine->host),
                                .kv_used = s->kv_used};
     mr_report_send(s->report, &now);
 }
@@ -198,11 +211,40 @@ static void on_drain_order(void *arg) {
     if (!stay) mr_loop_drain(s->loop);
 }
 
+/* Within a rollout's step nothing else changes. */
+static void on_rollout(void *arg, bool going_on) {
+    mr_supervisor *s = arg;
+    mr_recycle_hold(s->recycle, going_on);
+}
+
+static void on_recycle(void *arg, int64_t order) {
+    mr_supervisor *s = arg;
+    mr_log(MR_INFO, "recycling was ordered", MR_I("order", order));
+    mr_recycle_order(s->recycle, order);
+}
+
+void mr_supervisor_report_recycled(mr_supervisor *s, int64_t order, bool beside, int64_t took_us) {
+    mr_error err;
+    char outcome[100];
+    snprintf(outcome, sizeof(outcome), "replaced %s in %.1f s", beside ? "side by side" : "in place",
+             (double)took_us / 1e6);
+    mr_control c = {.set = 0};
+    MR_SET(&c, MR_CONTROL_V, v, MR_SCHEMA_VERSION);
+    MR_SET(&c, MR_CONTROL_KIND, kind, MR_CONTROL_IS_RECYCLED);
+    MR_SET(&c, MR_CONTROL_WORKER, worker, mr_str_of(s->id));
+    MR_SET(&c, MR_CONTROL_ORDER, order, order);
+    MR_SET(&c, MR_CONTROL_OUTCOME, outcome, mr_str_of(outcome));
+    MR_SET(&c, MR_CONTROL_CREATED_MS, created_ms, mr_now_ms());
+    if (mr_publisher_control(s->publisher, &c, &err))
+        mr_log(MR_WARN, "the end of recycling was not reported", MR_S("error", err.msg));
+}
+
 static void stop_expired(mr_supervisor *s) {
     int64_t now = mr_now_ms();
     for (mr_job *j = mr_jobs_first(s->jobs); j; j = j->next) {
         if (!j->ticket.deadline_ms || now < j->ticket.deadline_ms) continue;
-        if (j->stop == MR_STOP_NONE || j->stop == MR_STOP_PARK) mr_answer_stop(s, j, MR_STOP_DEADLINE);
+        if (j->stop == MR_STOP_NONE || j->stop == MR_STOP_PARK || j->stop == MR_STOP_ASIDE)
+            mr_answer_stop(s, j, MR_STOP_DEADLINE);
     }
 }
 
@@ -221,18 +263,30 @@ void mr_supervisor_check_drained(mr_supervisor *s) {
 /* The rest goes to other workers, and being stopped here is not its fault. */
 static void give_up_drain(mr_supervisor *s) {
     for (const mr_job *j = mr_jobs_first(s->jobs); j; j = j->next) {
-        if (begun(j) && j->starts) mr_starts_set(s->store, mr_str_of(j->id), j->starts - 1);
+        if (begun(j) && j->starts) mr_starts_add(s->starts, mr_str_of(j->id), -1);
     }
     mr_log(MR_WARN, "drain ends with requests unfinished: other workers take them",
            MR_I("running", s->running));
     mr_loop_stop(s->loop);
 }
 
+static void ask_canary(mr_supervisor *s) {
+    mr_engine *e = s->engine;
+    if (s->canary_in || s->trial || e->running >= s->places || !mr_recycle_admits(s->recycle)) return;
+    bool idle = e->running == 0 && mr_admit_waiting(s->line) == 0;
+    if (!mr_host_ready(e->host) || !mr_canary_ask(s->canary, e->host, idle)) return;
+    s->canary_in = e;
+    e->running++;
+}
+
 static void on_tick(void *arg) {
     mr_supervisor *s = arg;
     stop_expired(s);
+    mr_recycle_tick(s->recycle);
+    ask_canary(s);
     mr_dispatch(s);
     report(s);
+    mr_gauge_set(s->metrics.looping, mr_host_looping(s->engine->host));
     mr_supervisor_check_drained(s);
     if (s->drain_until_us && mr_mono_us() > s->drain_until_us) give_up_drain(s);
 }
@@ -251,9 +305,27 @@ static int open_tables(mr_supervisor *s, mr_error *err) {
     if (s->jobs) s->finished = mr_recent_new(FINISHED, err);
     if (s->finished) s->line = mr_admit_new(err);
     if (s->line) s->suspects = mr_admit_new(err);
-    if (!s->suspects) return -1;
+    if (s->suspects) s->canary = mr_canary_new(s->opt.worker->canary_s * 1000, err);
+    if (!s->canary) return -1;
+    s->slots = calloc(MR_SLOTS, sizeof(mr_job *)); /* of which only what is used takes memory */
+    if (!s->slots) return mr_fail(err, MR_ENOMEM, "out of memory for the running requests");
     s->arena = mr_arena_new(RECORD_MEMORY);
     return s->arena ? 0 : mr_fail(err, MR_ENOMEM, "out of memory for records");
+}
+
+int mr_supervisor_start_engine(mr_supervisor *s, mr_engine *e, mr_error *err) {
+    const mr_worker_conf *w = s->opt.worker;
+    const mr_host_options opt = {.argv = s->host_argv,
+                                 .pid_file = *w->engine_pid_file ? w->engine_pid_file : NULL,
+                                 .step_timeout_ms = (int)(w->step_timeout_s * 1000),
+                                 .start_timeout_ms = (int)w->start_timeout_s * 1000,
+                                 .ready = mr_dispatch_ready,
+                                 .frame = mr_answer_frame,
+                                 .lost = mr_dispatch_lost,
+                                 .arg = e};
+    *e = (mr_engine){.of = s};
+    e->host = mr_host_new(&opt, s->loop, err);
+    return e->host ? 0 : -1;
 }
 
 static int start_engine(mr_supervisor *s, mr_error *err) {
@@ -263,18 +335,20 @@ static int start_engine(mr_supervisor *s, mr_error *err) {
     if (simulated(s) && *w->simulated_profile && access(w->simulated_profile, R_OK) != 0)
         return mr_fail(err, MR_ENOTFOUND, "worker.simulated_profile %.300s cannot be read: %s",
                        w->simulated_profile, strerror(errno));
+    if (w->static_member && !*w->id)
+        return mr_fail(err, MR_EINVAL, "worker.static_member needs a worker.id that no other worker has");
     if (find_engine_host(s, err)) return -1;
     fill_host_argv(s);
-    const mr_host_options opt = {.argv = s->host_argv,
-                                 .pid_file = *w->engine_pid_file ? w->engine_pid_file : NULL,
-                                 .step_timeout_ms = (int)(w->step_timeout_s * 1000),
-                                 .start_timeout_ms = (int)w->start_timeout_s * 1000,
-                                 .ready = mr_dispatch_ready,
-                                 .frame = mr_answer_frame,
-                                 .lost = mr_dispatch_lost,
-                                 .arg = s};
-    s->host = mr_host_new(&opt, s->loop, err);
-    return s->host ? 0 : -1;
+    s->engine = &s->engines[0];
+    return mr_supervisor_start_engine(s, s->engine, err);
+}
+
+/* Before the engine, which recycling watches from its first token on. */
+static int connect_store(mr_supervisor *s, mr_metrics *m, mr_error *err) {
+    s->store = mr_store_new(s->opt.redis, s->loop, m, "worker", err);
+    if (s->store) s->starts = mr_starts_new(s->store, err);
+    if (s->starts) s->recycle = mr_recycle_new(s, s->store, m, err);
+    return s->recycle ? 0 : -1;
 }
 
 static int connect_all(mr_supervisor *s, mr_metrics *m, mr_error *err) {
@@ -284,21 +358,24 @@ static int connect_all(mr_supervisor *s, mr_metrics *m, mr_error *err) {
                                      .topics = {s->topic},
                                      .partition = -1,
                                      .start = MR_FROM_COMMITTED,
+                                     .instance = s->opt.worker->static_member ? s->id : NULL,
                                      .on_record = mr_receive,
                                      .on_revoked = mr_receive_revoked,
                                      .arg = s};
-    s->store = mr_store_new(s->opt.redis, s->loop, m, "worker", err);
-    if (s->store) s->publisher = mr_publisher_new(&pub, s->loop, m, err);
+    s->publisher = mr_publisher_new(&pub, s->loop, m, err);
     const mr_report_identity who = {.id = s->id,
                                     .pool = s->opt.worker->pool,
                                     .color = s->opt.worker->color,
                                     .model = s->model,
                                     .metrics_host = s->opt.worker->metrics_host,
                                     .metrics_port = (int)s->opt.worker->metrics_port};
-    const mr_control_orders orders = {.pool = s->opt.worker->pool,
+    const mr_control_orders orders = {.worker = s->id,
+                                      .pool = s->opt.worker->pool,
                                       .color = s->opt.worker->color,
                                       .cancel = on_cancel,
                                       .drain = on_drain_order,
+                                      .recycle = on_recycle,
+                                      .rollout = on_rollout,
                                       .arg = s};
     if (s->publisher) s->report = mr_report_new(&who, s->publisher, err);
     if (s->report) s->control = mr_control_new(s->opt.kafka, s->loop, m, &orders, err);
@@ -316,7 +393,8 @@ mr_supervisor *mr_supervisor_new(const mr_supervisor_options *opt, mr_loop *l, m
     *s = (mr_supervisor){.opt = *opt, .loop = l};
     fill_names(s);
     add_metrics(&s->metrics, m);
-    if (open_tables(s, err) || start_engine(s, err) || connect_all(s, m, err)) goto fail;
+    if (open_tables(s, err) || connect_store(s, m, err) || start_engine(s, err) || connect_all(s, m, err))
+        goto fail;
     s->tick = mr_timer_new(l, TICK_MS, on_tick, s, err);
     if (!s->tick) goto fail;
     if (w->metrics_port && mr_metrics_serve(m, l, w->metrics_host, (int)w->metrics_port, is_ready, s, err))
@@ -336,11 +414,14 @@ void mr_supervisor_free(mr_supervisor *s) {
     s->closing = true;
     mr_timer_free(s->tick);
     if (s->report) report(s);
-    mr_host_free(s->host);
+    for (int i = 0; i < 2; i++) mr_host_free(s->engines[i].host);
     mr_publisher_free(s->publisher, FLUSH_MS);
     mr_consumer_free(s->consumer);
     mr_control_free(s->control);
+    mr_recycle_free(s->recycle);
     mr_store_free(s->store);
+    mr_starts_free(s->starts);
+    mr_canary_free(s->canary);
     mr_jobs_free(s->jobs);
     mr_report_free(s->report);
     mr_recent_free(s->finished);

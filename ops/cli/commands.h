@@ -10,5 +10,6 @@ int cmd_intent(int argc, char **argv);
 int cmd_tail(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_rollout(int argc, char **argv); /* more exit statuses: its --help */
+int cmd_recycle(int argc, char **argv);
 
 #endif

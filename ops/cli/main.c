@@ -23,6 +23,7 @@ static const command commands[] = {
     {"status", cmd_status, "show the pools: workers, lag, wait"},
     {"rollout", cmd_rollout, "move a pool's traffic to its other color, step by step"},
     {"tail", cmd_tail, "print a topic's records as JSON"},
+    {"recycle", cmd_recycle, "replace a worker's engine host while its answers go on"},
     {"gateway", NULL, "the OpenAI-compatible edge"},
     {"router", NULL, "answers from the knowledge base, forwards the rest"},
     {"worker", NULL, "generates answers: supervisor and engine host"},

@@ -97,7 +97,7 @@ static int say_end(mr_sim *s, mr_sim_sequence *q, int finish, mr_buf *out, mr_er
                            .prompt_tokens = q->prompt,
                            .completion_tokens = q->index,
                            .reasoning_tokens = reasoning,
-                           .cached_tokens = q->cached,
+                           .cached_tokens = q->cached < q->prompt ? q->cached : q->prompt,
                            .code = MR_STR(""),
                            .name = MR_STR(""),
                            .message = MR_STR("")};
@@ -199,7 +199,8 @@ static int generate(mr_sim *s, mr_sim_sequence *q, int64_t now, mr_buf *out, mr_
         if (!grow(s, q)) return 0;
         s->generated++;
         bool wrong = c->wrong_from_token && s->generated >= c->wrong_from_token;
-        int64_t token = mr_sim_text_next(&q->text, wrong);
+        bool last = q->index + 1 >= (q->natural < q->limit ? q->natural : q->limit);
+        int64_t token = mr_sim_text_next(&q->text, last, wrong);
         if (say_token(q, token, mr_sim_sequence_take(q, token), out, err)) return -1;
     }
     q->due_us = now + q->pause_us;

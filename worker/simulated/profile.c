@@ -73,7 +73,8 @@ const mr_conf_key mr_sim_keys[] = {
      .def = "0",
      .min = 0,
      .max = 1,
-     .doc = "Share of a conversation's earlier turns that the prefix cache knows."},
+     .doc = "Share that the prefix cache knows of a conversation's earlier turns, and of one whose answer "
+            "goes on."},
     {.name = KEY(answer_tokens),
      .type = MR_CONF_INT,
      .def = "200",

@@ -182,6 +182,7 @@ int mr_sim_sequence_init(mr_sim_sequence *q, const mr_sim_profile *p, const mr_f
         mr_sim_sequence_done(q);
         return -1;
     }
+    if (q->index) q->cached = (int64_t)(p->c.cached_share * (double)(q->prompt + q->index));
     q->todo = q->prompt - q->cached + q->index;
     return 0;
 }

@@ -23,9 +23,9 @@ void mr_sim_text_init(mr_sim_text *t, uint64_t key) {
     *t = (mr_sim_text){.state = mix(key + UINT64_C(0x9e3779b97f4a7c15)), .last = -1};
 }
 
-int64_t mr_sim_text_next(const mr_sim_text *t, bool wrong) {
+int64_t mr_sim_text_next(const mr_sim_text *t, bool last, bool wrong) {
     if (t->last == HALF) return REST;
-    return (int64_t)(mix(t->state + (wrong ? 1 : 0)) % (uint64_t)(WORDS + 1));
+    return (int64_t)(mix(t->state + (wrong ? 1 : 0)) % (uint64_t)(last ? WORDS : WORDS + 1));
 }
 
 void mr_sim_text_take(mr_sim_text *t, int64_t token) {

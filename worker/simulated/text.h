@@ -17,8 +17,9 @@ typedef struct mr_sim_text {
 
 /* key: of everything that the answer depends on. */
 void mr_sim_text_init(mr_sim_text *t, uint64_t key);
-/* The token that comes next. wrong: another one, as broken hardware would draw it. */
-int64_t mr_sim_text_next(const mr_sim_text *t, bool wrong);
+/* The token that comes next. last: it ends the answer, so it is no half of a character; wrong: another one, as broken
+ * hardware would draw it. */
+int64_t mr_sim_text_next(const mr_sim_text *t, bool last, bool wrong);
 void mr_sim_text_take(mr_sim_text *t, int64_t token);
 
 /* Its bytes; an empty string for what is no token. */

@@ -60,6 +60,30 @@ static void within_a_tenant_the_earliest_deadline_goes_first(void **state) {
     for (int i = 0; i < 5; i++) assert_int_equal(pop(f), order[i]);
 }
 
+static void within_a_tenant_the_highest_priority_goes_first(void **state) {
+    fixture *f = *state;
+    f->t[1].priority = -1;
+    f->t[2].priority = 5;
+    f->t[3].aside = true;
+    for (int i = 0; i < 5; i++) push(f, i, "a", 1, i == 1 ? 100 : 0);
+    assert_ptr_equal(mr_admit_next(f->q), &f->t[3]);
+    const int order[] = {3, 2, 0, 4, 1};
+    for (int i = 0; i < 5; i++) assert_int_equal(pop(f), order[i]);
+}
+
+static void a_priority_does_not_help_against_another_tenant(void **state) {
+    fixture *f = *state;
+    for (int i = 0; i < 10; i++) {
+        f->t[i].priority = 100;
+        push(f, i, "pushy", 100, 0);
+    }
+    pop(f);
+    push(f, 10, "modest", 100, 0);
+    int before = 0;
+    while (pop(f) != 10) before++;
+    assert_true(before <= 1);
+}
+
 static void a_crowd_does_not_keep_a_newcomer_waiting(void **state) {
     fixture *f = *state;
     for (int i = 0; i < 40; i++) push(f, i, "crowd", 100, 0);
@@ -138,6 +162,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(one_tenant_is_served_in_order_of_arrival),
         TEST(within_a_tenant_the_earliest_deadline_goes_first),
+        TEST(within_a_tenant_the_highest_priority_goes_first),
+        TEST(a_priority_does_not_help_against_another_tenant),
         TEST(a_crowd_does_not_keep_a_newcomer_waiting),
         TEST(turns_are_weighted_by_tokens),
         TEST(an_idle_tenant_saves_up_no_turns),

@@ -161,6 +161,38 @@ static void it_ends_with_its_supervisor(void **state) {
     assert_int_equal(pid_in_file(f), 0);
 }
 
+static bool is_gone(void *arg) {
+    return mr_host_gone(((fixture *)arg)->host);
+}
+
+static void one_that_is_ended_on_purpose_is_not_lost(void **state) {
+    fixture *f = *state;
+    start_simulated(f);
+    assert_true(test_wait(f->loop, WAIT_MS, is_ready, f));
+    int old = mr_host_pid(f->host);
+    mr_host_end(f->host, true, "test");
+    assert_false(mr_host_ready(f->host));
+    assert_true(test_wait(f->loop, WAIT_MS, is_ready, f));
+    assert_int_not_equal(mr_host_pid(f->host), old);
+    mr_host_end(f->host, false, "test");
+    assert_true(test_wait(f->loop, WAIT_MS, is_gone, f));
+    assert_int_equal(mr_host_pid(f->host), 0);
+    assert_int_equal(f->lost, 0);
+}
+
+static bool is_looping(void *arg) {
+    return mr_host_looping(((fixture *)arg)->host);
+}
+
+static void one_that_dies_again_and_again_is_called_a_crash_loop(void **state) {
+    fixture *f = *state;
+    static const char *const argv[] = {"/bin/sh", "-c", "exit 7", NULL};
+    start(f, argv);
+    assert_false(mr_host_looping(f->host));
+    assert_true(test_wait(f->loop, WAIT_MS, is_looping, f));
+    assert_in_range(mr_host_restarts(f->host), 6, 8);
+}
+
 /* Dead, or a zombie: an orphan is buried by init, where there is one. */
 static bool is_dead(void *arg) {
     int pid = *(int *)arg;
@@ -210,6 +242,8 @@ int main(void) {
         TEST(one_that_stays_quiet_is_not_taken_for_hung_while_its_load_comes),
         TEST(one_that_never_becomes_ready_is_started_again_and_says_why),
         TEST(one_that_speaks_another_language_is_killed),
+        TEST(one_that_is_ended_on_purpose_is_not_lost),
+        TEST(one_that_dies_again_and_again_is_called_a_crash_loop),
         TEST(it_ends_with_its_supervisor),
         TEST(it_dies_when_its_supervisor_is_killed),
     };
