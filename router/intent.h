@@ -1,11 +1,11 @@
 /* What a message wants, and whether that is routine: a model of intents that `millrace intent train` made.
  *
- * The message in words form (text_norm.h) becomes hashed features (intent_text.h), and these a score a label by a linear model
- * and a small network (intent_model.h): 20 to 50 KB of weights read, some tens of microseconds. A message whose P(routine) is
- * under the model's threshold is one for the language model.
+ * The message in words form (text_norm.h) becomes hashed features (intent_text.h), and these a score a label by a
+ * linear model and a small network (intent_model.h): 20 to 50 KB of weights read, some tens of microseconds. A
+ * message whose P(routine) is under the model's threshold is one for the language model.
  *
- * An mr_intent belongs to one thread (the router's loop). The file is mapped read-only; whoever makes a new one replaces it
- * by rename, and mr_intent_refresh notices.
+ * An mr_intent belongs to one thread (the router's loop). The file is mapped read-only; whoever makes a new one
+ * replaces it by rename, and mr_intent_refresh notices.
  */
 #ifndef MR_INTENT_H
 #define MR_INTENT_H

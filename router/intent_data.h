@@ -1,5 +1,5 @@
-/* Labelled messages from TSV files: label<TAB>text, UTF-8, one a line. Empty lines and lines that begin with '#' are skipped,
- * and so is a text without any word in it. Texts are kept in words form (text_norm.h). */
+/* Labelled messages from TSV files: label<TAB>text, UTF-8, one a line. Empty lines and lines that begin with '#'
+ * are skipped, and so is a text without any word in it. Texts are kept in words form (text_norm.h). */
 #ifndef MR_INTENT_DATA_H
 #define MR_INTENT_DATA_H
 

@@ -1,5 +1,5 @@
-/* How good a model of intents is, by labelled messages. Out of scope are the labels that the model says are, and those that
- * it does not know. */
+/* How good a model of intents is, by labelled messages. Out of scope are the labels that the model says are, and
+ * those that it does not know. */
 #ifndef MR_INTENT_EVAL_H
 #define MR_INTENT_EVAL_H
 
@@ -30,9 +30,10 @@ typedef struct mr_intent_report {
 
 int mr_intent_eval(mr_intent *in, const mr_intent_data *d, mr_intent_report *out, mr_error *err);
 
-/* The threshold at which the share of messages sent to the model is within low..high and most are decided rightly, by messages of
- * which those out of scope are weighted to be the middle of that band; of thresholds that are equally good as far as so many
- * messages can tell, the one nearest to that middle. With none out of scope: the middle's quantile. */
+/* The threshold at which the share of messages sent to the model is within low..high and most are decided
+ * rightly, by messages of which those out of scope are weighted to be the middle of that band; of thresholds that
+ * are equally good as far as so many messages can tell, the one nearest to that middle. With none out of scope:
+ * the middle's quantile. */
 int mr_intent_calibrate(mr_intent *in, const mr_intent_data *d, double low, double high, double *threshold,
                         mr_error *err);
 

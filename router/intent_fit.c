@@ -11,8 +11,8 @@
 enum {
     MANY = 20000, /* features: from here on those of a single message only invite learning by heart */
     FEATURES_MAX = 1 << 22, /* distinct ones that are counted */
-    NETS = 4,               /* whose outputs are averaged */
-    NET_HIDDEN = 96,        /* units of each */
+    NETS = 3,               /* whose outputs are averaged */
+    NET_HIDDEN = 64,        /* units of each */
     EPOCHS = 15,
 };
 
@@ -188,10 +188,10 @@ static void linear_row(const struct model *svm, int feature, float *out) {
 static void put_linear(fit *f, const struct model *svm) {
     float v[MR_INTENT_LABELS_MAX + MR_INTENT_VECTOR] = {0};
     mr_intent_row *row = (mr_intent_row *)f->m.row;
-    int8_t *linear = (int8_t *)f->m.linear;
+    int8_t *weights = (int8_t *)f->m.weights;
     for (uint32_t r = 0; r < f->m.head.rows; r++) {
         linear_row(svm, (int)r, v);
-        row[r].linear_scale = quantize(v, (int)f->m.stride, linear + (size_t)r * f->m.stride);
+        row[r].linear_scale = quantize(v, (int)f->m.stride, weights + (size_t)r * f->m.width);
     }
     linear_row(svm, (int)f->m.head.rows, v);
     memcpy((float *)f->m.linear_bias, v, f->m.stride * sizeof(float));
@@ -253,12 +253,12 @@ static void put_net(fit *f, const mr_net *net, int which) {
 static void put_w1(fit *f, const mr_net nets[NETS]) {
     float v[NETS * NET_HIDDEN];
     mr_intent_row *row = (mr_intent_row *)f->m.row;
-    int8_t *w1 = (int8_t *)f->m.w1;
+    int8_t *w1 = (int8_t *)f->m.weights + f->m.stride;
     for (size_t r = 0; r < f->m.head.rows; r++) {
         for (int k = 0; k < NETS; k++) {
             memcpy(v + k * NET_HIDDEN, nets[k].w1 + r * NET_HIDDEN, NET_HIDDEN * sizeof(float));
         }
-        float scale = quantize(v, NETS * NET_HIDDEN, w1 + r * NETS * NET_HIDDEN);
+        float scale = quantize(v, NETS * NET_HIDDEN, w1 + r * f->m.width);
         row[r].w1_scale = scale * MR_NET_INPUT_SCALE;
     }
 }

@@ -1,6 +1,6 @@
-/* Makes an image of a model from labelled messages: the vocabulary, the linear model by liblinear, the network. What needs
- * scores of messages that were not trained on (mix, signals, threshold) is intent_train.c's to fill in.
- * Draws from rand() by way of liblinear, so at most one fit at a time runs in a process. */
+/* Makes an image of a model from labelled messages: the vocabulary, the linear model by liblinear, the network.
+ * What needs scores of messages that were not trained on (mix, signals, threshold) is intent_train.c's to fill
+ * in. Draws from rand() by way of liblinear, so at most one fit at a time runs in a process. */
 #ifndef MR_INTENT_FIT_H
 #define MR_INTENT_FIT_H
 

@@ -37,10 +37,10 @@ static uint64_t lay_out(const mr_intent_header *h, uintptr_t bytes, mr_intent_im
     PUT(w2_scale, hidden);
     PUT(b2, stride);
     PUT(w2, hidden * stride);
-    PUT(linear, rows * stride);
-    PUT(w1, rows * hidden);
+    PUT(weights, rows * (stride + hidden));
 #undef PUT
     m->stride = (uint32_t)stride;
+    m->width = (uint32_t)(stride + hidden);
     return at;
 }
 
@@ -193,8 +193,8 @@ int mr_intent_look_up(const mr_intent_image *m, mr_str words, mr_intent_scores *
               value = tf * (row ? row->idf : m->head.idf_unknown);
         all[kind] += value * value;
         if (!row) continue;
-        __builtin_prefetch(m->linear + (size_t)at * m->stride);
-        __builtin_prefetch(m->w1 + (size_t)at * m->head.hidden);
+        for (uint32_t k = 0; k < m->width; k += 64)
+            __builtin_prefetch(m->weights + (size_t)at * m->width + k);
         sum[kind] += value * value;
         known[n++] = (mr_intent_known){(int32_t)at, kind, value};
     }
@@ -214,9 +214,9 @@ void mr_intent_score(const mr_intent_image *m, mr_str words, mr_intent_scores *s
     memcpy(s->hidden, m->b1, hidden * sizeof(float));
     for (int i = 0; i < n; i++) {
         const mr_intent_row *row = &m->row[known[i].row];
-        size_t at = (size_t)known[i].row;
-        add_int8(s->linear, m->linear + at * m->stride, known[i].value * row->linear_scale, m->stride);
-        add_int8(s->hidden, m->w1 + at * hidden, known[i].value * row->w1_scale, hidden);
+        const int8_t *w = m->weights + (size_t)known[i].row * m->width;
+        add_int8(s->linear, w, known[i].value * row->linear_scale, m->stride);
+        add_int8(s->hidden, w + m->stride, known[i].value * row->w1_scale, hidden);
     }
     for (uint32_t i = 0; i < hidden; i++) {
         if (s->hidden[i] <= 0) continue;

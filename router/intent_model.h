@@ -1,8 +1,9 @@
-/* A model of intents as it lies in its file and in memory: the same bytes, mapped read-only by those that classify and
- * built by intent_train.c. Internal to the intent files.
+/* A model of intents as it lies in its file and in memory: the same bytes, mapped read-only by those that
+ * classify and built by intent_train.c. Internal to the intent files.
  *
- * A header, then the sections in the order of mr_intent_section, each on a 64-byte border; every size follows from the
- * header's counts. Numbers are little-endian, as on every CPU that Millrace runs on. The weights are int8 with a scale a row.
+ * A header, then the sections in the order of mr_intent_section, each on a 64-byte border; every size follows
+ * from the header's counts. Numbers are little-endian, as on every CPU that Millrace runs on. The weights are
+ * int8 with a scale a row.
  *
  *     score(label)  = linear_bias + sum over features x * linear          a linear support vector machine a label
  *     net(label)    = b2 + w2 * max(0, b1 + sum over features x * w1)     a network with one hidden layer
@@ -20,7 +21,7 @@
 
 #define MR_INTENT_MAGIC      "MRINTENT"
 #define MR_INTENT_VERSION    1
-#define MR_INTENT_BYTES_MAX  16000000
+#define MR_INTENT_BYTES_MAX  16000000 /* a multiple of 64 */
 #define MR_INTENT_LABELS_MAX 4096
 #define MR_INTENT_HIDDEN_MAX 1024
 #define MR_INTENT_VECTOR     16 /* labels and hidden units come in multiples of it */
@@ -66,12 +67,12 @@ typedef struct mr_intent_row {
 /* The pointers into one image. */
 typedef struct mr_intent_image {
     mr_intent_header head;
-    uint32_t stride; /* labels rounded up */
+    uint32_t stride, width; /* labels rounded up; weights of a row */
     const mr_intent_label *label;
     const char *text;
     const mr_intent_slot *slot;
     const mr_intent_row *row;
-    const int8_t *linear, *w1, *w2;                /* [rows][stride], [rows][hidden], [hidden][stride] */
+    const int8_t *weights, *w2; /* [rows][width]: stride of linear, then hidden of w1; [hidden][stride] */
     const float *linear_bias, *b1, *w2_scale, *b2; /* [stride], [hidden], [hidden], [stride] */
 } mr_intent_image;
 

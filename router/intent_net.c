@@ -1,7 +1,8 @@
-/* Training of the network; see intent_net.h. Only rows of w1 that a batch touches are updated, which is what makes it quick.
+/* Training of the network; see intent_net.h. Only rows of w1 that a batch touches are updated, which is what
+ * makes it quick.
  *
- * Every loop over a vector works on its elements one by one, so that the compiler may use whatever vectors the CPU has and the
- * sums still come out the same; this file is compiled without contraction of products into sums. */
+ * Every loop over a vector works on its elements one by one, so that the compiler may use whatever vectors the
+ * CPU has and the sums still come out the same; this file is compiled without contraction of products into sums. */
 #include "router/intent_net.h"
 
 #include "router/intent_wide.h"
@@ -12,7 +13,7 @@
 
 enum { BATCH = 32, HIDDEN_MAX = 1024, X_MAX = 8192 };
 
-static const float RATE = 2e-3f, BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-7f, KEEP_X = 0.5f, KEEP_H = 0.5f,
+static const float RATE = 2e-3f, BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-7f, KEEP_X = 0.5f, KEEP_H = 0.7f,
                    SMOOTHING = 0.05f;
 
 /* A weight matrix in training: gradient and both moments, all [rows][width]. */

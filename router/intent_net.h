@@ -1,6 +1,6 @@
-/* The small neural network beside the linear model: sparse input, one hidden layer of rectified units, and softmax. It is trained
- * by Adam with dropout of features and of hidden units. Training with the same seed gives the same network, bit for bit.
- * Blocking; an mr_net belongs to its caller.
+/* The small neural network beside the linear model: sparse input, one hidden layer of rectified units, and
+ * softmax. It is trained by Adam with dropout of features and of hidden units. Training with the same seed gives
+ * the same network, bit for bit. Blocking; an mr_net belongs to its caller.
  */
 #ifndef MR_INTENT_NET_H
 #define MR_INTENT_NET_H

@@ -26,29 +26,32 @@ static void add(mr_intent_features *out, uint64_t h, mr_intent_kind kind, uint32
     }
 }
 
-static void add_word(mr_intent_features *out, uint64_t word, uint64_t *before, uint32_t mask) {
+/* `before` are the last word and the one ahead of it. */
+static void add_word(mr_intent_features *out, uint64_t word, uint64_t before[2], uint32_t mask) {
     add(out, word, MR_INTENT_WORD, mask);
-    add(out, mix(mix(2, *before), word), MR_INTENT_WORD, mask);
-    *before = word;
+    add(out, mix(mix(2, before[0]), word), MR_INTENT_WORD, mask);
+    if (out->words > 0) add(out, mix(mix(7, before[1]), word), MR_INTENT_WORD, mask);
+    before[1] = before[0];
+    before[0] = word;
     out->words++;
 }
 
 /* `c` are n code points, with a space at each end. */
 static void add_words(const int32_t *c, int n, mr_intent_features *out, uint32_t mask) {
-    uint64_t word = 0, before = EDGE; /* word 0: not within one */
+    uint64_t word = 0, before[2] = {EDGE, EDGE}; /* word 0: not within one */
     for (int i = 0; i < n; i++) {
         bool dense = mr_text_is_dense(c[i]);
         if ((dense || c[i] == ' ') && word) {
-            add_word(out, word, &before, mask);
+            add_word(out, word, before, mask);
             word = 0;
         }
         if (dense) {
-            add_word(out, mix(3, (uint64_t)c[i]), &before, mask);
+            add_word(out, mix(3, (uint64_t)c[i]), before, mask);
         } else if (c[i] != ' ') {
             word = mix(word ? word : 3, (uint64_t)c[i]);
         }
     }
-    add(out, mix(mix(2, before), EDGE), MR_INTENT_WORD, mask);
+    add(out, mix(mix(2, before[0]), EDGE), MR_INTENT_WORD, mask);
 }
 
 static void add_runs(const int32_t *c, int n, mr_intent_features *out, uint32_t mask) {
@@ -73,7 +76,7 @@ void mr_intent_features_of(mr_str words, mr_intent_features *out) {
     for (size_t at = 0; at < words.n;) at += mr_text_char(words, at, &c[n++]);
     c[n++] = ' ';
     /* Only as many slots as this text needs, so that few have to be cleared. */
-    while (slots < 14 * (uint32_t)n) slots *= 2;
+    while (slots < 16 * (uint32_t)n) slots *= 2;
     memset(out->slots, 0, slots * sizeof out->slots[0]);
     add_words(c, n, out, slots - 1);
     add_runs(c, n, out, slots - 1);

@@ -1,8 +1,9 @@
 /* What an intent is told by: the hashed features of a message.
  *
- * Words and pairs of neighbouring words, the ends of the message counting as words, and runs of one to five characters within a
- * word, with the space on either side. In scripts written without spaces every character is a word. A feature is 32 bits of hash; the lowest
- * bit tells its kind. Pure functions; any thread.
+ * Words, pairs of neighbouring words and of words with one between them (the ends of the message count as words),
+ * and runs of one to five characters within a word, with the space on either side. In scripts written without
+ * spaces every character is a word. A feature is 32 bits of hash; the lowest bit tells its kind. Pure functions;
+ * any thread.
  */
 #ifndef MR_INTENT_TEXT_H
 #define MR_INTENT_TEXT_H
@@ -10,7 +11,7 @@
 #include "base/str.h"
 
 #define MR_INTENT_TEXT_MAX     1000 /* bytes in words form (text_norm.h); what follows is not looked at */
-#define MR_INTENT_FEATURES_MAX (7 * (MR_INTENT_TEXT_MAX + 2))
+#define MR_INTENT_FEATURES_MAX (8 * (MR_INTENT_TEXT_MAX + 2))
 
 typedef enum { MR_INTENT_WORD, MR_INTENT_RUN, MR_INTENT_KINDS } mr_intent_kind;
 

@@ -310,7 +310,8 @@ static int learn_routine(training *t, mr_error *err) {
 
 /* ---- threshold ---- */
 
-/* Routine messages of the validation set tell best what the final model makes of them; messages out of scope are rare, so all count. */
+/* Routine messages of the validation set tell best what the final model makes of them; messages out of scope are
+ * rare, so all count. */
 static int choose_threshold(training *t, mr_intent_trained *out, mr_error *err) {
     mr_intent_judged *v = calloc((size_t)t->seen_n + 1, sizeof *v);
     int n = 0, valid_routine = 0, right = 0, routine = 0;

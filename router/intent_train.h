@@ -1,10 +1,10 @@
-/* Training: the whole of `millrace intent train`, and what `millrace learn` can call. Blocking, for minutes; forks a process
- * for each CPU, so not for a program with threads.
+/* Training: the whole of `millrace intent train`, and what `millrace learn` can call. Blocking, for minutes;
+ * forks a process for each CPU, so not for a program with threads.
  *
- * The messages are parted into folds; a model fitted without one fold scores that fold. By these scores, and those of the
- * validation messages by the final model, everything is set that must not be set by messages trained on: how much the network
- * counts beside the linear model, how P(routine) follows from the signals, and the threshold. The same data, options and kind of CPU
- * give the same file.
+ * The messages are parted into folds; a model fitted without one fold scores that fold. By these scores, and
+ * those of the validation messages by the final model, everything is set that must not be set by messages trained
+ * on: how much the network counts beside the linear model, how P(routine) follows from the signals, and the
+ * threshold. The same data, options and kind of CPU give the same file.
  */
 #ifndef MR_INTENT_TRAIN_H
 #define MR_INTENT_TRAIN_H

@@ -1,5 +1,5 @@
-/* MR_WIDE before a function: it is compiled for the vectors of several generations of CPU, and the program takes the widest that
- * the machine has. Sanitizers and other compilers get the plain form. */
+/* MR_WIDE before a function: it is compiled for the vectors of several generations of CPU, and the program takes
+ * the widest that the machine has. Sanitizers and other compilers get the plain form. */
 #ifndef MR_INTENT_WIDE_H
 #define MR_INTENT_WIDE_H
 

@@ -1,5 +1,5 @@
-/* Puts the image of a model in its file: checksummed, beside the old file, and in its place by rename. Internal to the
- * intent files. */
+/* Puts the image of a model in its file: checksummed, beside the old file, and in its place by rename. Internal
+ * to the intent files. */
 #ifndef MR_INTENT_WRITE_H
 #define MR_INTENT_WRITE_H
 

@@ -1,5 +1,5 @@
-/* Where a request goes: the decision alone, with no Kafka in it, and what is filled in before it goes. Loop thread, because
- * of the knowledge base. */
+/* Where a request goes: the decision alone, with no Kafka in it, and what is filled in before it goes. Loop
+ * thread, because of the knowledge base. */
 #ifndef MR_ROUTE_H
 #define MR_ROUTE_H
 
@@ -36,9 +36,9 @@ typedef struct mr_routing {
  * the record itself says how to generate the same answer again. */
 int mr_route_complete(const mr_routing *r, mr_chat_request *q, int64_t record_ms, mr_error *err);
 
-/* For a completed request: what is no ordinary chat goes to the model; a chat that the intents call routine is answered by the
- * knowledge base if it can; one that they are unsure of only if the base has the very words. What fails is logged, and
- * the model answers. */
+/* For a completed request: what is no ordinary chat goes to the model; a chat that the intents call routine is
+ * answered by the knowledge base if it can; one that they are unsure of only if the base has the very words. What
+ * fails is logged, and the model answers. */
 void mr_route_choose(const mr_routing *r, const mr_chat_request *q, int64_t now_ms, mr_arena *a,
                      mr_route *out);
 

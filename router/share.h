@@ -1,5 +1,5 @@
-/* The share of the last chats that went to the language model: what the intents and the knowledge base are there to keep within
- * a band. Belongs to one thread. */
+/* The share of the last chats that went to the language model: what the intents and the knowledge base are there
+ * to keep within a band. Belongs to one thread. */
 #ifndef MR_SHARE_H
 #define MR_SHARE_H
 
@@ -19,9 +19,9 @@ typedef struct mr_share {
 void mr_share_add(mr_share *s, bool model);
 /* NAN while there is none. */
 double mr_share_value(const mr_share *s);
-/* Whether the share has left the band or come back to it since the last call: `outside` tells which. Nothing is outside while
- * there are not enough chats. On its way back a share has to be a hundredth within the band, so that one at the border is
- * not told of again and again. */
+/* Whether the share has left the band or come back to it since the last call: `outside` tells which. Nothing is
+ * outside while there are not enough chats. On its way back a share has to be a hundredth within the band, so
+ * that one at the border is not told of again and again. */
 bool mr_share_crossed(mr_share *s, double low, double high);
 
 #endif

@@ -1,8 +1,9 @@
-/* The normal form of text, the same for the knowledge base, for intents and for whatever else compares what people type.
+/* The normal form of text, the same for the knowledge base, for intents and for whatever else compares what
+ * people type.
  *
- * Folded text is Unicode NFKC with case folded, full and half width made one, traditional Chinese characters made simplified ones
- * (han_fold.def), and without what cannot be seen (zero-width characters, soft hyphens). Words form is folded text of
- * which letters, marks and digits stay; apostrophes go, everything else becomes one space.
+ * Folded text is Unicode NFKC with case folded, full and half width made one, traditional Chinese characters made
+ * simplified ones (han_fold.def), and without what cannot be seen (zero-width characters, soft hyphens). Words
+ * form is folded text of which letters, marks and digits stay; apostrophes go, everything else becomes one space.
  * Pure functions; any thread.
  */
 #ifndef MR_TEXT_NORM_H

@@ -1,5 +1,5 @@
-/* `millrace intent`: trains, measures and tries the model by which the router tells routine messages from those for the
- * language model. Blocking; the router notices a new model by itself. */
+/* `millrace intent`: trains, measures and tries the model by which the router tells routine messages from those
+ * for the language model. Blocking; the router notices a new model by itself. */
 #include "router/intent.h"
 #include "base/str.h"
 #include "ops/cli/commands.h"

@@ -1,5 +1,6 @@
-/* A model's file is from outside: whatever is changed in it, it is refused or classifies every text without harm. The input
- * is tried as a file, as changes to a good one whose checksum is set right again, as a message, and as a file of messages. */
+/* A model's file is from outside: whatever is changed in it, it is refused or classifies every text without harm.
+ * The input is tried as a file, as changes to a good one whose checksum is set right again, as a message, and as
+ * a file of messages. */
 #include "router/intent.h"
 #include "router/intent_data.h"
 #include "router/intent_model.h"
