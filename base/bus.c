@@ -29,6 +29,17 @@ mr_str mr_record_header(const mr_record *r, const char *name) {
     return value ? (mr_str){value, n} : MR_STR("");
 }
 
+mr_record mr_bus_record(const rd_kafka_message_t *m, const char *topic) {
+    int64_t ts = rd_kafka_message_timestamp(m, NULL);
+    return (mr_record){.topic = topic,
+                       .partition = m->partition,
+                       .offset = m->offset,
+                       .timestamp_ms = ts,
+                       .key = {m->key ? m->key : "", m->key_len},
+                       .value = {m->payload ? m->payload : "", m->len},
+                       .raw = m};
+}
+
 /* ---- client configuration ---- */
 
 void mr_bus_log(const rd_kafka_t *rk, int level, const char *facility, const char *text) {

@@ -130,6 +130,42 @@ int64_t mr_consumer_behind(const mr_consumer *c);
 bool mr_consumer_lost(const mr_consumer *c);
 /* True once every assigned-by-hand partition has been read up to the end it had at start (for chat.control). */
 bool mr_consumer_caught_up(const mr_consumer *c);
+/* The offset of the partition's next record; -1 until it is known (it is once caught up). */
+int64_t mr_consumer_position(const mr_consumer *c, const char *topic, int32_t partition);
+/* How many partitions a topic has that is read by hand. */
+int mr_consumer_partitions(const mr_consumer *c, const char *topic);
+
+/* ---- reader: any places of any partitions, without a group, nobody's offsets move ---- */
+typedef struct mr_reader mr_reader;
+
+typedef struct mr_reader_options {
+    void (*on_record)(void *arg, const mr_record *record);
+    /* Everything in the partition was read; what comes from now on is read too. */
+    void (*on_end)(void *arg, const char *topic, int32_t partition, int64_t next);
+    /* The broker has no such offset (any more), or no such partition: it is not read. */
+    void (*on_gone)(void *arg, const char *topic, int32_t partition, const char *why);
+    void *arg;
+} mr_reader_options;
+
+mr_reader *mr_reader_new(const mr_kafka_conf *conf, const mr_reader_options *opt, mr_loop *l, mr_metrics *m,
+                         const char *part, mr_error *err);
+void mr_reader_free(mr_reader *r);
+
+#define MR_READ_OLDEST (-2)
+
+/* Reads the partition from this offset (or MR_READ_OLDEST) on; what was read of it before does not count. Callbacks may call these. */
+int mr_reader_start(mr_reader *r, const char *topic, int32_t partition, int64_t offset, mr_error *err);
+void mr_reader_stop(mr_reader *r, const char *topic, int32_t partition);
+/* While it is held nothing is handed over; what is fetched ahead is bounded. */
+void mr_reader_hold(mr_reader *r, bool held);
+
+/* For tools: these block, for up to timeout_ms. The number of partitions, or -1. */
+int mr_reader_partitions(mr_reader *r, const char *topic, int timeout_ms, mr_error *err);
+int mr_reader_bounds(mr_reader *r, const char *topic, int32_t partition, int timeout_ms, int64_t *low,
+                     int64_t *high, mr_error *err);
+/* The first record at or after this unix time; -1 when there is none, or the broker can't look it up (the embedded one). */
+int mr_reader_at_time(mr_reader *r, const char *topic, int32_t partition, int64_t ms, int timeout_ms,
+                      int64_t *offset, mr_error *err);
 
 /* ---- topics ---- */
 typedef struct mr_topic_spec {

@@ -44,6 +44,7 @@ typedef struct topic_partitions {
     const char *name; /* the options' */
     partition **v;    /* by number; NULL where never assigned */
     int n;
+    int exist; /* partitions that it has; 0: not asked */
 } topic_partitions;
 
 struct mr_consumer {
@@ -167,20 +168,9 @@ static bool has_offsets(const mr_consumer *c) {
     return c->opt.start == MR_FROM_COMMITTED;
 }
 
-static mr_record as_record(const rd_kafka_message_t *m, const partition *p) {
-    int64_t ts = rd_kafka_message_timestamp(m, NULL);
-    return (mr_record){.topic = p->topic,
-                       .partition = m->partition,
-                       .offset = m->offset,
-                       .timestamp_ms = ts,
-                       .key = {m->key ? m->key : "", m->key_len},
-                       .value = {m->payload ? m->payload : "", m->len},
-                       .raw = m};
-}
-
 /* Offers the record to the application; false when it has no room. */
 static bool offer(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
-    mr_record r = as_record(m, p);
+    mr_record r = mr_bus_record(m, p->topic);
     bool tracked = has_offsets(c) && mr_watermark_begin(&p->done, m->offset);
     if (tracked) c->unfinished++;
     if (c->opt.on_record(c->opt.arg, &r)) {
@@ -340,7 +330,9 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
 static void on_error_event(mr_consumer *c, const rd_kafka_message_t *m) {
     partition *p = m->rkt ? find_partition(c, rd_kafka_topic_name(m->rkt), m->partition) : NULL;
     if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
-        if (p) p->eof_seen = true;
+        if (!p) return;
+        p->eof_seen = true;
+        if (m->offset > p->next) p->next = m->offset;
     } else {
         mr_log(MR_WARN, "kafka consumer", MR_S("error", rd_kafka_message_errstr(m)),
                MR_S("code", rd_kafka_err2name(m->err)), MR_S("topic", p ? p->topic : ""));
@@ -521,6 +513,7 @@ static int add_wanted(mr_consumer *c, int i, const rd_kafka_metadata_t *md,
                        "topic %s does not exist at %s; create the topics with: millrace topics", topic,
                        c->conf.brokers);
     }
+    c->topics[i].exist = count;
     if (c->opt.partition >= 0) {
         from = c->opt.partition;
         to = from + 1;
@@ -688,4 +681,16 @@ bool mr_consumer_caught_up(const mr_consumer *c) {
         if (!p->eof_seen || p->kept) return false;
     }
     return c->nassigned > 0;
+}
+
+int64_t mr_consumer_position(const mr_consumer *c, const char *topic, int32_t number) {
+    const partition *p = find_partition(c, topic, number);
+    return p ? p->next : -1;
+}
+
+int mr_consumer_partitions(const mr_consumer *c, const char *topic) {
+    for (int i = 0; i < c->ntopics; i++) {
+        if (strcmp(c->topics[i].name, topic) == 0) return c->topics[i].exist;
+    }
+    return 0;
 }

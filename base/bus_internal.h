@@ -59,6 +59,9 @@ static inline bool mr_watermark_full(const mr_watermark *w) {
     return w->n >= MR_WATERMARK_WINDOW;
 }
 
+/* The record of a librdkafka message, which owns what it points to. */
+mr_record mr_bus_record(const rd_kafka_message_t *m, const char *topic);
+
 /* Tests provoke fatal errors through it. */
 rd_kafka_t *mr_producer_client(mr_producer *p);
 

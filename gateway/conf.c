@@ -36,6 +36,9 @@ const mr_conf_key mr_gateway_keys[] = {
      "Seconds of silence after which a stream gets a comment."},
     {"drain_s", MR_CONF_INT, AT(drain_s), "30", 0, 86400, NULL,
      "Seconds that running answers get to finish after SIGTERM."},
+    {"resume_grace_s", MR_CONF_INT, AT(resume_grace_s), "0", 0, 86400, NULL,
+     "Seconds that an answer goes on after its client vanished, for requests without the header "
+     "x-millrace-resume."},
     {"metrics_host", MR_CONF_STR, AT(metrics_host), "127.0.0.1", 0, 0, NULL,
      "Address of /metrics, /livez and /readyz."},
     {"metrics_port", MR_CONF_INT, AT(metrics_port), "8081", 0, 65535, NULL, "Their port; 0 is none."},

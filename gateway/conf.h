@@ -13,7 +13,7 @@ typedef struct mr_gateway_conf {
     int64_t max_tokens;
     int64_t body_max, output_max;
     int64_t max_in_flight;
-    int64_t request_timeout_s, accept_timeout_s, idle_timeout_s, keep_alive_s, drain_s;
+    int64_t request_timeout_s, accept_timeout_s, idle_timeout_s, keep_alive_s, drain_s, resume_grace_s;
     const char *metrics_host;
     int64_t metrics_port;
 } mr_gateway_conf;

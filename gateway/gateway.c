@@ -21,6 +21,7 @@
 #define RECORD_ARENA   (8u << 20)
 #define STATUS_KINDS   64
 #define RETRY_MAX_S    600
+#define CONTROL_ARENA  (1u << 20)
 
 /* One line of millrace_gateway_requests_total. */
 typedef struct status_count {
@@ -36,13 +37,15 @@ struct mr_gateway {
     mr_metrics *metrics;
     mr_auth *auth;
     mr_outbox *outbox;
-    mr_consumer *responses;
+    mr_consumer *responses, *control;
+    mr_log_reader *log;
     mr_streams *streams;
     mr_view *workers;
     mr_counter *refused;
     mr_http *http;
     mr_timer *timer;
-    mr_arena *request_arena, *record_arena;
+    mr_arena *request_arena, *record_arena, *control_arena;
+    char responses_topic[250];
     int64_t started_ms, drain_until_us; /* 0 while not draining */
     status_count statuses[STATUS_KINDS];
     int nstatuses;
@@ -58,6 +61,8 @@ bool mr_gateway_ready(const mr_gateway *g, char *why, size_t why_size) {
         missing = "Kafka is not connected";
     } else if (!mr_consumer_caught_up(g->responses)) {
         missing = "the partition of answers is not being read yet";
+    } else if (!mr_consumer_caught_up(g->control)) {
+        missing = "chat.control is not being read yet";
     }
     snprintf(why, why_size, "%s", missing ? missing : "");
     return !missing;
@@ -160,6 +165,18 @@ static void on_readyz(void *arg, mr_call *call) {
 
 /* ---- chat ---- */
 
+/* x-millrace-resume: the seconds that an answer goes on without its client. */
+static int read_grace(const mr_gateway *g, const mr_call *call, mr_stream_origin *from, mr_api_error *e) {
+    const char *given = mr_call_header(call, "x-millrace-resume");
+    from->grace_s = g->conf->resume_grace_s;
+    if (given && (!*given || strlen(given) > 5 || given[strspn(given, "0123456789")])) {
+        return mr_refuse(e, 400, "invalid_value", "x-millrace-resume", "x-millrace-resume: expected seconds");
+    }
+    if (given) from->grace_s = atoi(given);
+    if (from->grace_s > g->conf->request_timeout_s) from->grace_s = g->conf->request_timeout_s;
+    return 0;
+}
+
 static void origin(const mr_call *call, mr_stream_origin *from) {
     const char *own = mr_call_header(call, "x-request-id");
     mr_trace_child(mr_str_of(mr_call_header(call, "traceparent")), from->trace);
@@ -183,14 +200,42 @@ static int check_wait(mr_gateway *g, const char *model, mr_api_error *e) {
     return -1;
 }
 
+static int model_number(const mr_gateway *g, const char *model) {
+    int i = 0;
+    while (i < g->conf->models.n && strcmp(g->conf->models.v[i], model) != 0) i++;
+    return i;
+}
+
+static int no_randomness(mr_api_error *e) {
+    return mr_refuse(e, 500, "no_randomness", NULL, "The system has no randomness.");
+}
+
+/* The request's id says where its answer will be, for whoever goes on with it. */
+static int name_request(mr_gateway *g, mr_call *call, mr_str tenant, mr_openai_request *req,
+                        char id[MR_REQUEST_ID_LEN + 1], mr_api_error *e) {
+    const mr_request_place at = {
+        .partition = (int32_t)g->conf->partition,
+        .position = mr_consumer_position(g->responses, g->responses_topic, (int32_t)g->conf->partition),
+        .created_s = mr_now_ms() / 1000,
+        .n = req->n,
+        .usage = req->include_usage,
+        .model = model_number(g, req->model)};
+    if (mr_request_id(&at, tenant, id) < 0) return no_randomness(e);
+    req->chat.id = mr_str_of(id);
+    mr_call_set_header(call, "x-request-id", id);
+    return 0;
+}
+
 /* Everything that can refuse a request, before any header of its answer is out. */
-static int admit(mr_gateway *g, mr_call *call, const char *id, mr_api_error *e) {
+static int admit(mr_gateway *g, mr_call *call, char id[MR_REQUEST_ID_LEN + 1], mr_api_error *e) {
     mr_openai_request req;
     mr_openai_caller caller = {.id = mr_str_of(id), .session = mr_call_header(call, "x-millrace-session")};
     mr_stream_origin from;
     if (authorize(g, call, &caller.tenant, e) < 0) return -1;
     if (mr_openai_parse(g->conf, &caller, mr_call_body(call), g->request_arena, &req, e) < 0) return -1;
-    if (check_ready(g, e) < 0 || check_wait(g, req.model, e) < 0) return -1;
+    if (check_ready(g, e) < 0 || check_wait(g, req.model, e) < 0 || read_grace(g, call, &from, e) < 0)
+        return -1;
+    if (name_request(g, call, caller.tenant, &req, id, e) < 0) return -1;
     origin(call, &from);
     return mr_streams_start(g->streams, call, &req, &from, e);
 }
@@ -200,13 +245,49 @@ static void on_chat(void *arg, mr_call *call) {
     char id[MR_REQUEST_ID_LEN + 1];
     mr_api_error e;
     mr_arena_reset(g->request_arena);
-    if (mr_request_id(id) < 0) {
-        mr_refuse(&e, 500, "no_randomness", NULL, "The system has no randomness.");
+    if (mr_request_id(&(mr_request_place){.n = 1}, MR_STR(""), id) < 0) { /* of an error that it may get */
+        no_randomness(&e);
     } else {
         mr_call_set_header(call, "x-request-id", id);
         if (admit(g, call, id, &e) == 0) return;
     }
     mr_call_error(call, &e);
+}
+
+/* ---- going on with an answer ---- */
+
+static int read_resume(const mr_gateway *g, const mr_call *call, mr_resume *q, mr_api_error *e) {
+    char seen[MR_EVENT_ID_MAX] = "", stream[8] = "";
+    const char *last = mr_call_header(call, "Last-Event-ID");
+    mr_str tenant;
+    if (authorize(g, call, &tenant, e) < 0) return -1;
+    q->id = mr_str_of(strstr(mr_call_path(call), "completions/") + strlen("completions/"));
+    if (!mr_request_id_read(q->id, tenant, &q->at) ||
+        q->at.partition >= mr_consumer_partitions(g->responses, g->responses_topic)) {
+        return mr_refuse(e, 404, "unknown_request", NULL, "There is no answer with this id.");
+    }
+    if (!last && mr_call_query(call, "last_event_id", seen, sizeof(seen))) last = seen;
+    if (!mr_event_id_read(mr_str_of(last), q->at.n, q->seen)) {
+        return mr_refuse(e, 400, "invalid_value", "last_event_id",
+                         "last_event_id: expected the id of an event");
+    }
+    q->streamed = !mr_call_query(call, "stream", stream, sizeof(stream)) || strcmp(stream, "false") != 0;
+    return 0;
+}
+
+static int resume(mr_gateway *g, mr_call *call, mr_api_error *e) {
+    mr_resume q = {0};
+    mr_stream_origin from;
+    if (read_resume(g, call, &q, e) < 0 || check_ready(g, e) < 0 || read_grace(g, call, &from, e) < 0)
+        return -1;
+    origin(call, &from);
+    mr_call_set_header(call, "x-request-id", q.id.p);
+    return mr_streams_resume(g->streams, call, &q, &from, e);
+}
+
+static void on_resume(void *arg, mr_call *call) {
+    mr_api_error e;
+    if (resume(arg, call, &e) < 0) mr_call_error(call, &e);
 }
 
 /* ---- feedback ---- */
@@ -256,6 +337,8 @@ static void on_feedback(void *arg, mr_call *call) {
 static const mr_route routes[] = {
     {"POST", "/v1/chat/completions", "chat", on_chat},
     {"POST", "/chat/completions", "chat", on_chat}, /* DeepSeek's form of the path */
+    {"GET", "/v1/chat/completions/*", "resume", on_resume},
+    {"GET", "/chat/completions/*", "resume", on_resume},
     {"POST", "/v1/feedback", "feedback", on_feedback},
     {"GET", "/v1/models", "models", on_models},
     {"GET", "/models", "models", on_models},
@@ -297,7 +380,8 @@ static void on_done(void *arg, const mr_call_done *done) {
 
 /* ---- records ---- */
 
-static void take_record(mr_gateway *g, const mr_record *r) {
+/* from: NULL for a record of the own partition. */
+static void take_record(mr_gateway *g, const mr_record *r, const mr_log_place *from) {
     mr_str type = mr_record_header(r, "type"), content = mr_record_header(r, "content-type");
     mr_error err;
     union {
@@ -311,14 +395,43 @@ static void take_record(mr_gateway *g, const mr_record *r) {
         mr_log(MR_WARN, "a record of chat.responses cannot be read", MR_I("offset", r->offset),
                MR_S("reason", err.msg));
     } else if (end) {
-        mr_streams_end(g->streams, &msg.end);
+        mr_streams_end(g->streams, &msg.end, from);
     } else {
-        mr_streams_delta(g->streams, &msg.delta);
+        mr_streams_delta(g->streams, &msg.delta, from);
     }
 }
 
 static bool on_record(void *arg, const mr_record *r) {
-    take_record(arg, r);
+    take_record(arg, r, NULL);
+    return true;
+}
+
+static void on_log_record(void *arg, const mr_record *r, int64_t round) {
+    mr_gateway *g = arg;
+    const mr_log_place from = {r->partition, r->offset, round};
+    if (mr_streams_resumes(g->streams, r->key)) take_record(g, r, &from);
+}
+
+static void on_log_end(void *arg, int32_t partition, int64_t round) {
+    mr_streams_log_end(((mr_gateway *)arg)->streams, partition, round);
+}
+
+static void on_log_gone(void *arg, int32_t partition, int64_t round, int64_t position) {
+    mr_streams_log_gone(((mr_gateway *)arg)->streams, partition, round, position);
+}
+
+/* Of what is said to everybody, a gateway wants to know whose client went on elsewhere. */
+static bool on_control(void *arg, const mr_record *r) {
+    mr_gateway *g = arg;
+    mr_control c;
+    mr_error err;
+    mr_arena_reset(g->control_arena);
+    if (r->value.n > 0 &&
+        mr_decode(&mr_control_def, r->value, mr_record_header(r, "content-type"), g->control_arena, &c,
+                  &err) == 0 &&
+        c.kind == MR_CONTROL_IS_RESUME) {
+        mr_streams_came_back(g->streams, c.request, c.epoch);
+    }
     return true;
 }
 
@@ -342,6 +455,7 @@ static void on_tick(void *arg) {
 static void on_drain(void *arg) {
     mr_gateway *g = arg;
     mr_http_stop_accepting(g->http);
+    mr_streams_let_go(g->streams);
     g->drain_until_us = mr_mono_us() + g->conf->drain_s * 1000000;
     drain_step(g);
 }
@@ -349,9 +463,11 @@ static void on_drain(void *arg) {
 /* ---- the whole ---- */
 
 static int open_bus(mr_gateway *g, mr_error *err) {
-    char topic[250];
-    mr_bus_topic(g->kafka, MR_TOPIC_RESPONSES, topic);
-    mr_consumer_options opt = {.topics = {topic},
+    char control[250];
+    const mr_log_events events = {on_log_record, on_log_end, on_log_gone, g};
+    mr_bus_topic(g->kafka, MR_TOPIC_RESPONSES, g->responses_topic);
+    mr_bus_topic(g->kafka, MR_TOPIC_CONTROL, control);
+    mr_consumer_options opt = {.topics = {g->responses_topic},
                                .partition = (int32_t)g->conf->partition,
                                .start = MR_FROM_END,
                                .on_record = on_record,
@@ -364,8 +480,15 @@ static int open_bus(mr_gateway *g, mr_error *err) {
     if (!g->workers) return -1;
     g->refused = mr_counter_new(g->metrics, "millrace_gateway_refused_waits_total", NULL,
                                 "Requests refused because they would have waited beyond their deadline.");
+    g->log = mr_log_reader_new(g->kafka, g->loop, g->metrics, &events, err);
+    if (!g->log) return -1;
+    mr_streams_use_log(g->streams, g->log);
     g->responses = mr_consumer_new(g->kafka, &opt, g->loop, g->metrics, "gateway", err);
-    return g->responses ? 0 : -1;
+    if (!g->responses) return -1;
+    opt = (mr_consumer_options){
+        .topics = {control}, .partition = -1, .start = MR_FROM_END, .on_record = on_control, .arg = g};
+    g->control = mr_consumer_new(g->kafka, &opt, g->loop, g->metrics, "gateway_control", err);
+    return g->control ? 0 : -1;
 }
 
 static int open_http(mr_gateway *g, mr_error *err) {
@@ -397,7 +520,9 @@ static int start(mr_gateway *g, mr_error *err) {
     if (!g->auth) return -1;
     g->request_arena = mr_arena_new(4 * (size_t)g->conf->body_max + (1u << 20));
     g->record_arena = mr_arena_new(RECORD_ARENA);
-    if (!g->request_arena || !g->record_arena) return mr_fail(err, MR_ENOMEM, "out of memory");
+    g->control_arena = mr_arena_new(CONTROL_ARENA);
+    if (!g->request_arena || !g->record_arena || !g->control_arena)
+        return mr_fail(err, MR_ENOMEM, "out of memory");
     g->metrics = mr_metrics_new(err);
     if (!g->metrics || open_bus(g, err) < 0 || open_http(g, err) < 0) return -1;
     g->timer = mr_timer_new(g->loop, TICK_MS, on_tick, g, err);
@@ -426,12 +551,15 @@ void mr_gateway_free(mr_gateway *g) {
     mr_timer_free(g->timer);
     mr_consumer_free(g->responses);
     mr_view_free(g->workers);
+    mr_consumer_free(g->control);
     mr_streams_free(g->streams);         /* takes back its tickets, before the outbox' last reports */
     mr_outbox_free(g->outbox, FLUSH_MS); /* those may answer calls that wait for them */
     mr_http_free(g->http);
+    mr_log_reader_free(g->log);
     mr_metrics_free(g->metrics);
     mr_arena_free(g->request_arena);
     mr_arena_free(g->record_arena);
+    mr_arena_free(g->control_arena);
     mr_auth_free(g->auth);
     free(g);
 }

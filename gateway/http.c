@@ -152,6 +152,18 @@ const char *mr_call_path(const mr_call *c) {
     return path && *path ? path : "/";
 }
 
+bool mr_call_query(const mr_call *c, const char *name, char *out, size_t cap) {
+    const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(c->req);
+    const char *query = uri ? evhttp_uri_get_query(uri) : NULL;
+    struct evkeyvalq values;
+    if (!query || evhttp_parse_query_str(query, &values) != 0) return false;
+    const char *v = evhttp_find_header(&values, name);
+    bool fits = v && strlen(v) < cap;
+    if (fits) memcpy(out, v, strlen(v) + 1);
+    evhttp_clear_headers(&values);
+    return fits;
+}
+
 void mr_call_on_close(mr_call *c, mr_call_closed_cb *cb, void *arg) {
     c->on_close = cb;
     c->on_close_arg = arg;

@@ -60,6 +60,8 @@ int mr_http_calls(const mr_http *h); /* calls not yet wholly answered */
 const char *mr_call_header(const mr_call *c, const char *name); /* NULL when absent */
 mr_str mr_call_body(mr_call *c);
 const char *mr_call_path(const mr_call *c);
+/* A value of the query string, into out; false when it is not there, or too long. */
+bool mr_call_query(const mr_call *c, const char *name, char *out, size_t cap);
 
 /* ---- the reply ---- */
 

@@ -90,6 +90,10 @@ int mr_outbox_send(mr_outbox *o, const mr_outbox_record *rec, mr_acked_cb *cb, v
     return 0;
 }
 
+mr_str mr_outbox_packed(const mr_outbox *o) {
+    return mr_buf_str(&o->packed);
+}
+
 void mr_ticket_forget(mr_ticket *t) {
     t->cb = NULL;
 }

@@ -29,6 +29,8 @@ bool mr_outbox_connected(const mr_outbox *o);
  * as mr_producer_send does; cb is not called then. */
 int mr_outbox_send(mr_outbox *o, const mr_outbox_record *rec, mr_acked_cb *cb, void *arg, mr_ticket **ticket,
                    mr_error *err);
+/* The message of the last mr_outbox_send that did not fail, packed; borrowed until the next one. */
+mr_str mr_outbox_packed(const mr_outbox *o);
 /* The sender is going away: do not call its callback. */
 void mr_ticket_forget(mr_ticket *t);
 

@@ -1,7 +1,6 @@
 /* Answers in OpenAI's JSON, with DeepSeek's reasoning_content and prompt_cache_hit_tokens. */
 #include "gateway/render.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 static int put(const char *p, size_t n, void *out) {
@@ -14,10 +13,8 @@ void mr_render_json(json_t *j, mr_buf *out) {
     json_decref(j);
 }
 
-static void event(json_t *j, int choice, uint64_t offset, mr_buf *out) {
-    mr_buf_puts(out, "id: ");
-    if (choice) mr_buf_printf(out, "%d:", choice);
-    mr_buf_printf(out, "%" PRIu64 "\ndata: ", offset);
+static void event(json_t *j, const char *at, mr_buf *out) {
+    mr_buf_printf(out, "id: %s\ndata: ", at);
     mr_render_json(j, out);
     mr_buf_puts(out, "\n\n");
 }
@@ -125,29 +122,29 @@ void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out) {
     json_t *delta = p->channel == MR_CHANNEL_TOOL_CALL ? call_delta(p) : text_delta(p);
     json_t *choices = json_pack("[{s:i, s:o, s:o, s:n}]", "index", r->choice, "delta", delta, "logprobs",
                                 choice_logprobs(p->logprobs), "finish_reason");
-    event(chunk_json(r, choices), r->choice, p->offset, out);
+    event(chunk_json(r, choices), p->at, out);
 }
 
-void mr_render_end(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out) {
+void mr_render_end(const mr_render *r, const mr_response_end *end, const char *at, mr_buf *out) {
     json_t *choices = json_pack("[{s:i, s:{}, s:n, s:s}]", "index", r->choice, "delta", "logprobs",
                                 "finish_reason", mr_finish_names[end->finish_reason]);
     json_t *last = chunk_json(r, choices);
     if (last) json_object_set_new(last, "millrace", extra_json(end));
-    event(last, r->choice, offset, out);
+    event(last, at, out);
 }
 
-void mr_render_usage(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out) {
+void mr_render_usage(const mr_render *r, const mr_response_end *end, const char *at, mr_buf *out) {
     if (!r->usage) return;
     json_t *usage = chunk_json(r, json_array());
     if (usage) {
         json_object_set_new(usage, "usage", usage_json(end));
         json_object_set_new(usage, "millrace", extra_json(end));
     }
-    event(usage, r->choice, offset, out);
+    event(usage, at, out);
 }
 
-void mr_render_error(const mr_api_error *e, uint64_t offset, mr_buf *out) {
-    event(mr_api_error_json(e), 0, offset, out);
+void mr_render_error(const mr_api_error *e, const char *at, mr_buf *out) {
+    event(mr_api_error_json(e), at, out);
 }
 
 void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out) {

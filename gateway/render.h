@@ -1,7 +1,6 @@
 /* What clients get: records of an answer to server-sent events, or to the one JSON of a completion.
  *
- * Every event carries `id:`, the bytes of the answer up to its end, from which a later connection can go on; of several
- * answers, those but the first have their number before it. Functions
+ * Every event carries `id:`, from which a later connection can go on (request_id.h). Functions
  * append to `out`; out of memory shows as out->failed. No state.
  */
 #ifndef MR_RENDER_H
@@ -34,19 +33,19 @@ typedef struct mr_piece {
     const mr_delta_call *call; /* in channel tool_call: which… */
     bool call_begins;          /* …and these are its first arguments */
     const json_t *logprobs;    /* what mr_render_logprobs made, or NULL */
-    uint64_t offset;           /* after the text */
+    const char *at;            /* event id, after the text */
 } mr_piece;
 
 void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out);
 
 /* The last chunk of a good end: finish_reason. */
-void mr_render_end(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out);
+void mr_render_end(const mr_render *r, const mr_response_end *end, const char *at, mr_buf *out);
 
 /* The chunk after the last answer's end: the usage, when it was asked for. */
-void mr_render_usage(const mr_render *r, const mr_response_end *end, uint64_t offset, mr_buf *out);
+void mr_render_usage(const mr_render *r, const mr_response_end *end, const char *at, mr_buf *out);
 
 /* The error event; official clients raise it. */
-void mr_render_error(const mr_api_error *e, uint64_t offset, mr_buf *out);
+void mr_render_error(const mr_api_error *e, const char *at, mr_buf *out);
 
 /* The sentence for people whose client shows only text. */
 void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out);

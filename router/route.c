@@ -45,7 +45,8 @@ static bool may_be_routine(const mr_chat_request *q) {
     bool calls =
         q->tools.n > 0 && !(MR_HAS(q, MR_CHAT_REQUEST_TOOL_CHOICE) && q->tool_choice.type == MR_TOOLS_NONE);
     bool measures = s->logprobs || s->ignore_eos || s->min_tokens > 0;
-    return q->purpose == MR_PURPOSE_CHAT && !measures && !shaped && !calls;
+    bool begun = MR_HAS(q, MR_CHAT_REQUEST_FORCED);
+    return q->purpose == MR_PURPOSE_CHAT && !measures && !shaped && !calls && !begun;
 }
 
 /* Whether the message is a routine one as far as its intent goes. */

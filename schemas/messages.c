@@ -11,7 +11,7 @@ const char *const mr_tool_choice_names[] = {"none", "auto", "required", "functio
 const char *const mr_channel_names[] = {"content", "reasoning", "tool_call", NULL};
 const char *const mr_source_names[] = {"model", "kb", NULL};
 const char *const mr_control_kind_names[] = {"cancel",  "weights",  "rollout", "drain",
-                                             "recycle", "recycled", NULL};
+                                             "recycle", "recycled", "resume",  NULL};
 const char *const mr_color_names[] = {"blue", "green", NULL};
 const char *const mr_rollout_state_names[] = {"waiting",   "shifting",    "draining", "stopping", "done",
                                               "returning", "rolled_back", "aborted",  NULL};
@@ -106,19 +106,24 @@ static int check_tools(const mr_chat_request *r, mr_error *err) {
     return 0;
 }
 
+static int check_hash(mr_str hash, const char *field, mr_error *err) {
+    uint64_t unused;
+    if (!mr_text_hash_parse(hash, &unused)) {
+        return mr_fail(err, MR_EINVAL, "`%s` must be 16 hexadecimal digits in lower case", field);
+    }
+    return 0;
+}
+
 static int mr_check_chat_request(const void *msg, mr_error *err) {
     const mr_chat_request *r = msg;
     if (!mr_id_ok(r->id)) return mr_fail(err, MR_EINVAL, "`id` must be printable ASCII without spaces");
-    return MR_HAS(r, MR_CHAT_REQUEST_TOOLS) || MR_HAS(r, MR_CHAT_REQUEST_TOOL_CHOICE) ? check_tools(r, err)
-                                                                                      : 0;
-}
-
-static int check_hash(mr_str hash, mr_error *err) {
-    uint64_t unused;
-    if (!mr_text_hash_parse(hash, &unused)) {
-        return mr_fail(err, MR_EINVAL, "`hash` must be 16 hexadecimal digits in lower case");
+    bool tools = MR_HAS(r, MR_CHAT_REQUEST_TOOLS) || MR_HAS(r, MR_CHAT_REQUEST_TOOL_CHOICE);
+    if (tools && check_tools(r, err) < 0) return -1;
+    if (!MR_HAS(r, MR_CHAT_REQUEST_FORCED)) return 0;
+    if (!MR_HAS(r, MR_CHAT_REQUEST_FORCED_BYTES) || !MR_HAS(r, MR_CHAT_REQUEST_FORCED_HASH)) {
+        return mr_fail(err, MR_EINVAL, "`forced` needs `forced_bytes` and `forced_hash`");
     }
-    return 0;
+    return check_hash(r->forced_hash, "forced_hash", err);
 }
 
 static int mr_check_response_delta(const void *msg, mr_error *err) {
@@ -127,7 +132,7 @@ static int mr_check_response_delta(const void *msg, mr_error *err) {
     if (call != (bool)MR_HAS(d, MR_RESPONSE_DELTA_CALL)) {
         return mr_fail(err, MR_EINVAL, "`call` must be there exactly when `channel` is tool_call");
     }
-    return check_hash(d->hash, err);
+    return check_hash(d->hash, "hash", err);
 }
 
 static int mr_check_response_end(const void *msg, mr_error *err) {
@@ -136,13 +141,14 @@ static int mr_check_response_end(const void *msg, mr_error *err) {
     if (failed != (bool)MR_HAS(e, MR_RESPONSE_END_ERROR)) {
         return mr_fail(err, MR_EINVAL, "`error` must be there exactly when `finish_reason` is error");
     }
-    return check_hash(e->hash, err);
+    return check_hash(e->hash, "hash", err);
 }
 
 static int mr_check_control(const void *msg, mr_error *err) {
     const mr_control *c = msg;
-    if (c->kind == MR_CONTROL_IS_CANCEL && !MR_HAS(c, MR_CONTROL_REQUEST)) {
-        return mr_fail(err, MR_EINVAL, "a cancel needs `request`");
+    bool of_request = c->kind == MR_CONTROL_IS_CANCEL || c->kind == MR_CONTROL_IS_RESUME;
+    if (of_request && !MR_HAS(c, MR_CONTROL_REQUEST)) {
+        return mr_fail(err, MR_EINVAL, "a %s needs `request`", mr_control_kind_names[c->kind]);
     }
     if (c->kind == MR_CONTROL_IS_WEIGHTS && (!MR_HAS(c, MR_CONTROL_POOL) || c->blue + c->green <= 0)) {
         return mr_fail(err, MR_EINVAL, "weights need `pool`, and a `blue` or `green` over 0");

@@ -18,6 +18,7 @@
 #define MR_TOOL_NAME_MAX   64
 #define MR_CALLS_MAX       64 /* tool calls in one answer */
 #define MR_DELTA_MAX       1000000
+#define MR_TOKENS_MAX      262144 /* of an answer that another attempt can go on with */
 #define MR_BYTES_MAX       1e12
 #define MR_TIME_MAX        9e15 /* exact in a double, and in JavaScript */
 
@@ -36,6 +37,7 @@ enum mr_control_kind {
     MR_CONTROL_IS_DRAIN,
     MR_CONTROL_IS_RECYCLE,
     MR_CONTROL_IS_RECYCLED,
+    MR_CONTROL_IS_RESUME,
 };
 enum mr_color { MR_BLUE, MR_GREEN };
 #define MR_COLORS 2

@@ -67,7 +67,7 @@ void mr_answer_error(mr_supervisor *s, mr_job *j, int status, const char *code, 
 
 static void restart_stream(mr_supervisor *s, mr_job *j) {
     mr_stream_restart(&j->stream);
-    j->ntokens = 0;
+    j->ntokens = j->nforced;
     mr_dispatch_wait(s, j, "its stream broke");
 }
 
@@ -165,12 +165,13 @@ static void on_broken(void *owner, const char *why) {
     }
 }
 
-int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, mr_error *err) {
+int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, const mr_stream_base *base, mr_error *err) {
     const mr_stream_options opt = {.publisher = s->publisher,
                                    .loop = s->loop,
                                    .request = mr_str_of(j->id),
                                    .trace = mr_str_of(j->trace),
                                    .partition = reply_to,
+                                   .base = base,
                                    .ended = on_ended,
                                    .broken = on_broken,
                                    .owner = j};
@@ -207,7 +208,7 @@ static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
         mr_histogram_observe(s->metrics.first_token, (double)(j->first_token_us - j->received_us) / 1e6);
         mr_report_first_token(s->report, j);
     }
-    mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, f->tokens.n,
+    mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, f->tokens,
                                                   f->logprobs.v, f->logprobs.n});
     mr_dispatch_progress(s, j);
     if (begins) mr_dispatch(s);
@@ -234,7 +235,8 @@ static void on_end(mr_supervisor *s, const mr_frame_end *f) {
         mr_admit_settle(s->line, mr_str_of(j->tenant), cost - j->ticket.cost);
     }
     mr_counter_add(s->metrics.prompt_tokens, (uint64_t)f->prompt_tokens);
-    mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, 0, NULL, 0});
+    mr_stream_text(&j->stream, &(mr_stream_piece){
+                                   .channel = f->channel, .call = f->call, .name = f->name, .text = f->text});
     if (j->stop == MR_STOP_BROKEN || f->finish == MR_FINISH_CANCELLED) {
         mr_answer_stopped(s, j, &usage);
     } else if (f->finish == MR_FINISH_ERROR) {

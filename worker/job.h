@@ -50,6 +50,7 @@ typedef struct mr_job {
     int64_t *tokens; /* the answer so far */
     uint32_t ntokens, tokens_cap;
     int64_t computing;   /* tokens that the engine has to compute before its next one; 0: it has begun */
+    uint32_t nforced;    /* those that came with the request */
     uint32_t resumed_at; /* how many it had when it was started last */
     int64_t engine_id;   /* of the submit; 0: not in an engine */
     struct mr_engine *in;

@@ -139,7 +139,8 @@ mr_job *mr_dispatch_find(const mr_supervisor *s, int64_t engine_id);
 
 /* answer.c */
 void mr_answer_frame(void *engine, const mr_frame *f);
-int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, mr_error *err);
+/* base: NULL where the answer begins with nothing. */
+int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, const mr_stream_base *base, mr_error *err);
 /* The terminal record. usage: NULL where there is none. */
 void mr_answer_end(mr_supervisor *s, mr_job *j, int finish, const mr_usage *usage);
 void mr_answer_error(mr_supervisor *s, mr_job *j, int status, const char *code, const char *message);

@@ -114,7 +114,24 @@ static void place(mr_job *j, const mr_record *r) {
     snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(trace));
 }
 
+/* What another attempt brought of the answer. The engine host gets it with the submit, not in the request. */
+static int take_forced(mr_job *j, mr_chat_request *q, mr_stream_base *base, mr_error *err) {
+    if (!MR_HAS(q, MR_CHAT_REQUEST_FORCED)) return 0;
+    if (!mr_job_add_tokens(j, q->forced.v, q->forced.n)) {
+        return mr_fail(err, MR_ENOMEM, "out of memory for the tokens of an answer");
+    }
+    j->nforced = j->ntokens;
+    base->tokens = j->ntokens;
+    base->bytes = q->forced_bytes;
+    mr_text_hash_parse(q->forced_hash, &base->hash); /* checked with the message */
+    MR_UNSET(q, MR_CHAT_REQUEST_FORCED);
+    MR_UNSET(q, MR_CHAT_REQUEST_FORCED_BYTES);
+    MR_UNSET(q, MR_CHAT_REQUEST_FORCED_HASH);
+    return 0;
+}
+
 static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record *r, mr_error *err) {
+    mr_stream_base base = {.hash = mr_text_hash_init()};
     place(j, r);
     if (MR_HAS(q, MR_CHAT_REQUEST_CREATED_MS)) j->created_ms = q->created_ms;
     if (MR_HAS(q, MR_CHAT_REQUEST_TRACE)) snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(q->trace));
@@ -123,10 +140,11 @@ static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record
     j->ticket.priority = MR_HAS(q, MR_CHAT_REQUEST_PRIORITY) ? q->priority : 0;
     j->ticket.deadline_ms = MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS) ? q->deadline_ms : 0;
     fill_in_seed(q);
+    if (take_forced(j, q, &base, err)) return -1;
     if (mr_pack(&mr_chat_request_def, q, &j->request, err)) return -1;
     mr_jobs_weigh(s->jobs, j);
     int32_t reply_to = MR_HAS(q, MR_CHAT_REQUEST_REPLY_TO) ? (int32_t)q->reply_to : -1;
-    return mr_answer_open(s, j, reply_to, err);
+    return mr_answer_open(s, j, reply_to, &base, err);
 }
 
 /* What Redis knows of earlier starts. */
@@ -204,7 +222,7 @@ static int refuse(mr_supervisor *s, const mr_record *r, const mr_sender *from, c
     j->of = s;
     place(j, r);
     int32_t reply_to = MR_HAS(from, MR_SENDER_REPLY_TO) ? (int32_t)from->reply_to : -1;
-    if (mr_answer_open(s, j, reply_to, err) || bury(s, r, why, from->id, false, err)) {
+    if (mr_answer_open(s, j, reply_to, NULL, err) || bury(s, r, why, from->id, false, err)) {
         mr_jobs_remove(s->jobs, j);
         return -1;
     }
@@ -269,7 +287,7 @@ static void let_go(mr_supervisor *s, mr_job *j, bool lost) {
     if (lost && j->state != MR_JOB_LOOKING && j->state != MR_JOB_ENDING) {
         mr_counter_add(s->metrics.dropped, 1);
         mr_dispatch_drop(s, j, "its partition went to another worker while this one was away");
-    } else if (j->state == MR_JOB_WAITING && j->ntokens == 0 && j->starts == 0) {
+    } else if (j->state == MR_JOB_WAITING && j->ntokens == j->nforced && j->starts == 0) {
         mr_admit_remove(&j->ticket);
         mr_jobs_remove(s->jobs, j);
     }

@@ -75,8 +75,9 @@ void mr_report_end(mr_report *r, const mr_job *j, int finish, int64_t status) {
     if (!well || !j->started_us) return;
     r->served++;
     r->service_us += now - j->started_us;
-    if (j->ntokens > 1 && j->first_token_us && generating > 0) {
-        mr_hist_add(&r->speed, MR_HIST_SPEED_UNITS * (double)(j->ntokens - 1) * 1e6 / (double)generating);
+    if (j->ntokens - j->nforced > 1 && j->first_token_us && generating > 0) {
+        mr_hist_add(&r->speed,
+                    MR_HIST_SPEED_UNITS * (double)(j->ntokens - j->nforced - 1) * 1e6 / (double)generating);
     }
 }
 

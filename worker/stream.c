@@ -11,6 +11,7 @@
 #define RETRY_US       250000 /* after a full queue, or a terminal record that was not delivered */
 #define END_TRIES      20     /* then the stream is broken: its partition may not exist */
 #define DELTA_FULL     65536  /* bytes of text that do not wait for the interval */
+#define DELTA_TOKENS   65536  /* that a record can say */
 #define LOGPROBS_BYTES (16u << 20)
 #define CALL_ID_LEN    (5 + MR_TEXT_HASH_LEN)
 
@@ -43,15 +44,22 @@ static bool collect_logprobs(mr_stream *s, const mr_logprob *lp, uint32_t n);
 static void drop_pending(mr_stream *s) {
     mr_buf_clear(&s->text);
     s->pending_tokens = 0;
+    mr_buf_clear(&s->ids);
     s->logprobs.n = 0;
     if (s->arena) mr_arena_reset(s->arena);
+}
+
+/* Of an answer that is gone on with as "ID~2", calls keep their ids. */
+static mr_str answer_id(const mr_stream *s) {
+    const char *tilde = memrchr(s->opt.request.p, '~', s->opt.request.n);
+    return tilde ? (mr_str){s->opt.request.p, (size_t)(tilde - s->opt.request.p)} : s->opt.request;
 }
 
 /* The call's id is the same in every attempt at the answer. */
 static void describe_call(const mr_stream *s, mr_delta_call *call, char id[CALL_ID_LEN + 1]) {
     char number[24];
     snprintf(number, sizeof(number), "/%lld", (long long)s->call);
-    uint64_t hash = mr_text_hash_feed(mr_text_hash_init(), s->opt.request);
+    uint64_t hash = mr_text_hash_feed(mr_text_hash_init(), answer_id(s));
     memcpy(id, "call_", 5);
     mr_text_hash_hex(mr_text_hash_feed(hash, mr_str_of(number)), id + 5);
     MR_SET(call, MR_DELTA_CALL_INDEX, index, s->call);
@@ -76,6 +84,11 @@ static int send_delta(mr_stream *s, uint64_t hash, mr_error *err) {
     if (s->channel == MR_CHANNEL_TOOL_CALL) {
         describe_call(s, &d.call, id);
         MR_MARK(&d, MR_RESPONSE_DELTA_CALL);
+    }
+    if (s->ids.n == (size_t)s->pending_tokens * sizeof(int64_t)) {
+        d.token_ids.v = (int64_t *)(void *)s->ids.p;
+        d.token_ids.n = (uint32_t)s->pending_tokens;
+        MR_MARK(&d, MR_RESPONSE_DELTA_TOKEN_IDS);
     }
     if (s->logprobs.n) {
         d.logprobs.v = s->logprobs.v;
@@ -144,18 +157,27 @@ static void set_kind(mr_stream *s, const mr_stream_piece *p) {
     snprintf(s->name, sizeof(s->name), "%.*s", MR_FMT(p->name));
 }
 
+/* Text that an engine held back until the end: it would hold it back again, did it go on from these tokens. So it goes into
+ * a delta of its own; where the queue is full, or tokens without text are pending, that delta says no tokens. */
+static void split_held_back(mr_stream *s) {
+    flush(s);
+    mr_buf_clear(&s->ids);
+}
+
 void mr_stream_text(mr_stream *s, const mr_stream_piece *p) {
     if (s->broken) return;
     if (p->text.n && s->text.n && !goes_on(s, p)) {
         flush(s);
         if (s->text.n) break_stream(s, "text of two channels is held back at once");
     }
+    if (p->text.n && p->tokens.n == 0) split_held_back(s);
     if (p->text.n && !s->text.n) set_kind(s, p);
     mr_buf_put(&s->text, p->text.p, p->text.n);
     s->bytes += (int64_t)p->text.n;
-    s->tokens += p->tokens;
-    s->pending_tokens += p->tokens;
-    if (s->text.failed || !collect_logprobs(s, p->lp, p->nlp)) {
+    s->tokens += p->tokens.n;
+    s->pending_tokens += p->tokens.n;
+    if (p->tokens.n) mr_buf_put(&s->ids, p->tokens.v, p->tokens.n * sizeof(*p->tokens.v));
+    if (s->text.failed || s->ids.failed || !collect_logprobs(s, p->lp, p->nlp)) {
         break_stream(s, "too much text waits for Kafka");
         return;
     }
@@ -279,11 +301,16 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
 }
 
 int mr_stream_open(mr_stream *s, const mr_stream_options *opt, mr_error *err) {
-    *s = (mr_stream){.opt = *opt, .hash = mr_text_hash_init()};
+    *s = (mr_stream){.opt = *opt, .base = {.hash = mr_text_hash_init()}};
+    if (opt->base) s->base = *opt->base;
+    s->tokens = s->base.tokens;
+    s->bytes = s->base.bytes;
+    s->hash = s->base.hash;
     s->delta_tag = (mr_tag){delta_delivered, s};
     s->end_tag = (mr_tag){end_delivered, s};
     mr_buf_init(&s->text, MR_DELTA_MAX);
     mr_buf_init(&s->end, 1 << 20);
+    mr_buf_init(&s->ids, DELTA_TOKENS * sizeof(int64_t));
     s->timer = evtimer_new(mr_loop_base(opt->loop), on_timer, s);
     if (!s->timer) return mr_fail(err, MR_ENOMEM, "out of memory for an answer");
     return 0;
@@ -293,6 +320,7 @@ void mr_stream_close(mr_stream *s) {
     if (s->timer) event_free(s->timer);
     mr_buf_done(&s->text);
     mr_buf_done(&s->end);
+    mr_buf_done(&s->ids);
     mr_arena_free(s->arena);
     free(s->logprobs.v);
     *s = (mr_stream){.timer = NULL};
@@ -309,8 +337,9 @@ void mr_stream_abandon(mr_stream *s, const char *why) {
 void mr_stream_restart(mr_stream *s) {
     evtimer_del(s->timer);
     drop_pending(s);
-    s->tokens = s->bytes = 0;
-    s->hash = mr_text_hash_init();
+    s->tokens = s->base.tokens;
+    s->bytes = s->base.bytes;
+    s->hash = s->base.hash;
     s->sent_us = 0;
     s->broken = s->ending = s->ended = false;
     s->end_tries = 0;

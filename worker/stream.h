@@ -17,11 +17,18 @@
 
 #define MR_DELTA_INTERVAL_US 20000
 
+/* Where an answer begins that another attempt has brought so far: nothing of what is before is sent. */
+typedef struct mr_stream_base {
+    int64_t tokens, bytes;
+    uint64_t hash; /* of those bytes */
+} mr_stream_base;
+
 typedef struct mr_stream_options {
     mr_publisher *publisher;
     mr_loop *loop;
     mr_str request, trace;
-    int32_t partition; /* of chat.responses; -1: by the request's id */
+    int32_t partition;          /* of chat.responses; -1: by the request's id */
+    const mr_stream_base *base; /* NULL: from nothing; copied */
     void (*ended)(void *owner);
     void (*broken)(void *owner, const char *why);
     void *owner;
@@ -29,6 +36,7 @@ typedef struct mr_stream_options {
 
 typedef struct mr_stream {
     mr_stream_options opt;
+    mr_stream_base base;
     int64_t attempt;       /* the owner's to set */
     int64_t tokens, bytes; /* of the answer, pending ones included */
     uint64_t hash;         /* of what was sent */
@@ -38,6 +46,7 @@ typedef struct mr_stream {
     int64_t call; /* in channel tool_call: its number, and its tool's name */
     char name[MR_TOOL_NAME_MAX + 1];
     int64_t pending_tokens;
+    mr_buf ids; /* of the pending tokens, int64_t each */
     MR_LIST(mr_logprob) logprobs;
     uint32_t logprobs_cap;
     mr_arena *arena; /* of the pending logprobs; NULL until there are some */
@@ -57,7 +66,7 @@ int mr_stream_open(mr_stream *s, const mr_stream_options *opt, mr_error *err);
 /* Only while it is idle. */
 void mr_stream_close(mr_stream *s);
 bool mr_stream_idle(const mr_stream *s); /* nothing of it is in the air */
-/* Back to an answer of nothing; what was sent of it will be sent again. */
+/* Back to its base; what was sent of it will be sent again. */
 void mr_stream_restart(mr_stream *s);
 
 /* Nothing more of it is sent: `broken` follows when nothing is in the air. */
@@ -69,7 +78,7 @@ typedef struct mr_stream_piece {
     int64_t call; /* in channel tool_call: of this number… */
     mr_str name;  /* …to this tool */
     mr_str text;
-    int64_t tokens;       /* that it was made of */
+    mr_i64s tokens;       /* that it was made of; none: earlier ones held it back */
     const mr_logprob *lp; /* none, or one for each of them */
     uint32_t nlp;
 } mr_stream_piece;

@@ -24,6 +24,7 @@ static const command commands[] = {
     {"rollout", cmd_rollout, "move a pool's traffic to its other color, step by step"},
     {"tail", cmd_tail, "print a topic's records as JSON"},
     {"recycle", cmd_recycle, "replace a worker's engine host while its answers go on"},
+    {"replay", cmd_replay, "ask requests of the log again, and compare the answers"},
     {"gateway", NULL, "the OpenAI-compatible edge"},
     {"router", NULL, "answers from the knowledge base, forwards the rest"},
     {"worker", NULL, "generates answers: supervisor and engine host"},

@@ -54,6 +54,7 @@ static void read_object(chat *c, const json_t *j) {
     put_string(&c->reasoning, json_object_get(said, "reasoning_content"));
     read_calls(c, json_object_get(said, "tool_calls"));
     copy_string(c->finish, sizeof(c->finish), json_object_get(choice, "finish_reason"));
+    copy_string(c->id, sizeof(c->id), json_object_get(j, "id"));
     copy_string(c->source, sizeof(c->source), json_object_get(json_object_get(j, "millrace"), "source"));
     copy_string(c->code, sizeof(c->code), json_object_get(error, "code"));
     copy_string(c->message, sizeof(c->message), json_object_get(error, "message"));
@@ -75,7 +76,11 @@ static void read_json(chat *c, const char *p, size_t n) {
 }
 
 static void read_line(chat *c, const char *p, size_t n) {
-    static const char data[] = "data: ", end[] = "[DONE]";
+    static const char data[] = "data: ", end[] = "[DONE]", id[] = "id: ";
+    if (n > sizeof(id) - 1 && memcmp(p, id, sizeof(id) - 1) == 0) { /* counts when its data is here */
+        snprintf(c->next_at, sizeof(c->next_at), "%.*s", (int)(n - sizeof(id) + 1), p + sizeof(id) - 1);
+        return;
+    }
     if (n < sizeof(data) - 1 || memcmp(p, data, sizeof(data) - 1) != 0) return; /* comments, ids */
     p += sizeof(data) - 1;
     n -= sizeof(data) - 1;
@@ -84,6 +89,7 @@ static void read_line(chat *c, const char *p, size_t n) {
         c->done = true;
     } else {
         read_json(c, p, n);
+        memcpy(c->at, c->next_at, sizeof(c->at));
     }
 }
 
@@ -133,7 +139,8 @@ static void on_over(struct evhttp_request *r, void *arg) {
 
 /* ---- asking ---- */
 
-chat *chat_send(mr_loop *l, int port, const char *path, mr_str body) {
+static chat *send_with(mr_loop *l, int port, const char *path, mr_str body, const char *name,
+                       const char *value) {
     chat *c = calloc(1, sizeof(*c));
     assert_non_null(c);
     mr_buf_init(&c->in, TEXT_MAX);
@@ -149,12 +156,24 @@ chat *chat_send(mr_loop *l, int port, const char *path, mr_str body) {
     struct evkeyvalq *headers = evhttp_request_get_output_headers(c->request);
     evhttp_add_header(headers, "Host", "127.0.0.1");
     evhttp_add_header(headers, "Connection", "close");
+    if (name) evhttp_add_header(headers, name, value);
     if (body.n) evhttp_add_header(headers, "Content-Type", "application/json");
     evbuffer_add(evhttp_request_get_output_buffer(c->request), body.p, body.n);
     c->asked_us = mr_mono_us();
     int rc = evhttp_make_request(c->connection, c->request, body.n ? EVHTTP_REQ_POST : EVHTTP_REQ_GET, path);
     assert_int_equal(rc, 0);
     return c;
+}
+
+chat *chat_send(mr_loop *l, int port, const char *path, mr_str body) {
+    return send_with(l, port, path, body, NULL, NULL);
+}
+
+chat *chat_resume(mr_loop *l, int port, const char *id, const char *at) {
+    char path[200];
+    snprintf(path, sizeof(path), "/v1/chat/completions/%s", id);
+    return *at ? send_with(l, port, path, MR_STR(""), "Last-Event-ID", at)
+               : chat_send(l, port, path, MR_STR(""));
 }
 
 static json_t *message(const char *role, const char *text) {
@@ -187,7 +206,10 @@ chat *chat_ask(mr_loop *l, int port, const ask *a) {
     json_t *j = body_of(a);
     char *body = json_dumps(j, JSON_COMPACT);
     assert_non_null(body);
-    chat *c = chat_send(l, port, "/v1/chat/completions", mr_str_of(body));
+    char seconds[16];
+    snprintf(seconds, sizeof(seconds), "%d", a->resume_s);
+    chat *c = send_with(l, port, "/v1/chat/completions", mr_str_of(body),
+                        a->resume_s ? "x-millrace-resume" : NULL, seconds);
     free(body);
     json_decref(j);
     return c;

@@ -19,6 +19,7 @@ typedef struct ask {
     bool likeliest;           /* temperature 0 */
     bool long_answer;         /* goes on past its natural end, to max_tokens */
     const char *more;         /* further members of the body, as a JSON object; NULL: none */
+    int resume_s;             /* header x-millrace-resume; 0: none */
 } ask;
 
 typedef struct chat chat;
@@ -33,6 +34,8 @@ struct chat {
     int status;     /* of HTTP; 0: no answer (yet) */
     char finish[32], source[16], code[64], message[300];
     int64_t prompt_tokens, completion_tokens;
+    char id[128], at[64]; /* of the request; of the last event that was read whole */
+    char next_at[64];     /* of the event that is being read */
     int pieces;
     bool done;   /* [DONE] came */
     bool over;   /* nothing comes any more */
@@ -43,6 +46,8 @@ struct chat {
 chat *chat_ask(mr_loop *l, int port, const ask *a);
 /* Anything to any path. body: empty for GET. */
 chat *chat_send(mr_loop *l, int port, const char *path, mr_str body);
+/* Goes on with an answer after the event `at`. */
+chat *chat_resume(mr_loop *l, int port, const char *id, const char *at);
 /* Closes what is still open. */
 void chat_free(chat *c);
 

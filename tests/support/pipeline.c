@@ -36,13 +36,14 @@ struct pipeline {
     mr_loop *loop;
     pipeline_options opt;
     process parts[PARTS];
-    int gateway_port;
+    int gateway_port, gateway2_port;
     char folder[64], conf[128];
     mr_conf *loaded;
     mr_kafka_conf kafka; /* as the processes have it */
 };
 
-static const char *const names[PARTS] = {"broker", "redis", "gateway", "router", "worker", "worker2"};
+static const char *const names[PARTS] = {"broker", "redis",   "gateway", "router",
+                                         "worker", "worker2", "gateway2"};
 
 /* ---- processes ---- */
 
@@ -99,6 +100,15 @@ static void run_second_worker(pipeline *p) {
                      "--engine_pid_file", pid_file, "--id", "worker2", NULL});
 }
 
+static void run_second_gateway(pipeline *p) {
+    char port[16], metrics_port[16];
+    snprintf(port, sizeof(port), "%d", p->gateway2_port);
+    snprintf(metrics_port, sizeof(metrics_port), "%d", p->parts[PART_GATEWAY2].port);
+    spawn(p, PART_GATEWAY2,
+          (char *[]){BIN_DIR "/millrace-gateway", "--config", p->conf, "--port", port, "--metrics_port",
+                     metrics_port, "--partition", "1", NULL});
+}
+
 void pipeline_run(pipeline *p, pipeline_part part) {
     assert_int_equal(p->parts[part].pid, 0);
     char program[256];
@@ -106,6 +116,7 @@ void pipeline_run(pipeline *p, pipeline_part part) {
     case PART_BROKER: run_broker(p); break;
     case PART_REDIS: run_redis(p); break;
     case PART_WORKER2: run_second_worker(p); break;
+    case PART_GATEWAY2: run_second_gateway(p); break;
     default:
         snprintf(program, sizeof(program), BIN_DIR "/millrace-%s", names[part]);
         spawn(p, part, (char *[]){program, "--config", p->conf, NULL});
@@ -202,6 +213,10 @@ int pipeline_port(const pipeline *p) {
     return p->gateway_port;
 }
 
+int pipeline_port2(const pipeline *p) {
+    return p->gateway2_port;
+}
+
 const char *pipeline_conf(const pipeline *p) {
     return p->conf;
 }
@@ -262,6 +277,7 @@ static void configure(pipeline *p) {
     snprintf(p->conf, sizeof(p->conf), "%s/millrace.conf", p->folder);
     for (int i = 0; i < PARTS; i++) p->parts[i].port = test_free_port();
     p->gateway_port = test_free_port();
+    p->gateway2_port = test_free_port();
     write_conf(p);
     const mr_conf_group groups[] = {{"kafka", mr_kafka_keys, &p->kafka}, {0}};
     p->loaded = mr_conf_load(p->conf, groups, &err);

@@ -18,6 +18,7 @@ typedef enum {
     PART_ROUTER,
     PART_WORKER,
     PART_WORKER2,
+    PART_GATEWAY2,
     PARTS
 } pipeline_part;
 
@@ -32,12 +33,13 @@ typedef struct pipeline_options {
 
 typedef struct pipeline pipeline;
 
-/* All parts but the second worker, ready to answer. NULL when this machine lacks what it needs (said on stderr). */
+/* All parts but the second worker and the second gateway, ready to answer. NULL when this machine lacks what it needs (said on stderr). */
 pipeline *pipeline_start(mr_loop *l, const pipeline_options *opt);
 /* With `failed` the logs are kept, and their place is said. */
 void pipeline_stop(pipeline *p, bool failed);
 
-int pipeline_port(const pipeline *p); /* of the gateway */
+int pipeline_port(const pipeline *p);         /* of the gateway */
+int pipeline_port2(const pipeline *p);        /* of the second one */
 const mr_kafka_conf *pipeline_kafka(const pipeline *p);
 /* One sample of a part's metrics, by its name with labels; -1 when there is none. */
 double pipeline_metric(pipeline *p, pipeline_part part, const char *name);

@@ -16,7 +16,8 @@
 
 #include <cmocka.h>
 
-static const char *const keys[] = {"sk-test"}, *const models[] = {"small", "eye"}, *const vision[] = {"eye"};
+static const char *const keys[] = {"sk-test", "other=sk-other"}, *const models[] = {"small", "eye"},
+                         *const vision[] = {"eye"};
 
 /* ---- the worker ---- */
 
@@ -40,9 +41,9 @@ static void hash_of(const char *text, size_t n, char out[MR_TEXT_HASH_LEN + 1]) 
     mr_text_hash_hex(mr_text_hash_feed(mr_text_hash_init(), (mr_str){text, n}), out);
 }
 
-static void send_delta(fixture *f, const mr_chat_request *r, mr_response_delta d, int channel, int attempt,
-                       const char *text, size_t from, size_t to) {
-    char hash[MR_TEXT_HASH_LEN + 1];
+static mr_response_delta a_delta(const mr_chat_request *r, int channel, int attempt, const char *text,
+                                 size_t from, size_t to, char hash[MR_TEXT_HASH_LEN + 1]) {
+    mr_response_delta d = {0};
     hash_of(text, to, hash);
     MR_SET(&d, MR_RESPONSE_DELTA_V, v, MR_SCHEMA_VERSION);
     MR_SET(&d, MR_RESPONSE_DELTA_REQUEST, request, r->id);
@@ -53,24 +54,41 @@ static void send_delta(fixture *f, const mr_chat_request *r, mr_response_delta d
     MR_SET(&d, MR_RESPONSE_DELTA_CHANNEL, channel, channel);
     MR_SET(&d, MR_RESPONSE_DELTA_TEXT, text, ((mr_str){text + from, to - from}));
     MR_SET(&d, MR_RESPONSE_DELTA_HASH, hash, mr_str_of(hash));
+    return d;
+}
+
+void worker_tokens(fixture *f, const mr_chat_request *r, int attempt, const char *text, size_t from,
+                   size_t to) {
+    char hash[MR_TEXT_HASH_LEN + 1];
+    int64_t ids[1000];
+    mr_response_delta d = a_delta(r, MR_CHANNEL_CONTENT, attempt, text, from, to, hash);
+    assert_true(to - from <= 1000);
+    for (size_t i = from; i < to; i++) ids[i - from] = (unsigned char)text[i];
+    MR_SET(&d, MR_RESPONSE_DELTA_INDEX, index, (int64_t)from);
+    MR_SET(&d, MR_RESPONSE_DELTA_TOKENS, tokens, (int64_t)(to - from));
+    d.token_ids.v = ids;
+    d.token_ids.n = (uint32_t)(to - from);
+    MR_MARK(&d, MR_RESPONSE_DELTA_TOKEN_IDS);
     send_record(f, &mr_response_delta_def, &d, r->id);
 }
 
 void worker_delta_as(fixture *f, const mr_chat_request *r, int channel, int attempt, const char *text,
                      size_t from, size_t to) {
-    send_delta(f, r, (mr_response_delta){0}, channel, attempt, text, from, to);
+    char hash[MR_TEXT_HASH_LEN + 1];
+    mr_response_delta d = a_delta(r, channel, attempt, text, from, to, hash);
+    send_record(f, &mr_response_delta_def, &d, r->id);
 }
 
 void worker_call(fixture *f, const mr_chat_request *r, int64_t index, const char *name, const char *text,
                  size_t from, size_t to) {
-    mr_response_delta d = {0};
-    char id[32];
+    char id[32], hash[MR_TEXT_HASH_LEN + 1];
+    mr_response_delta d = a_delta(r, MR_CHANNEL_TOOL_CALL, 1, text, from, to, hash);
     snprintf(id, sizeof(id), "call_%lld", (long long)index);
     MR_SET(&d.call, MR_DELTA_CALL_INDEX, index, index);
     MR_SET(&d.call, MR_DELTA_CALL_ID, id, mr_str_of(id));
     MR_SET(&d.call, MR_DELTA_CALL_NAME, name, mr_str_of(name));
     MR_MARK(&d, MR_RESPONSE_DELTA_CALL);
-    send_delta(f, r, d, MR_CHANNEL_TOOL_CALL, 1, text, from, to);
+    send_record(f, &mr_response_delta_def, &d, r->id);
 }
 
 void worker_delta(fixture *f, const mr_chat_request *r, const char *text, size_t from, size_t to) {
@@ -103,6 +121,7 @@ void worker_error(fixture *f, const mr_chat_request *r, const char *text, int st
                   const char *message) {
     char hash[MR_TEXT_HASH_LEN + 1];
     mr_response_end e = an_end(r, text, hash);
+    MR_SET(&e, MR_RESPONSE_END_ATTEMPT, attempt, 1);
     MR_SET(&e, MR_RESPONSE_END_FINISH_REASON, finish_reason, MR_FINISH_ERROR);
     MR_MARK(&e, MR_RESPONSE_END_ERROR);
     MR_SET(&e.error, MR_RESPONSE_ERROR_STATUS, status, status);
@@ -180,7 +199,7 @@ void fixture_init(fixture *f) {
     memset(f, 0, sizeof(*f));
     f->conf = (mr_gateway_conf){.host = "127.0.0.1",
                                 .partition = 1,
-                                .keys = {(const char **)keys, 1},
+                                .keys = {(const char **)keys, 2},
                                 .models = {(const char **)models, 2},
                                 .vision_models = {(const char **)vision, 1},
                                 .max_tokens = 100,

@@ -48,6 +48,9 @@ void worker_delta_as(fixture *f, const mr_chat_request *r, int channel, int atte
 /* A delta of the arguments of call number `index`. */
 void worker_call(fixture *f, const mr_chat_request *r, int64_t index, const char *name, const char *text,
                  size_t from, size_t to);
+/* The same with token ids: every byte is a token, its value the id. */
+void worker_tokens(fixture *f, const mr_chat_request *r, int attempt, const char *text, size_t from,
+                   size_t to);
 void worker_end(fixture *f, const mr_chat_request *r, const char *text);
 void worker_error(fixture *f, const mr_chat_request *r, const char *text, int status, const char *code,
                   const char *message);

@@ -1,6 +1,9 @@
 /* Chats through the gateway: what the client sees of what a worker does. */
 #include "fixture.h"
 
+#include "gateway/request_id.h"
+#include "schemas/hash.h"
+
 #include <event2/bufferevent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -411,6 +414,90 @@ static void two_texts_are_never_spliced(void **state) {
     client_close(c);
 }
 
+/* The request that goes on after the first n bytes of `sent`, each of them a token. */
+static const mr_chat_request *asked_again(fixture *f, const mr_chat_request *first, const char *sent,
+                                          size_t n, int generation) {
+    char id[MR_ID_MAX + 1], hash[MR_TEXT_HASH_LEN + 1];
+    const mr_chat_request *r = worker_request(f, f->nrequests);
+    snprintf(id, sizeof(id), "%.*s~%d", MR_FMT(first->id), generation);
+    mr_text_hash_hex(mr_text_hash_feed(mr_text_hash_init(), (mr_str){sent, n}), hash);
+    assert_true(mr_str_eqz(r->id, id));
+    assert_int_equal(r->forced.n, n);
+    for (size_t i = 0; i < n; i++) assert_int_equal(r->forced.v[i], sent[i]);
+    assert_int_equal(r->forced_bytes, n);
+    assert_true(mr_str_eqz(r->forced_hash, hash));
+    assert_true(mr_str_eq(r->session, first->session));
+    assert_int_equal(r->sampling.seed, first->sampling.seed);
+    assert_int_equal(r->deadline_ms, first->deadline_ms);
+    return r;
+}
+
+static void an_answer_that_comes_again_with_other_tokens_goes_on_after_those_that_were_sent(void **state) {
+    fixture *f = *state;
+    static const char other[] = "Water turns the mill, and so on and on.";
+    static const char joined[] = "Water turns the wheel and goes on its way.";
+    const mr_chat_request *first, *again;
+    double before = metric(f, "millrace_gateway_differing_attempts_total ");
+    client *c = ask(f, STREAM("other hardware"), &first);
+    worker_tokens(f, first, 1, text, 0, 12);
+    worker_tokens(f, first, 1, text, 8, 21);
+    worker_tokens(f, first, 2, other, 0, 18);
+    worker_tokens(f, first, 2, other, 18, 30);
+    again = asked_again(f, first, text, 21, 2);
+    worker_sees_cancel(f, first);
+    worker_tokens(f, first, 3, other, 0, sizeof(other) - 1); /* of the old request: dropped, its end too */
+    worker_end(f, first, other);
+    worker_tokens(f, again, 1, joined, 21, 30);
+    worker_tokens(f, again, 1, joined, 30, sizeof(joined) - 1);
+    worker_end(f, again, joined);
+    client_expect(c, "[DONE]");
+    expect_content(c, joined);
+    assert_true(ends_cleanly(c));
+    assert_true(metric(f, "millrace_gateway_differing_attempts_total ") == before + 1);
+    client_close(c);
+}
+
+static void a_lost_part_is_generated_again(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *first, *again;
+    client *c = ask(f, WHOLE("gap"), &first);
+    worker_tokens(f, first, 1, text, 0, 20);
+    worker_tokens(f, first, 1, text, 25, 30);
+    again = asked_again(f, first, text, 20, 2);
+    worker_tokens(f, again, 1, text, 20, TEXT_LEN);
+    worker_end(f, again, text);
+    client_expect(c, text);
+    client_close(c);
+}
+
+static void the_third_text_that_differs_ends_the_answer_as_an_error(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *first, *again;
+    client *c = ask(f, STREAM("hopeless"), &first);
+    worker_tokens(f, first, 1, text, 0, 20);
+    worker_delta_as(f, first, MR_CHANNEL_CONTENT, 2, "Wind turns the sails.", 0, 21);
+    again = asked_again(f, first, text, 20, 2);
+    worker_delta_as(f, again, MR_CHANNEL_CONTENT, 1, "Wind turns the sails, again.", 20, 28);
+    again = asked_again(f, first, text, 20, 3);
+    worker_delta_as(f, again, MR_CHANNEL_CONTENT, 1, "Wind turns the sails, again.", 20, 28);
+    expect_broken(c, "answer_mismatch");
+    worker_sees_cancel(f, again);
+    client_close(c);
+}
+
+static void an_error_of_a_worker_taken_for_dead_does_not_end_the_answer(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *c = ask(f, STREAM("late error"), &r);
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, text, 0, 20);
+    worker_error(f, r, text, 500, "engine_lost", "The engine died.");
+    worker_delta_as(f, r, MR_CHANNEL_CONTENT, 2, text, 20, TEXT_LEN);
+    worker_end(f, r, text);
+    client_expect(c, "[DONE]");
+    expect_content(c, text);
+    client_close(c);
+}
+
 static void a_worker_taken_for_dead_cannot_break_the_answer(void **state) {
     fixture *f = *state;
     static const char other[] = "Water turns the mill, and so on and on.";
@@ -566,6 +653,200 @@ static void an_answer_that_takes_too_long_is_ended(void **state) {
     f->conf.request_timeout_s = limit;
 }
 
+/* ---- going on with an answer ---- */
+
+static void resume_get(client *c, const mr_chat_request *r, const char *at, const char *key,
+                       const char *query) {
+    char head[500];
+    snprintf(head, sizeof(head),
+             "GET /v1/chat/completions/%.*s%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n",
+             MR_FMT(r->id), query, key);
+    client_send(c, head);
+    if (at) {
+        snprintf(head, sizeof(head), "Last-Event-ID: %s\r\n", at);
+        client_send(c, head);
+    }
+    client_send(c, "\r\n");
+}
+
+static void an_ended_answer_is_had_again_from_any_event_on(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *first = ask(f, STREAM("ended"), &r), *whole = client_open(f), *rest = client_open(f),
+           *json = client_open(f);
+    worker_answer(f, r, text);
+    client_expect(first, "[DONE]");
+    resume_get(whole, r, NULL, "sk-test", "");
+    client_expect(whole, "[DONE]");
+    expect_content(whole, text);
+    resume_get(rest, r, "21", "sk-test", "");
+    client_expect(rest, "[DONE]");
+    expect_content(rest, text + 21);
+    assert_true(ends_cleanly(rest));
+    resume_get(json, r, NULL, "sk-test", "?stream=false");
+    client_expect(json, text);
+    client_expect(json, "chat.completion\"");
+    client_close(first);
+    client_close(whole);
+    client_close(rest);
+    client_close(json);
+}
+
+static void a_running_answer_is_gone_on_with_while_its_first_connection_stands(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *first = ask(f, STREAM("running"), &r), *second = client_open(f);
+    worker_delta(f, r, text, 0, 10);
+    worker_delta(f, r, text, 10, 20);
+    client_expect(first, "id: 20\n");
+    resume_get(second, r, NULL, "sk-test", "?last_event_id=10");
+    client_expect(second, "id: 20\n");
+    client_close(first); /* the second has the answer now: no cancel */
+    worker_delta(f, r, text, 20, TEXT_LEN);
+    worker_end(f, r, text);
+    client_expect(second, "[DONE]");
+    expect_content(second, text + 10);
+    for (int i = 0; i < f->ncontrols; i++) {
+        assert_false(f->controls[i].kind == MR_CONTROL_IS_CANCEL && mr_str_eq(f->controls[i].request, r->id));
+    }
+    client_close(second);
+}
+
+static void a_client_with_grace_finds_its_answer_again(void **state) {
+    fixture *f = *state;
+    int n = f->nrequests;
+    char head[300];
+    static const char body[] = STREAM("grace");
+    client *first = client_open(f), *second = client_open(f);
+    snprintf(head, sizeof(head),
+             "POST " CHAT " HTTP/1.1\r\nHost: x\r\n" KEY_HEADER
+             "x-millrace-resume: 30\r\nContent-Length: %zu\r\n\r\n",
+             strlen(body));
+    client_send(first, head);
+    client_send(first, body);
+    const mr_chat_request *r = worker_request(f, n);
+    worker_delta(f, r, text, 0, 10);
+    client_expect(first, "id: 10\n");
+    client_close(first);
+    worker_delta(f, r, text, 10, 20);
+    resume_get(second, r, "10", "sk-test", "");
+    client_expect(second, "id: 20\n");
+    worker_delta(f, r, text, 20, TEXT_LEN);
+    worker_end(f, r, text);
+    client_expect(second, "[DONE]");
+    expect_content(second, text + 10);
+    client_close(second);
+}
+
+static void the_grace_ends(void **state) {
+    fixture *f = *state;
+    int n = f->nrequests;
+    char head[300];
+    static const char body[] = STREAM("short grace");
+    client *c = client_open(f);
+    snprintf(head, sizeof(head),
+             "POST " CHAT " HTTP/1.1\r\nHost: x\r\n" KEY_HEADER
+             "x-millrace-resume: 1\r\nContent-Length: %zu\r\n\r\n",
+             strlen(body));
+    client_send(c, head);
+    client_send(c, body);
+    const mr_chat_request *r = worker_request(f, n);
+    worker_delta(f, r, text, 0, 10);
+    client_expect(c, "id: 10\n");
+    client_close(c);
+    worker_sees_cancel(f, r);
+}
+
+static void several_answers_are_gone_on_with_side_by_side(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r[2];
+    int n = f->nrequests;
+    client *first = client_open(f), *second = client_open(f);
+    client_post(first, CHAT,
+                "{\"model\":\"small\",\"n\":2,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":"
+                "\"two\"}]}");
+    for (int i = 0; i < 2; i++) r[i] = worker_request(f, n + i);
+    worker_delta(f, r[0], text, 0, 10);
+    client_expect(first, "id: 10,0\n");
+    worker_delta(f, r[1], text, 0, 5);
+    client_expect(first, "id: 10,5\n");
+    resume_get(second, r[0], "10,0", "sk-test", "");
+    client_expect(second, "id: 10,5\n");
+    for (int i = 0; i < 2; i++) worker_answer(f, r[i], text);
+    client_expect(second, "[DONE]");
+    char *got = client_content(second);
+    assert_int_equal(strlen(got), 2 * TEXT_LEN - 10);
+    free(got);
+    client_close(first);
+    client_close(second);
+}
+
+static void another_ask_for_the_rest_is_followed(void **state) {
+    fixture *f = *state;
+    static const char other[] = "Water turns the mill, and so on and on.",
+                      joined[] = "Water turns the wheel and so on.";
+    const mr_chat_request *first, *again;
+    client *c = ask(f, STREAM("followed"), &first), *second = client_open(f);
+    worker_tokens(f, first, 1, text, 0, 21);
+    client_expect(c, "id: 21\n");
+    resume_get(second, first, "5", "sk-test", "");
+    client_expect(second, "id: 21\n");
+    worker_tokens(f, first, 2, other, 0, 30);
+    again = asked_again(f, first, text, 21, 2);
+    worker_tokens(f, again, 1, joined, 21, sizeof(joined) - 1);
+    worker_end(f, again, joined);
+    client_expect(second, "[DONE]");
+    expect_content(second, joined + 5);
+    client_close(c);
+    client_close(second);
+}
+
+static void an_answer_of_others_or_of_nobody_is_not_found(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *first = ask(f, STREAM("mine"), &r), *c = client_open(f), *d = client_open(f), *e = client_open(f);
+    mr_chat_request unknown = {.id = MR_STR("chatcmpl-nothing")};
+    worker_answer(f, r, text);
+    client_expect(first, "[DONE]");
+    resume_get(c, r, NULL, "sk-other", "");
+    client_expect(c, "HTTP/1.1 404 ");
+    client_expect(c, "There is no answer with this id.");
+    resume_get(d, &unknown, NULL, "sk-test", "");
+    client_expect(d, "HTTP/1.1 404 ");
+    resume_get(e, r, "1,2", "sk-test", "");
+    client_expect(e, "HTTP/1.1 400 ");
+    client_close(first);
+    client_close(c);
+    client_close(d);
+    client_close(e);
+}
+
+static void an_answer_that_is_not_kept_any_more_is_gone(void **state) {
+    fixture *f = *state;
+    const mr_request_place far = {
+        .partition = 1, .position = 1000000000, .created_s = mr_now_ms() / 1000, .n = 1};
+    char id[MR_REQUEST_ID_LEN + 1];
+    client *c = client_open(f);
+    assert_int_equal(mr_request_id(&far, MR_STR("default"), id), 0);
+    resume_get(c, &(mr_chat_request){.id = mr_str_of(id)}, NULL, "sk-test", "");
+    client_expect(c, "HTTP/1.1 410 ");
+    client_expect(c, "not kept any more");
+    client_close(c);
+}
+
+static void an_answer_still_in_line_is_waited_for(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    client *first = ask(f, STREAM("in line"), &r), *second = client_open(f);
+    resume_get(second, r, NULL, "sk-test", "");
+    client_expect(second, ": accepted");
+    worker_answer(f, r, text);
+    client_expect(second, "[DONE]");
+    expect_content(second, text);
+    client_close(first);
+    client_close(second);
+}
+
 /* ---- the rest ---- */
 
 static void garbage_among_the_answers_is_skipped(void **state) {
@@ -634,6 +915,10 @@ int main(void) {
         cmocka_unit_test(one_hundred_streams_at_once_are_kept_apart),
         cmocka_unit_test(a_second_attempt_continues_the_same_answer),
         cmocka_unit_test(two_texts_are_never_spliced),
+        cmocka_unit_test(an_answer_that_comes_again_with_other_tokens_goes_on_after_those_that_were_sent),
+        cmocka_unit_test(a_lost_part_is_generated_again),
+        cmocka_unit_test(the_third_text_that_differs_ends_the_answer_as_an_error),
+        cmocka_unit_test(an_error_of_a_worker_taken_for_dead_does_not_end_the_answer),
         cmocka_unit_test(a_worker_taken_for_dead_cannot_break_the_answer),
         cmocka_unit_test(a_lost_part_ends_the_answer_as_an_error),
         cmocka_unit_test(an_end_that_claims_more_than_came_is_an_error),
@@ -649,6 +934,15 @@ int main(void) {
         cmocka_unit_test(a_client_that_does_not_read_is_cut_off),
         cmocka_unit_test(too_many_at_once_are_told_to_come_back),
         cmocka_unit_test(an_answer_that_takes_too_long_is_ended),
+        cmocka_unit_test(an_ended_answer_is_had_again_from_any_event_on),
+        cmocka_unit_test(a_running_answer_is_gone_on_with_while_its_first_connection_stands),
+        cmocka_unit_test(a_client_with_grace_finds_its_answer_again),
+        cmocka_unit_test(the_grace_ends),
+        cmocka_unit_test(several_answers_are_gone_on_with_side_by_side),
+        cmocka_unit_test(another_ask_for_the_rest_is_followed),
+        cmocka_unit_test(an_answer_of_others_or_of_nobody_is_not_found),
+        cmocka_unit_test(an_answer_that_is_not_kept_any_more_is_gone),
+        cmocka_unit_test(an_answer_still_in_line_is_waited_for),
         cmocka_unit_test(garbage_among_the_answers_is_skipped),
         cmocka_unit_test(feedback_is_stored),
         cmocka_unit_test(a_drain_lets_answers_finish_and_takes_no_new_ones),

@@ -31,13 +31,13 @@ static void expect(const char *text) {
 
 static void a_piece_is_one_event_with_one_field(void **state) {
     (void)state;
-    mr_piece p = {.channel = MR_CHANNEL_CONTENT, .text = MR_STR("你好\n\"x\""), .first = true, .offset = 10};
+    mr_piece p = {.channel = MR_CHANNEL_CONTENT, .text = MR_STR("你好\n\"x\""), .first = true, .at = "10"};
     mr_render_piece(&plain, &p, &out);
     expect("id: 10\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
            "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":"
            "\"你好\\n\\\"x\\\"\"},"
            "\"logprobs\":null,\"finish_reason\":null}]}\n\n");
-    p = (mr_piece){.channel = MR_CHANNEL_REASONING, .text = MR_STR("hm"), .offset = 12};
+    p = (mr_piece){.channel = MR_CHANNEL_REASONING, .text = MR_STR("hm"), .at = "12"};
     mr_render_piece(&plain, &p, &out);
     expect("id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
            "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"},"
@@ -59,7 +59,7 @@ static void a_tool_call_says_its_name_once(void **state) {
                   .text = MR_STR("{\"a"),
                   .call = &call,
                   .call_begins = true,
-                  .offset = 3};
+                  .at = "3"};
     p.first = true;
     mr_render_piece(&plain, &p, &out);
     expect(
@@ -103,7 +103,7 @@ static void an_answer_of_calls_has_them_instead_of_content(void **state) {
 static void an_end_says_why_and_where_from(void **state) {
     mr_response_end e = an_end();
     (void)state;
-    mr_render_end(&plain, &e, 12, &out);
+    mr_render_end(&plain, &e, "12", &out);
     expect("id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
            "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":"
            "\"stop\"}],"
@@ -113,8 +113,8 @@ static void an_end_says_why_and_where_from(void **state) {
 static void usage_comes_last_when_asked_for(void **state) {
     mr_response_end e = an_end();
     (void)state;
-    mr_render_end(&with_usage, &e, 12, &out);
-    mr_render_usage(&with_usage, &e, 12, &out);
+    mr_render_end(&with_usage, &e, "12", &out);
+    mr_render_usage(&with_usage, &e, "12", &out);
     expect(
         "id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
         "\"model\":\"small\",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":"
@@ -170,7 +170,7 @@ static void an_error_is_said_to_machines_and_to_people(void **state) {
     mr_api_error e;
     (void)state;
     mr_refuse(&e, 500, "engine_lost", NULL, "The engine died.");
-    mr_render_error(&e, 5, &out);
+    mr_render_error(&e, "5", &out);
     expect(
         "id: 5\ndata: {\"error\":{\"message\":\"The engine died.\",\"type\":\"server_error\",\"param\":null,"
         "\"code\":\"engine_lost\"}}\n\n");

@@ -1,0 +1,132 @@
+/* The entries of the table of requests in flight, for the files that share them: stream.c, regenerate.c, resume.c. */
+#ifndef MR_STREAM_INTERNAL_H
+#define MR_STREAM_INTERNAL_H
+
+#include "gateway/answer.h"
+#include "gateway/calls.h"
+#include "gateway/prefix.h"
+#include "gateway/render.h"
+#include "gateway/stream.h"
+
+#include <sys/queue.h>
+
+#define MR_CHOICE_ID_LEN (MR_REQUEST_ID_LEN + 12)
+#define MR_RECORD_ID_LEN (MR_CHOICE_ID_LEN + 12)
+
+typedef enum { CHOICE_PRODUCING, CHOICE_ACCEPTED, CHOICE_ENDED } choice_state;
+
+/* One answer: a request to the workers.
+ *
+ * Where an attempt's text differs from what was sent already, the answer is asked for again with the tokens that were sent
+ * as its beginning: as a request with an id of its own, "ID~2", "ID~3"…, its generation. Records of earlier generations
+ * are dropped from then on. */
+typedef struct mr_choice {
+    LIST_ENTRY(mr_choice) in_bucket;
+    struct mr_stream *of;
+    mr_ticket *ticket; /* of its request that is on its way to Kafka */
+    choice_state state;
+    bool begun;      /* its role was said */
+    int64_t attempt; /* the latest of its generation that a record came from */
+    int generation;  /* from 1 */
+    char id[MR_CHOICE_ID_LEN + 1];
+    mr_render render;
+    mr_answer answer;
+    mr_prefix sent;
+    mr_buf request;            /* as it was produced, to ask again; empty: there was no room to keep it */
+    mr_buf content, reasoning; /* when not streamed */
+    json_t *logprobs;          /* likewise */
+    mr_calls calls;            /* their arguments likewise */
+    /* of a resumed one */
+    uint64_t skip;      /* bytes that its client has */
+    int64_t next;       /* offset in the log of its next record */
+    int64_t waiting_us; /* for the next generation, since then; 0: not */
+} mr_choice;
+
+/* One request of a client. */
+typedef struct mr_stream {
+    LIST_ENTRY(mr_stream) in_table;
+    mr_streams *table;
+    mr_call *call;       /* NULL: the client has vanished */
+    bool streamed, open; /* open: its headers are out */
+    mr_stream_origin from;
+    int64_t started_us, first_us, said_us;
+    int64_t attempt; /* the latest of its choices */
+    int source;
+    mr_usage usage;  /* of the choices that have ended */
+    json_t *replies; /* of them, when not streamed */
+    int64_t vanished_us;
+    int64_t epoch;           /* of its connection, 0 for the first one */
+    bool moved;              /* there is a later one: not ours to cancel */
+    bool resumed;            /* fed from the log: */
+    bool found;              /* a record of it was there */
+    bool caught_up, trimmed; /* read to the end; the place where it began is gone */
+    mr_request_place at;
+    int64_t round;
+    int n, ended;
+    mr_choice choice[]; /* [n] */
+} mr_stream;
+
+typedef LIST_HEAD(bucket, mr_choice) bucket;
+
+struct mr_streams {
+    const mr_gateway_conf *conf;
+    mr_outbox *out;
+    bucket *buckets;
+    size_t nbuckets; /* a power of two */
+    LIST_HEAD(, mr_stream) all;
+    int count;
+    size_t kept;              /* bytes of the requests that are kept */
+    mr_arena *arena;          /* of a request that is asked again */
+    mr_buf event;             /* scratch */
+    char at[MR_EVENT_ID_MAX]; /* likewise */
+    mr_log_reader *log;
+    mr_gauge *in_flight;
+    mr_histogram *first_token, *duration;
+    mr_counter *duplicates, *gaps, *mismatches, *strays, *late, *prompt_tokens, *completion_tokens;
+    mr_counter *differing, *regenerated, *resumes;
+    mr_counter *cancelled_closed, *cancelled_slow, *cancelled_late, *cancelled_broken;
+};
+
+/* stream.c */
+
+bucket *mr_streams_bucket(mr_streams *s, mr_str id);
+/* An entry in the table, not yet watching its call; NULL: out of memory. */
+mr_stream *mr_stream_new(mr_streams *s, mr_call *call, const mr_openai_request *req,
+                         const mr_stream_origin *from);
+void mr_stream_watch(mr_stream *st);
+void mr_stream_free(mr_stream *st);
+/* Its headers may go out. */
+void mr_stream_accept(mr_stream *st);
+/* Ends it without a word, and without a cancel. */
+void mr_stream_drop(mr_stream *st, const char *finish);
+/* Ends it with an error, and without a cancel. */
+void mr_stream_end_with(mr_stream *st, const mr_api_error *e);
+/* "ID~2" to ID, and its generation. */
+int mr_split_generation(mr_str *id);
+
+/* Id of the records of the choice's generation. */
+void mr_choice_record_id(const mr_choice *c, char out[MR_RECORD_ID_LEN + 1]);
+/* Frees the worker's slot. */
+void mr_choice_cancel(const mr_choice *c);
+/* Ends the whole request, with an error that its client sees; what still runs is cancelled. */
+void mr_stream_fail(mr_stream *st, mr_counter *reason, const mr_api_error *e);
+
+/* regenerate.c */
+
+/* Keeps the packed request, where there is room. */
+void mr_regenerate_keep(mr_choice *c, mr_str packed);
+void mr_regenerate_forget(mr_choice *c);
+/* Asks for the rest of the answer again, after what was sent of it. False when that can't be: it was tried often enough,
+ * or not all that is needed is known. */
+bool mr_regenerate(mr_choice *c);
+
+/* resume.c */
+
+/* The next resumed choice that this record is for; NULL: no more. */
+mr_choice *mr_resume_next(mr_streams *s, mr_str request, const mr_log_place *from);
+/* The beginning of its answer is not kept any more. */
+void mr_resume_gone(mr_stream *st);
+/* False when the entry is gone. */
+bool mr_resume_tick(mr_stream *st, int64_t now_us);
+
+#endif
