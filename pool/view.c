@@ -304,6 +304,7 @@ static void add_to_color(mr_color_view *out, const mr_worker *w) {
     out->ready++;
     out->partitions += w->partitions;
     out->slots += w->slots;
+    out->busy += w->running;
     out->served += w->totals.served;
     out->service_ms += w->totals.service_ms;
 }
@@ -331,7 +332,7 @@ void mr_view_color(const mr_view *v, const char *name, int color_index, int64_t 
 
 int64_t mr_view_wait_ms(const mr_color_view *c) {
     if (c->ready == 0) return -1;
-    if (c->running < c->slots) return 0;
+    if (c->busy < c->slots) return 0;
     double could = c->served > 0 && c->service_ms > 0
                        ? (double)c->slots * (double)c->served * 1000 / (double)c->service_ms
                        : 0; /* requests a second, by Little's law */

@@ -41,12 +41,13 @@ typedef struct mr_worker {
 
 /* What the live workers of one pool and color are and do together. */
 typedef struct mr_color_view {
-    int workers, ready, standby;             /* ready: takes requests, and has generated a token */
-    int64_t partitions;                      /* of those that are ready */
-    int64_t slots, running, waiting, behind; /* likewise, but what runs and waits is everybody's */
-    double requests_s, tokens_s;             /* over the last 30 s */
-    int64_t service_ms, served;              /* since the workers' starts */
-    mr_totals totals;                        /* since the view began */
+    int workers, ready, standby;      /* ready: takes requests, and has generated a token */
+    int64_t partitions;               /* of those that are ready */
+    int64_t slots, busy;              /* likewise: requests that can run at once, and those that do */
+    int64_t running, waiting, behind; /* of all live workers */
+    double requests_s, tokens_s;      /* over the last 30 s */
+    int64_t service_ms, served;       /* since the workers' starts */
+    mr_totals totals;                 /* since the view began */
 } mr_color_view;
 
 /* kafka NULL: a view that is only fed by hand. Fails when the topic is not there. */

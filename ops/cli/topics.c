@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define CREATE_MS  30000
-#define WORKERS_MS (24 * 3600 * 1000LL) /* readers look at the last minute; people at the day */
+#define WORKERS_MS (3600 * 1000LL) /* readers look at the last minute, people at the hour */
 
 static int add(mr_topic_list *l, const char *name, int partitions, bool compacted, mr_error *err) {
     for (int i = 0; i < l->n; i++) {
@@ -39,7 +39,8 @@ static int add_pool(mr_topic_list *l, const mr_kafka_conf *kafka, const char *po
 
 int mr_topic_list_fill(mr_topic_list *l, const mr_kafka_conf *kafka, mr_strlist pools, int partitions,
                        mr_error *err) {
-    static const char *const plain[] = {MR_TOPIC_REQUESTS, MR_TOPIC_RESPONSES, MR_TOPIC_FEEDBACK, MR_TOPIC_DEAD};
+    static const char *const plain[] = {MR_TOPIC_REQUESTS, MR_TOPIC_RESPONSES, MR_TOPIC_FEEDBACK,
+                                        MR_TOPIC_DEAD};
     char name[250];
     l->n = 0;
     for (size_t i = 0; i < sizeof(plain) / sizeof(*plain); i++) {
@@ -64,11 +65,14 @@ int cmd_topics(int argc, char **argv) {
     mr_kafka_conf kafka;
     mr_router_conf router;
     mr_log_conf log;
-    mr_conf_group groups[] = {
-        {"kafka", mr_kafka_keys, &kafka}, {"router", mr_router_keys, &router}, {"log", mr_log_keys, &log}, {0}};
+    mr_conf_group groups[] = {{"kafka", mr_kafka_keys, &kafka},
+                              {"router", mr_router_keys, &router},
+                              {"log", mr_log_keys, &log},
+                              {0}};
     mr_main_options options = {.name = "millrace topics",
                                .part = "kafka",
-                               .about = "Creates the topics that are missing at the Kafka of the configuration.",
+                               .about =
+                                   "Creates the topics that are missing at the Kafka of the configuration.",
                                .groups = groups,
                                .log = &log};
     mr_topic_list list;

@@ -415,17 +415,21 @@ static void run_load(fixture *f, int n, const char *what, double *p99) {
     free(f->load.first_s);
 }
 
+/* The steps last as long as the load does, by the speed of the calm run. */
 static int bench(int n) {
     fixture *f = &suite;
     void *state;
+    char hold[32];
     double calm, rollout;
     if (setup(&state) != 0) return 1;
     start_worker(f, "green", "green", NULL, NULL);
     wait_said(f, "green", "engine ready");
-    run_load(f, n, "warm", &calm);
-    run_load(f, n, "calm", &calm);
-    pid_t tool = ROLLOUT(f, "tool", "start", "--to", "green", "--steps", "1,10,50,100", "--hold", "1s",
-                         "--settle", "2s", "--min-requests", "20");
+    run_load(f, n / 10, "warm", &calm);
+    int64_t began = mr_mono_us();
+    run_load(f, n / 2, "calm", &calm);
+    snprintf(hold, sizeof(hold), "%lldms", (long long)(mr_mono_us() - began) / 1000 * 2 / 5);
+    pid_t tool = ROLLOUT(f, "tool", "start", "--to", "green", "--steps", "1,10,50,100", "--hold", hold,
+                         "--settle", "2s", "--min-requests", "5", "--patience", "10s");
     wait_said(f, "tool", "shifting");
     run_load(f, n, "rollout", &rollout);
     int failed = f->load.failed;
