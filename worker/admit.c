@@ -14,7 +14,8 @@ typedef struct line {
 
 typedef struct mr_tenant {
     struct mr_tenant *next;
-    double clock; /* tokens admitted for it, in the common time of all tenants */
+    double clock; /* tokens spent on it, in the common time of all tenants */
+    int running;
     line line;
     size_t name_len;
     char name[];
@@ -23,7 +24,6 @@ typedef struct mr_tenant {
 struct mr_admit {
     mr_tenant *tenants;
     line returned;
-    double now; /* clock of the tenant that was served last, before its turn */
     int waiting;
 };
 
@@ -67,25 +67,41 @@ static mr_tenant *find_tenant(const mr_admit *q, mr_str name) {
     return t;
 }
 
+static bool is_active(const mr_tenant *t) {
+    return t->line.first || t->running;
+}
+
+/* The clock of the active tenant that is furthest behind: what a newcomer begins with. `least` when nobody is active. */
+static double common_time(const mr_admit *q, double least) {
+    const mr_tenant *best = NULL;
+    for (const mr_tenant *t = q->tenants; t; t = t->next) {
+        if (is_active(t) && (!best || t->clock < best->clock)) best = t;
+    }
+    return best && best->clock > least ? best->clock : least;
+}
+
+/* One that was idle has saved up no turns. */
 static mr_tenant *get_tenant(mr_admit *q, mr_str name) {
     mr_tenant *t = find_tenant(q, name);
+    if (t && !is_active(t)) t->clock = common_time(q, t->clock);
     if (t) return t;
     t = calloc(1, sizeof(*t) + name.n);
     if (!t) return NULL;
     if (name.n) memcpy(t->name, name.p, name.n);
     t->name_len = name.n;
-    t->clock = q->now;
+    t->clock = common_time(q, 0);
     t->next = q->tenants;
     q->tenants = t;
     return t;
 }
 
-/* One that waits for nothing and is not ahead of the others is as good as new. When nobody waits at all nobody was kept
- * waiting either, so all debts are forgotten: the list can't grow with the number of tenants ever seen. */
+/* One that is idle and not ahead of the others is as good as new. When nobody is active nobody was kept waiting either, so all
+ * debts are forgotten: the list can't grow with the number of tenants ever seen. */
 static void drop_idle_tenants(mr_admit *q) {
+    const double now = common_time(q, -1);
     for (mr_tenant **at = &q->tenants; *at;) {
         mr_tenant *t = *at;
-        if (t->line.first || (t->clock > q->now && q->waiting)) {
+        if (is_active(t) || (now >= 0 && t->clock > now)) {
             at = &t->next;
         } else {
             *at = t->next;
@@ -94,10 +110,13 @@ static void drop_idle_tenants(mr_admit *q) {
     }
 }
 
+/* Of two that are equally far, the one that has less running. */
 static mr_tenant *furthest_behind(const mr_admit *q) {
     mr_tenant *best = NULL;
     for (mr_tenant *t = q->tenants; t; t = t->next) {
-        if (t->line.first && (!best || t->clock < best->clock)) best = t;
+        if (!t->line.first) continue;
+        if (!best || t->clock < best->clock || (t->clock == best->clock && t->running < best->running))
+            best = t;
     }
     return best;
 }
@@ -123,7 +142,6 @@ void mr_admit_free(mr_admit *q) {
 int mr_admit_push(mr_admit *q, mr_ticket *t, mr_str tenant, mr_error *err) {
     mr_tenant *of = get_tenant(q, tenant);
     if (!of) return mr_fail(err, MR_ENOMEM, "out of memory");
-    if (!of->line.first && of->clock < q->now) of->clock = q->now; /* no turns saved up while idle */
     t->tenant = of;
     t->line = q;
     line_insert(&of->line, t);
@@ -164,14 +182,24 @@ mr_ticket *mr_admit_pop(mr_admit *q) {
     mr_tenant *of = furthest_behind(q);
     if (!of) return NULL;
     t = of->line.first;
-    q->now = of->clock;
     if (!t->aside) of->clock += (double)t->cost;
     mr_admit_remove(t);
     drop_idle_tenants(q);
     return t;
 }
 
-void mr_admit_settle(mr_admit *q, mr_str tenant, int64_t tokens) {
+void mr_admit_runs(mr_admit *q, mr_str tenant) {
+    mr_tenant *t = get_tenant(q, tenant);
+    if (t) t->running++; /* without memory it counts as idle */
+}
+
+void mr_admit_left(mr_admit *q, mr_str tenant) {
+    mr_tenant *t = find_tenant(q, tenant);
+    if (t && t->running) t->running--;
+    drop_idle_tenants(q);
+}
+
+void mr_admit_spend(mr_admit *q, mr_str tenant, int64_t tokens) {
     mr_tenant *t = find_tenant(q, tenant);
     if (t) t->clock += (double)tokens;
 }

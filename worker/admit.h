@@ -1,9 +1,10 @@
 /* The waiting line: who is admitted next.
  *
- * Tenants are served in turn, weighted by tokens: each tenant has a clock that advances by the cost of what is admitted for
- * it, and the tenant whose clock is furthest behind goes next (start-time fair queueing). So one who asks for much
- * waits behind one who asks for little, and nobody saves up turns while idle. Within a tenant what stepped aside for
- * another tenant goes first, then the highest priority, the earliest deadline, and the order of arrival.
+ * Tenants are served in turn, weighted by tokens: each tenant has a clock that advances with what is spent on it, its tickets'
+ * costs when they are admitted and the tokens of their answers as they come, and the tenant whose clock is furthest behind goes
+ * next. So one who has much running falls behind one who has little while it runs, and nobody saves up turns while idle: who was
+ * idle begins with the clock of those that were not. Within a tenant what stepped aside for another tenant goes first, then the
+ * highest priority, the earliest deadline, and the order of arrival.
  *
  * What was admitted before and comes back (its engine died) has paid already: it goes before all others.
  *
@@ -25,7 +26,7 @@ typedef struct mr_ticket {
     struct mr_ticket *prev, *next;
     mr_admit *line;           /* NULL: in none */
     struct mr_tenant *tenant; /* NULL among those that come back */
-    int64_t cost;             /* tokens, as estimated */
+    int64_t cost;             /* tokens that are spent by its admission */
     int64_t deadline_ms;      /* 0: none */
     int64_t priority;
     bool aside; /* it was admitted, has paid, and stepped aside for another tenant */
@@ -46,8 +47,11 @@ const mr_ticket *mr_admit_next(const mr_admit *q);
 mr_ticket *mr_admit_pop_returned(mr_admit *q);
 void mr_admit_remove(mr_ticket *t); /* nothing when it is in no line */
 
-/* The tenant took `tokens` more (or less, when negative) than its ticket's cost said. */
-void mr_admit_settle(mr_admit *q, mr_str tenant, int64_t tokens);
+/* A request of the tenant begins to run, whatever line it came from; and it does so no more. */
+void mr_admit_runs(mr_admit *q, mr_str tenant);
+void mr_admit_left(mr_admit *q, mr_str tenant);
+/* So many tokens more (or less, when negative) were spent on the tenant, besides its tickets' costs. */
+void mr_admit_spend(mr_admit *q, mr_str tenant, int64_t tokens);
 
 int mr_admit_waiting(const mr_admit *q);
 

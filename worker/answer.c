@@ -203,6 +203,7 @@ static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
     mr_dispatch_computed(s, j);
     mr_counter_add(s->metrics.tokens, f->tokens.n);
     mr_report_tokens(s->report, f->tokens.n);
+    mr_admit_spend(s->line, mr_str_of(j->tenant), f->tokens.n);
     if (!j->first_token_us) {
         j->first_token_us = mr_mono_us();
         mr_histogram_observe(s->metrics.first_token, (double)(j->first_token_us - j->received_us) / 1e6);
@@ -231,8 +232,7 @@ static void on_end(mr_supervisor *s, const mr_frame_end *f) {
     if (f->finish == MR_FINISH_STOP || f->finish == MR_FINISH_LENGTH) mr_host_proved(j->in->host);
     mr_dispatch_left(s, j);
     if (j->stop != MR_STOP_PARK && j->stop != MR_STOP_ASIDE) {
-        int64_t cost = f->prompt_tokens / MR_PROMPT_WEIGHT + f->completion_tokens;
-        mr_admit_settle(s->line, mr_str_of(j->tenant), cost - j->ticket.cost);
+        mr_admit_spend(s->line, mr_str_of(j->tenant), f->prompt_tokens / MR_PROMPT_WEIGHT - j->ticket.cost);
     }
     mr_counter_add(s->metrics.prompt_tokens, (uint64_t)f->prompt_tokens);
     mr_stream_text(&j->stream, &(mr_stream_piece){
@@ -270,7 +270,9 @@ static void count_load(mr_worker_metrics *m, const mr_frame_load *f) {
 
 static void on_load(mr_supervisor *s, const mr_frame_load *f) {
     count_load(&s->metrics, f);
-    s->engine_waits = f->waiting;
+    /* what has just been submitted waits for the next step, and not for memory */
+    s->engine_waits = f->waiting < s->engine_waited ? f->waiting : s->engine_waited;
+    s->engine_waited = f->waiting;
     mr_gauge_set(s->metrics.engine_waiting, (double)f->waiting);
     mr_gauge_set(s->metrics.batch, (double)f->running);
     s->kv_used = f->kv_blocks ? (double)f->kv_blocks_used / (double)f->kv_blocks : 0;

@@ -36,6 +36,7 @@ static void take_slot(mr_supervisor *s, mr_job *j) {
     s->slots[j->engine_id % MR_SLOTS] = j;
     j->in->running++;
     s->running++;
+    mr_admit_runs(s->line, mr_str_of(j->tenant));
 }
 
 mr_job *mr_dispatch_find(const mr_supervisor *s, int64_t engine_id) {
@@ -52,6 +53,7 @@ void mr_dispatch_left(mr_supervisor *s, mr_job *j) {
     j->in = NULL;
     j->engine_id = 0;
     mr_dispatch_computed(s, j);
+    mr_admit_left(s->line, mr_str_of(j->tenant));
     if (s->trial == j) s->trial = NULL;
 }
 
@@ -145,10 +147,10 @@ static int running_of(const mr_engine *e, const char *tenant) {
     return n;
 }
 
-/* Of two requests that might step aside: the one that did so less often, then the younger one. */
+/* Of two requests that might step aside: the one that has less to be computed again, then the one that did so less often. */
 static bool rather(const mr_job *a, const mr_job *b) {
-    if (!b || a->asides != b->asides) return !b || a->asides < b->asides;
-    return a->started_us > b->started_us;
+    if (!b) return true;
+    return a->ntokens != b->ntokens ? a->ntokens < b->ntokens : a->asides < b->asides;
 }
 
 /* A request of the tenant with the most in the engine, if those are at least two more than `next`'s tenant has. */
@@ -246,7 +248,7 @@ void mr_dispatch_ready(void *engine, const mr_frame_ready *f) {
            MR_F("load_seconds", f->load_seconds), MR_F("first_token_seconds", f->first_token_seconds));
     /* a quarter, so that two engines leave room for ids to differ */
     s->places = (int)(f->max_seqs < MR_SLOTS / 4 ? f->max_seqs : MR_SLOTS / 4);
-    s->engine_waits = 0;
+    s->engine_waits = s->engine_waited = 0;
     mr_gauge_set(s->metrics.engine_up, 1);
     mr_recycle_ready(s->recycle, e);
     mr_canary_hurry(s->canary);
@@ -277,7 +279,7 @@ void mr_dispatch_lost(void *engine, const char *why) {
     mr_log(MR_WARN, "engine lost", MR_S("reason", why), MR_I("running", e->running));
     snprintf(s->last_death, sizeof(s->last_death), "%s", why);
     mr_counter_add(s->metrics.host_restarts, 1);
-    s->engine_waits = 0;
+    s->engine_waits = s->engine_waited = 0;
     mr_gauge_set(s->metrics.engine_up, mr_host_ready(s->engine->host));
     if (s->canary_in == e) {
         mr_canary_forget(s->canary);

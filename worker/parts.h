@@ -85,14 +85,15 @@ struct mr_supervisor {
     mr_jobs *jobs;
     mr_recent *finished; /* records answered here, should they come again */
     mr_admit *line;
-    mr_admit *suspects;   /* each is to run alone */
-    mr_job *trial;        /* the one that does */
-    mr_job **slots;       /* what is in the engines, by engine_id modulo MR_SLOTS */
-    int places;           /* of an engine */
-    int running;          /* in both */
-    int64_t computing;    /* of all jobs in engines: tokens of prompts that were not computed yet */
-    int64_t engine_waits; /* sequences that it had no place or memory for when it last said so */
-    int64_t made_room_us; /* when somebody last stepped aside */
+    mr_admit *suspects;    /* each is to run alone */
+    mr_job *trial;         /* the one that does */
+    mr_job **slots;        /* what is in the engines, by engine_id modulo MR_SLOTS */
+    int places;            /* of an engine */
+    int running;           /* in both */
+    int64_t computing;     /* of all jobs in engines: tokens of prompts that were not computed yet */
+    int64_t engine_waits;  /* sequences that it had no memory for, the last two times that it spoke… */
+    int64_t engine_waited; /* …and the last time */
+    int64_t made_room_us;  /* when somebody last stepped aside */
     int64_t last_engine_id;
     bool full, closing;
     char last_death[500]; /* of the engine */

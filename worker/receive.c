@@ -13,8 +13,7 @@
 #define MR_TABLE "worker/sender.def"
 #include "schemas/table_define.h"
 
-#define LETTERS_MAX   64  /* on their way to chat.dead; more wait in Kafka */
-#define ANSWER_TOKENS 512 /* what an answer costs in line when the request sets no limit */
+#define LETTERS_MAX 64 /* on their way to chat.dead; more wait in Kafka */
 
 /* ---- room ---- */
 
@@ -90,10 +89,9 @@ static bool recognise(mr_supervisor *s, const mr_record *r, mr_str id) {
 
 /* ---- a new job ---- */
 
-static int64_t cost_of(const mr_chat_request *q, const mr_record *r) {
-    bool limit = MR_HAS(q, MR_CHAT_REQUEST_SAMPLING) && MR_HAS(&q->sampling, MR_SAMPLING_MAX_TOKENS);
-    int64_t answer = limit && q->sampling.max_tokens < ANSWER_TOKENS ? q->sampling.max_tokens : ANSWER_TOKENS;
-    return answer + (int64_t)(r->value.n / MR_BYTES_PER_TOKEN / MR_PROMPT_WEIGHT);
+/* Its prompt's, as estimated; the answer's tokens are spent when they come. */
+static int64_t cost_of(const mr_record *r) {
+    return (int64_t)(r->value.n / MR_BYTES_PER_TOKEN / MR_PROMPT_WEIGHT) + 1;
 }
 
 /* A request without a seed gets one that every attempt finds again. */
@@ -136,7 +134,7 @@ static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record
     if (MR_HAS(q, MR_CHAT_REQUEST_CREATED_MS)) j->created_ms = q->created_ms;
     if (MR_HAS(q, MR_CHAT_REQUEST_TRACE)) snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(q->trace));
     snprintf(j->tenant, sizeof(j->tenant), "%.*s", MR_FMT(q->tenant));
-    j->ticket.cost = cost_of(q, r);
+    j->ticket.cost = cost_of(r);
     j->ticket.priority = MR_HAS(q, MR_CHAT_REQUEST_PRIORITY) ? q->priority : 0;
     j->ticket.deadline_ms = MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS) ? q->deadline_ms : 0;
     fill_in_seed(q);

@@ -123,10 +123,27 @@ static void who_took_more_than_estimated_waits_longer(void **state) {
     push(f, 4, "greedy", 10, 0);
     int first = pop(f);
     if (first != 0) assert_int_equal(pop(f), 0);
-    mr_admit_settle(f->q, MR_STR("greedy"), 1000);
+    mr_admit_spend(f->q, MR_STR("greedy"), 1000);
     int last = -1;
     for (int i; (i = pop(f)) >= 0;) last = i;
     assert_int_equal(last, 4);
+}
+
+static void who_has_much_running_falls_behind_while_it_runs(void **state) {
+    fixture *f = *state;
+    for (int i = 0; i < 20; i++) push(f, i, "crowd", 1, 0);
+    for (int i = 0; i < 8; i++) {
+        pop(f);
+        mr_admit_runs(f->q, MR_STR("crowd"));
+    }
+    for (int i = 30; i < 40; i++) {
+        push(f, i, "modest", 20, 0);
+        assert_int_equal(pop(f), i);
+        mr_admit_runs(f->q, MR_STR("modest"));
+        mr_admit_spend(f->q, MR_STR("modest"), 10);
+        mr_admit_spend(f->q, MR_STR("crowd"), 8 * 10);
+        mr_admit_left(f->q, MR_STR("modest"));
+    }
 }
 
 static void those_that_come_back_go_first_in_their_order(void **state) {
@@ -168,6 +185,7 @@ int main(void) {
         TEST(turns_are_weighted_by_tokens),
         TEST(an_idle_tenant_saves_up_no_turns),
         TEST(who_took_more_than_estimated_waits_longer),
+        TEST(who_has_much_running_falls_behind_while_it_runs),
         TEST(those_that_come_back_go_first_in_their_order),
         TEST(a_ticket_leaves_the_line_from_anywhere),
     };
