@@ -12,6 +12,10 @@ const mr_conf_key mr_gateway_keys[] = {
      "This gateway's own partition of chat.responses. Every running gateway needs another one."},
     {"keys", MR_CONF_STRLIST, AT(keys), "", 0, 0, NULL,
      "API keys, each `key` or `tenant=key`. Empty: open to everybody, which is allowed on loopback only."},
+    {"keys_file", MR_CONF_STR, AT(keys_file), "", 0, 0, NULL,
+     "File of hashed API keys with tenant, scopes, expiry, limits and style, written by `millrace keys new`. "
+     "A changed file is "
+     "taken within a second."},
     {"models", MR_CONF_STRLIST, AT(models), "millrace-demo", 0, 0, NULL,
      "Names of the models that are served."},
     {"aliases", MR_CONF_STRLIST, AT(aliases), "", 0, 0, NULL,

@@ -9,6 +9,7 @@ typedef struct mr_gateway_conf {
     const char *host;
     int64_t port;
     int64_t partition;
+    const char *keys_file;
     mr_strlist keys, models, aliases, vision_models;
     int64_t max_tokens;
     int64_t body_max, output_max;

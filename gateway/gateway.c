@@ -81,19 +81,27 @@ static int check_ready(const mr_gateway *g, mr_api_error *e) {
 
 /* ---- small pages ---- */
 
-static int authorize(const mr_gateway *g, const mr_call *call, mr_str *tenant, mr_api_error *e) {
-    const char *given = mr_call_header(call, "Authorization");
-    *tenant = mr_auth_tenant(g->auth, given);
-    if (tenant->n > 0) return 0;
-    return mr_refuse(e, 401, "invalid_api_key", NULL,
-                     given ? "The API key is not valid."
-                           : "An API key is needed: Authorization: Bearer KEY.");
+static int refuse_key(mr_auth_verdict v, mr_api_error *e) {
+    switch (v) {
+    case MR_AUTH_MISSING:
+        return mr_refuse(e, 401, "invalid_api_key", NULL, "An API key is needed: Authorization: Bearer KEY.");
+    case MR_AUTH_EXPIRED: return mr_refuse(e, 401, "expired_api_key", NULL, "The API key has expired.");
+    default: return mr_refuse(e, 401, "invalid_api_key", NULL, "The API key is not valid.");
+    }
 }
 
-static void reply_authorized(mr_gateway *g, mr_call *call, json_t *page) {
-    mr_str tenant;
+static int authorize(const mr_gateway *g, const mr_call *call, unsigned scope, mr_grant *grant,
+                     mr_api_error *e) {
+    mr_auth_verdict v = mr_auth_check(g->auth, mr_call_header(call, "Authorization"), mr_now_ms(), grant);
+    if (v != MR_AUTH_OK) return refuse_key(v, e);
+    if (mr_grant_allows(grant, scope)) return 0;
+    return mr_refuse(e, 403, "insufficient_scope", NULL, "This API key is not meant for that.");
+}
+
+static void reply_authorized(mr_gateway *g, mr_call *call, unsigned scope, json_t *page) {
+    mr_grant grant;
     mr_api_error e;
-    if (authorize(g, call, &tenant, &e) == 0) {
+    if (authorize(g, call, scope, &grant, &e) == 0) {
         mr_call_json(call, 200, page);
         return;
     }
@@ -118,15 +126,15 @@ static void on_models(void *arg, mr_call *call) {
         size_t n = (size_t)(strrchr(name, '=') - name);
         if (n > 1 || *name != '*') json_array_append_new(list, model_json(g, name, n));
     }
-    reply_authorized(g, call, json_pack("{s:s, s:o}", "object", "list", "data", list));
+    reply_authorized(g, call, MR_SCOPE_MODELS, json_pack("{s:s, s:o}", "object", "list", "data", list));
 }
 
 static void on_model(void *arg, mr_call *call) {
     mr_gateway *g = arg;
     const char *name = strstr(mr_call_path(call), "models/") + strlen("models/");
-    mr_str tenant;
+    mr_grant grant;
     mr_api_error e;
-    if (authorize(g, call, &tenant, &e) == 0) {
+    if (authorize(g, call, MR_SCOPE_MODELS, &grant, &e) == 0) {
         if (mr_catalog_find(g->conf, mr_str_of(name))) {
             mr_call_json(call, 200, model_json(g, name, strlen(name)));
             return;
@@ -138,12 +146,12 @@ static void on_model(void *arg, mr_call *call) {
 
 /* NextChat's settings page shows these two. Nothing is billed here, so nothing is used up. */
 static void on_usage(void *arg, mr_call *call) {
-    reply_authorized(arg, call,
+    reply_authorized(arg, call, MR_SCOPE_BILLING,
                      json_pack("{s:s, s:[], s:i}", "object", "list", "daily_costs", "total_usage", 0));
 }
 
 static void on_subscription(void *arg, mr_call *call) {
-    reply_authorized(arg, call,
+    reply_authorized(arg, call, MR_SCOPE_BILLING,
                      json_pack("{s:s, s:b, s:i, s:i, s:i}", "object", "billing_subscription",
                                "has_payment_method", 1, "soft_limit_usd", 1000000, "hard_limit_usd", 1000000,
                                "system_hard_limit_usd", 1000000));
@@ -231,7 +239,9 @@ static int admit(mr_gateway *g, mr_call *call, char id[MR_REQUEST_ID_LEN + 1], m
     mr_openai_request req;
     mr_openai_caller caller = {.id = mr_str_of(id), .session = mr_call_header(call, "x-millrace-session")};
     mr_stream_origin from;
-    if (authorize(g, call, &caller.tenant, e) < 0) return -1;
+    mr_grant grant;
+    if (authorize(g, call, MR_SCOPE_CHAT, &grant, e) < 0) return -1;
+    caller.tenant = mr_str_of(grant.tenant);
     if (mr_openai_parse(g->conf, &caller, mr_call_body(call), g->request_arena, &req, e) < 0) return -1;
     if (check_ready(g, e) < 0 || check_wait(g, req.model, e) < 0 || read_grace(g, call, &from, e) < 0)
         return -1;
@@ -259,10 +269,10 @@ static void on_chat(void *arg, mr_call *call) {
 static int read_resume(const mr_gateway *g, const mr_call *call, mr_resume *q, mr_api_error *e) {
     char seen[MR_EVENT_ID_MAX] = "", stream[8] = "";
     const char *last = mr_call_header(call, "Last-Event-ID");
-    mr_str tenant;
-    if (authorize(g, call, &tenant, e) < 0) return -1;
+    mr_grant grant;
+    if (authorize(g, call, MR_SCOPE_CHAT, &grant, e) < 0) return -1;
     q->id = mr_str_of(strstr(mr_call_path(call), "completions/") + strlen("completions/"));
-    if (!mr_request_id_read(q->id, tenant, &q->at) ||
+    if (!mr_request_id_read(q->id, mr_str_of(grant.tenant), &q->at) ||
         q->at.partition >= mr_consumer_partitions(g->responses, g->responses_topic)) {
         return mr_refuse(e, 404, "unknown_request", NULL, "There is no answer with this id.");
     }
@@ -310,11 +320,11 @@ static void on_feedback_closed(void *arg) {
 
 static int take_feedback(mr_gateway *g, mr_call *call, mr_api_error *e) {
     mr_feedback f;
-    mr_str tenant;
+    mr_grant grant;
     mr_error err;
     mr_ticket *ticket;
     mr_stream_origin from;
-    if (authorize(g, call, &tenant, e) < 0) return -1;
+    if (authorize(g, call, MR_SCOPE_FEEDBACK, &grant, e) < 0) return -1;
     if (mr_openai_feedback(mr_call_body(call), g->request_arena, &f, e) < 0) return -1;
     if (check_ready(g, e) < 0) return -1;
     origin(call, &from);
@@ -448,6 +458,7 @@ static void drain_step(mr_gateway *g) {
 
 static void on_tick(void *arg) {
     mr_gateway *g = arg;
+    mr_auth_refresh(g->auth);
     mr_streams_tick(g->streams);
     if (g->drain_until_us) drain_step(g);
 }

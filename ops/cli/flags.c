@@ -19,7 +19,7 @@ int mr_flags_duration(const char *what, const char *text, int64_t *ms, mr_error 
     static const struct {
         const char *name;
         double ms;
-    } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60e3}, {"h", 3600e3}};
+    } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60e3}, {"h", 3600e3}, {"d", 86400e3}};
     char *end;
     double n = strtod(text, &end);
     for (size_t i = 0; end != text && i < sizeof(units) / sizeof(units[0]); i++) {

@@ -10,7 +10,7 @@
 /* "--name" alone means "--name=true": changes argv in place, for each of `names` (which ends with NULL). */
 void mr_flags_bare(int argc, char **argv, const char *const *names);
 
-/* "60s", "500ms", "10m", "2h", or seconds without a unit. `what` names it in the error. */
+/* "60s", "500ms", "10m", "2h", "90d", or seconds without a unit. `what` names it in the error. */
 int mr_flags_duration(const char *what, const char *text, int64_t *ms, mr_error *err);
 
 #endif

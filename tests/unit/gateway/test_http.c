@@ -1,6 +1,8 @@
 /* The gateway's manners as an HTTP server: routes, keys, limits, connections. */
 #include "fixture.h"
 
+#include "gateway/keys.h"
+
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,9 +12,37 @@
 
 #include <cmocka.h>
 
+static char folder[64], keys_path[100];
+static char chatter[MR_KEY_TEXT_LEN + 1], reader[MR_KEY_TEXT_LEN + 1], old[MR_KEY_TEXT_LEN + 1];
+
+static void write_keys(void) {
+    const struct {
+        char *text;
+        mr_key key;
+    } all[] = {{chatter, {.tenant = "acme", .scopes = MR_SCOPE_CHAT}},
+               {reader, {.tenant = "acme", .scopes = MR_SCOPE_MODELS | MR_SCOPE_BILLING}},
+               {old, {.tenant = "acme", .scopes = MR_SCOPE_ADMIN, .expires_ms = mr_now_ms() - 1000}}};
+    FILE *out = fopen(keys_path, "w");
+    for (int i = 0; i < 3; i++) {
+        mr_key k = all[i].key;
+        mr_error err;
+        mr_buf line;
+        mr_buf_init(&line, 1000);
+        assert_int_equal(mr_key_new(&k, all[i].text, &err), 0);
+        mr_key_write(&k, &line);
+        fprintf(out, "%.*s", MR_FMT(mr_buf_str(&line)));
+        mr_buf_done(&line);
+    }
+    fclose(out);
+}
+
 static int setup(void **state) {
     fixture *f = calloc(1, sizeof(*f));
     fixture_init(f);
+    test_folder_init(folder);
+    snprintf(keys_path, sizeof(keys_path), "%s/keys", folder);
+    write_keys();
+    f->conf.keys_file = keys_path;
     fixture_start(f);
     *state = f;
     return 0;
@@ -20,6 +50,7 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     fixture_done(*state);
+    test_folder_done(folder);
     free(*state);
     return 0;
 }
@@ -88,6 +119,53 @@ static void without_a_good_key_nothing_is_served(void **state) {
         expect_error(c, 401, "invalid_api_key");
         client_close(c);
     }
+}
+
+#define CHAT_BODY                                                                                            \
+    "{\"model\":\"small\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"tenant\":\"other\"}"
+
+/* With this key and, for a POST, a body. */
+static client *ask_as(fixture *f, const char *key, const char *line, const char *body) {
+    char head[400];
+    client *c = client_open(f);
+    snprintf(head, sizeof(head),
+             "%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %zu\r\n\r\n", line, key,
+             strlen(body));
+    client_send(c, head);
+    client_send(c, body);
+    return c;
+}
+
+static void a_key_opens_what_its_scopes_say(void **state) {
+    static const char *const beyond[] = {"GET /v1/models", "GET /v1/models/small",
+                                         "GET /dashboard/billing/usage", "POST /v1/feedback"};
+    for (size_t i = 0; i < sizeof(beyond) / sizeof(beyond[0]); i++) {
+        client *c = ask_as(*state, chatter, beyond[i], beyond[i][0] == 'P' ? "{}" : "");
+        expect_error(c, 403, "insufficient_scope");
+        client_close(c);
+    }
+    client *c = ask_as(*state, reader, "GET /v1/models", "");
+    client_expect(c, "\"list\"");
+    client_close(c);
+    c = ask_as(*state, reader, "POST /v1/chat/completions", CHAT_BODY);
+    expect_error(c, 403, "insufficient_scope");
+    client_close(c);
+}
+
+static void an_expired_key_is_told_so(void **state) {
+    client *c = ask_as(*state, old, "GET /v1/models", "");
+    expect_error(c, 401, "expired_api_key");
+    client_close(c);
+}
+
+static void the_tenant_is_the_keys_whatever_the_client_says(void **state) {
+    fixture *f = *state;
+    client *c = ask_as(f, chatter, "POST /v1/chat/completions", CHAT_BODY);
+    const mr_chat_request *r = worker_request(f, f->nrequests);
+    assert_true(mr_str_eqz(r->tenant, "acme"));
+    worker_answer(f, r, "Hello.");
+    client_expect(c, "chat.completion");
+    client_close(c);
 }
 
 static void unknown_paths_and_methods_are_refused(void **state) {
@@ -313,6 +391,9 @@ int main(void) {
         cmocka_unit_test(the_billing_pages_say_what_nextchat_reads),
         cmocka_unit_test(health_needs_no_key),
         cmocka_unit_test(without_a_good_key_nothing_is_served),
+        cmocka_unit_test(a_key_opens_what_its_scopes_say),
+        cmocka_unit_test(an_expired_key_is_told_so),
+        cmocka_unit_test(the_tenant_is_the_keys_whatever_the_client_says),
         cmocka_unit_test(unknown_paths_and_methods_are_refused),
         cmocka_unit_test(head_has_no_body),
         cmocka_unit_test(a_browser_may_ask_first),
