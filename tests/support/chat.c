@@ -139,8 +139,12 @@ static void on_over(struct evhttp_request *r, void *arg) {
 
 /* ---- asking ---- */
 
-static chat *send_with(mr_loop *l, int port, const char *path, mr_str body, const char *name,
-                       const char *value) {
+typedef struct header {
+    const char *name, *value; /* value NULL: not sent */
+} header;
+
+/* headers: the last one has no name. */
+static chat *send_with(mr_loop *l, int port, const char *path, mr_str body, const header *more) {
     chat *c = calloc(1, sizeof(*c));
     assert_non_null(c);
     mr_buf_init(&c->in, TEXT_MAX);
@@ -156,7 +160,9 @@ static chat *send_with(mr_loop *l, int port, const char *path, mr_str body, cons
     struct evkeyvalq *headers = evhttp_request_get_output_headers(c->request);
     evhttp_add_header(headers, "Host", "127.0.0.1");
     evhttp_add_header(headers, "Connection", "close");
-    if (name) evhttp_add_header(headers, name, value);
+    for (; more->name; more++) {
+        if (more->value) evhttp_add_header(headers, more->name, more->value);
+    }
     if (body.n) evhttp_add_header(headers, "Content-Type", "application/json");
     evbuffer_add(evhttp_request_get_output_buffer(c->request), body.p, body.n);
     c->asked_us = mr_mono_us();
@@ -166,14 +172,14 @@ static chat *send_with(mr_loop *l, int port, const char *path, mr_str body, cons
 }
 
 chat *chat_send(mr_loop *l, int port, const char *path, mr_str body) {
-    return send_with(l, port, path, body, NULL, NULL);
+    return send_with(l, port, path, body, &(header){NULL, NULL});
 }
 
 chat *chat_resume(mr_loop *l, int port, const char *id, const char *at) {
     char path[200];
     snprintf(path, sizeof(path), "/v1/chat/completions/%s", id);
-    return *at ? send_with(l, port, path, MR_STR(""), "Last-Event-ID", at)
-               : chat_send(l, port, path, MR_STR(""));
+    const header more[] = {{"Last-Event-ID", *at ? at : NULL}, {NULL, NULL}};
+    return send_with(l, port, path, MR_STR(""), more);
 }
 
 static json_t *message(const char *role, const char *text) {
@@ -208,8 +214,10 @@ chat *chat_ask(mr_loop *l, int port, const ask *a) {
     assert_non_null(body);
     char seconds[16];
     snprintf(seconds, sizeof(seconds), "%d", a->resume_s);
-    chat *c = send_with(l, port, "/v1/chat/completions", mr_str_of(body),
-                        a->resume_s ? "x-millrace-resume" : NULL, seconds);
+    const header more[] = {{"x-millrace-resume", a->resume_s ? seconds : NULL},
+                           {"x-millrace-session", a->session},
+                           {NULL, NULL}};
+    chat *c = send_with(l, port, "/v1/chat/completions", mr_str_of(body), more);
     free(body);
     json_decref(j);
     return c;

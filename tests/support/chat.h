@@ -20,6 +20,7 @@ typedef struct ask {
     bool long_answer;         /* goes on past its natural end, to max_tokens */
     const char *more;         /* further members of the body, as a JSON object; NULL: none */
     int resume_s;             /* header x-millrace-resume; 0: none */
+    const char *session;      /* header x-millrace-session; NULL: none */
 } ask;
 
 typedef struct chat chat;

@@ -217,6 +217,10 @@ int pipeline_port2(const pipeline *p) {
     return p->gateway2_port;
 }
 
+int pipeline_redis_port(const pipeline *p) {
+    return p->parts[PART_REDIS].port;
+}
+
 const char *pipeline_conf(const pipeline *p) {
     return p->conf;
 }
@@ -308,6 +312,7 @@ pipeline *pipeline_start(mr_loop *l, const pipeline_options *opt) {
     pipeline_wait_ready(p, PART_BROKER);
     pipeline_wait_ready(p, PART_REDIS);
     create_topics(p);
+    if (opt->servers_only) return p;
     for (pipeline_part i = PART_GATEWAY; i <= PART_WORKER; i++) pipeline_run(p, i);
     for (pipeline_part i = PART_GATEWAY; i <= PART_WORKER; i++) pipeline_wait_ready(p, i);
     return p;

@@ -29,6 +29,7 @@ typedef struct pipeline_options {
     const char *kb;      /* TSV file for the knowledge base, or NULL */
     const char *worker;  /* more settings of the worker, as libconfig; or NULL */
     const char *kafka;   /* the same for group kafka */
+    bool servers_only;   /* broker and redis; whoever asked for it starts the rest */
 } pipeline_options;
 
 typedef struct pipeline pipeline;
@@ -38,8 +39,9 @@ pipeline *pipeline_start(mr_loop *l, const pipeline_options *opt);
 /* With `failed` the logs are kept, and their place is said. */
 void pipeline_stop(pipeline *p, bool failed);
 
-int pipeline_port(const pipeline *p);         /* of the gateway */
-int pipeline_port2(const pipeline *p);        /* of the second one */
+int pipeline_port(const pipeline *p);  /* of the gateway */
+int pipeline_port2(const pipeline *p); /* of the second one */
+int pipeline_redis_port(const pipeline *p);
 const mr_kafka_conf *pipeline_kafka(const pipeline *p);
 /* One sample of a part's metrics, by its name with labels; -1 when there is none. */
 double pipeline_metric(pipeline *p, pipeline_part part, const char *name);

@@ -1,0 +1,279 @@
+/* See fleet.h. */
+#include "fault/fleet.h"
+
+#include "support/chat.h"
+#include "support/support.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define READY_MS 120000
+#define POLL_MS  50
+#define ARGS     24
+
+static const member plan[FLEET_MEMBERS] = {
+    {.name = "gateway1", .role = ROLE_GATEWAY},
+    {.name = "gateway2", .role = ROLE_GATEWAY},
+    {.name = "router1", .role = ROLE_ROUTER},
+    {.name = "router2", .role = ROLE_ROUTER},
+    {.name = "blue1", .role = ROLE_WORKER, .color = "blue"},
+    {.name = "blue2", .role = ROLE_WORKER, .color = "blue"},
+    {.name = "green1", .role = ROLE_WORKER, .color = "green"},
+    {.name = "green2", .role = ROLE_WORKER, .color = "green"},
+    {.name = "redis", .role = ROLE_REDIS},
+    {.name = "broker", .role = ROLE_BROKER},
+};
+
+static void die(const char *what, const char *name) {
+    fprintf(stderr, "soak: %s: %s\n", name, what);
+    exit(1);
+}
+
+static bool is_server(const member *m) {
+    return m->role == ROLE_REDIS || m->role == ROLE_BROKER;
+}
+
+static pipeline_part part_of(const member *m) {
+    return m->role == ROLE_REDIS ? PART_REDIS : PART_BROKER;
+}
+
+/* ---- processes ---- */
+
+static void spawn(fleet *f, member *m) {
+    static const char *const programs[] = {BIN_DIR "/millrace-gateway", BIN_DIR "/millrace-router",
+                                           BIN_DIR "/millrace-worker"};
+    char port[16], metrics[16];
+    const char *partition = strcmp(m->name, "gateway2") == 0 ? "1" : "0";
+    const char *const more[][ARGS] = {
+        {"--port", port, "--partition", partition, "--drain_s", "5"},
+        {NULL},
+        {"--id", m->name, "--color", m->color, "--engine_pid_file", m->pid_file},
+    };
+    char *argv[ARGS + 8] = {(char *)programs[m->role], "--config", (char *)pipeline_conf(f->p),
+                            "--metrics_port", metrics};
+    snprintf(port, sizeof(port), "%d", m->port);
+    snprintf(metrics, sizeof(metrics), "%d", m->metrics_port);
+    for (int i = 0; more[m->role][i]; i++) argv[5 + i] = (char *)more[m->role][i];
+    m->pid = pipeline_spawn(f->p, m->name, argv);
+}
+
+static void start(fleet *f, member *m) {
+    if (is_server(m)) {
+        if (!pipeline_pid(f->p, part_of(m))) pipeline_run(f->p, part_of(m));
+        m->pid = pipeline_pid(f->p, part_of(m));
+    } else {
+        spawn(f, m);
+    }
+    m->state = MEMBER_UP;
+    m->due_us = 0;
+    m->back_us = mr_mono_us();
+}
+
+static void thaw(member *m) {
+    kill(m->pid, SIGCONT);
+    m->state = MEMBER_UP;
+    m->due_us = 0;
+    m->back_us = m->hurt_us = mr_mono_us();
+}
+
+static void note_end(fleet *f, member *m, int status) {
+    bool asked = m->state == MEMBER_ENDING;
+    if (!asked || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        printf("%s ended by itself (%s %d)\n", m->name, WIFEXITED(status) ? "status" : "signal",
+               WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+        f->died++;
+    }
+    m->pid = 0;
+    m->state = MEMBER_DOWN;
+    m->hurt_us = mr_mono_us();
+    m->due_us = m->hurt_us + m->pause_us;
+}
+
+void fleet_tick(fleet *f) {
+    int64_t now = mr_mono_us();
+    int status;
+    for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
+        if (!is_server(m) && m->pid && waitpid(m->pid, &status, WNOHANG) == m->pid) note_end(f, m, status);
+        if (!m->due_us || now < m->due_us) continue;
+        if (m->state == MEMBER_FROZEN) thaw(m);
+        if (m->state == MEMBER_DOWN) {
+            m->restarts++;
+            start(f, m);
+        }
+    }
+}
+
+/* ---- what is done to them ---- */
+
+static bool hurt(member *m) {
+    if (m->state != MEMBER_UP) return false;
+    m->hurt_us = mr_mono_us();
+    return true;
+}
+
+bool fleet_kill(fleet *f, member *m, int64_t pause_us) {
+    if (!hurt(m)) return false;
+    if (is_server(m)) {
+        m->state = MEMBER_ENDING;
+        pipeline_kill(f->p, part_of(m));
+    } else {
+        kill(m->pid, SIGKILL);
+        waitpid(m->pid, NULL, 0);
+    }
+    m->pid = 0;
+    m->state = MEMBER_DOWN;
+    m->due_us = mr_mono_us() + pause_us;
+    return true;
+}
+
+bool fleet_end(fleet *f, member *m, int64_t pause_us) {
+    if (!hurt(m)) return false;
+    if (is_server(m)) return fleet_kill(f, m, pause_us);
+    m->state = MEMBER_ENDING;
+    m->pause_us = pause_us;
+    kill(m->pid, SIGTERM);
+    return true;
+}
+
+bool fleet_freeze(fleet *f, member *m, int64_t pause_us) {
+    (void)f;
+    if (!hurt(m)) return false;
+    m->state = MEMBER_FROZEN;
+    m->due_us = m->hurt_us + pause_us;
+    kill(m->pid, SIGSTOP);
+    return true;
+}
+
+pid_t fleet_engine(const member *m) {
+    int pid = 0;
+    FILE *f = fopen(m->pid_file, "re");
+    if (f && fscanf(f, "%d", &pid) != 1) pid = 0;
+    if (f) fclose(f);
+    return pid;
+}
+
+/* The file may name one that is gone, and a stranger may have its number by now. */
+static bool is_child(pid_t pid, pid_t parent) {
+    char path[64];
+    int of = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (f && fscanf(f, "%*d %*s %*c %d", &of) != 1) of = 0;
+    if (f) fclose(f);
+    return of == parent;
+}
+
+bool fleet_hurt_engine(fleet *f, member *m, int signal_number) {
+    (void)f;
+    pid_t pid = fleet_engine(m);
+    if (m->state != MEMBER_UP || pid <= 0 || !is_child(pid, m->pid)) return false;
+    m->hurt_us = mr_mono_us();
+    return kill(pid, signal_number) == 0;
+}
+
+/* ---- asking them ---- */
+
+int64_t fleet_rss(const member *m) {
+    char path[64];
+    long pages = 0;
+    snprintf(path, sizeof(path), "/proc/%d/statm", (int)m->pid);
+    FILE *f = fopen(path, "re");
+    if (f && fscanf(f, "%*d %ld", &pages) != 1) pages = 0;
+    if (f) fclose(f);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* NULL: it does not answer. Free it. */
+static chat *get(fleet *f, const member *m, const char *path) {
+    chat *c = chat_send(f->loop, m->metrics_port, path, MR_STR(""));
+    chat_wait(f->loop, c);
+    if (c->status == 200) return c;
+    chat_free(c);
+    return NULL;
+}
+
+double fleet_metric(fleet *f, const member *m, const char *name) {
+    char line[200];
+    chat *c = get(f, m, "/metrics");
+    if (!c) return -1;
+    mr_buf_put(&c->in, "", 1);
+    snprintf(line, sizeof(line), "\n%s ", name);
+    const char *at = strstr(c->in.p, line);
+    double v = at ? strtod(at + strlen(line), NULL) : -1;
+    chat_free(c);
+    return v;
+}
+
+static bool wait_ready(fleet *f, member *m) {
+    chat *c = NULL;
+    for (int64_t until = mr_mono_us() + READY_MS * 1000LL; !c && mr_mono_us() < until;) {
+        fleet_tick(f);
+        c = m->state == MEMBER_UP ? get(f, m, "/readyz") : NULL;
+        if (!c) test_idle(f->loop, POLL_MS);
+    }
+    bool ready = c != NULL;
+    chat_free(c);
+    return ready;
+}
+
+static const member *wait_all_ready(fleet *f) {
+    const member *missing = NULL;
+    for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
+        if (!is_server(m) && !wait_ready(f, m)) missing = m;
+    }
+    return missing;
+}
+
+const member *fleet_recover(fleet *f) {
+    for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
+        m->pause_us = 0;
+        if (m->due_us) m->due_us = 1;
+    }
+    fleet_tick(f);
+    pipeline_wait_ready(f->p, PART_BROKER);
+    pipeline_wait_ready(f->p, PART_REDIS);
+    return wait_all_ready(f);
+}
+
+/* ---- life ---- */
+
+static void place(fleet *f, member *m) {
+    const char *conf = pipeline_conf(f->p);
+    int folder = (int)(strrchr(conf, '/') - conf);
+    m->port = test_free_port();
+    m->metrics_port = test_free_port();
+    snprintf(m->pid_file, sizeof(m->pid_file), "%.*s/%s.pid", folder, conf, m->name);
+}
+
+bool fleet_start(fleet *f, mr_loop *l, const char *broker) {
+    bool kafka = strcmp(broker, "kafka") == 0; /* the embedded one hangs members with so short a time */
+    const pipeline_options opt = {.broker = broker,
+                                  .profile = SCRIPTED,
+                                  .servers_only = true,
+                                  .kafka = kafka ? "session_timeout_ms = 3000;" : NULL,
+                                  .worker = "step_timeout_s = 3.0; drain_s = 5; recycle_grace_s = 1; "
+                                            "recycle = \"side-by-side\"; canary_s = 0;"};
+    *f = (fleet){.loop = l, .p = pipeline_start(l, &opt)};
+    if (!f->p) return false;
+    for (int i = 0; i < FLEET_MEMBERS; i++) {
+        f->members[i] = plan[i];
+        place(f, &f->members[i]);
+        start(f, &f->members[i]);
+    }
+    const member *missing = wait_all_ready(f);
+    if (missing) die("does not become ready; its log is beside the configuration", missing->name);
+    return true;
+}
+
+void fleet_stop(fleet *f, bool failed) {
+    for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
+        if (is_server(m) || !m->pid) continue;
+        kill(m->pid, SIGKILL);
+        waitpid(m->pid, NULL, 0);
+    }
+    pipeline_stop(f->p, failed);
+}

@@ -1,0 +1,62 @@
+/* Two gateways, two routers, two blue and two green workers with simulated engines, and the two servers they stand on: each
+ * can be killed, frozen and ended alone, and comes back after a while.
+ *
+ * Belongs to the loop's thread. A failure in here ends the program.
+ */
+#ifndef MR_TEST_FLEET_H
+#define MR_TEST_FLEET_H
+
+#include "support/pipeline.h"
+
+typedef enum { ROLE_GATEWAY, ROLE_ROUTER, ROLE_WORKER, ROLE_REDIS, ROLE_BROKER } fleet_role;
+
+typedef enum { MEMBER_UP, MEMBER_FROZEN, MEMBER_ENDING, MEMBER_DOWN } member_state;
+
+typedef struct member {
+    const char *name;
+    fleet_role role;
+    const char *color; /* of a worker */
+    int port, metrics_port;
+    char pid_file[160]; /* of a worker's engine host */
+    pid_t pid;
+    member_state state;
+    int64_t due_us;    /* when it is thawed, or started again; 0: never by itself */
+    int64_t pause_us;  /* of one that ends: from its end to its start */
+    int64_t hurt_us;   /* when something was last done to it; 0: never */
+    int64_t back_us;   /* when it was last started or thawed */
+    int64_t first_rss; /* bytes, when the run began */
+    int restarts;
+} member;
+
+#define FLEET_MEMBERS 10
+
+typedef struct fleet {
+    mr_loop *loop;
+    pipeline *p;
+    member members[FLEET_MEMBERS];
+    int died; /* members that ended by themselves */
+} fleet;
+
+/* All of them, ready. false: this machine lacks what it needs (said on stderr). */
+bool fleet_start(fleet *f, mr_loop *l, const char *broker);
+void fleet_stop(fleet *f, bool failed);
+
+/* What is due: reaps, thaws, starts again. Between events, often. */
+void fleet_tick(fleet *f);
+
+/* Each is false when the member is not up, and then nothing happens. */
+bool fleet_kill(fleet *f, member *m, int64_t pause_us);
+bool fleet_end(fleet *f, member *m, int64_t pause_us); /* SIGTERM */
+bool fleet_freeze(fleet *f, member *m, int64_t pause_us);
+bool fleet_hurt_engine(fleet *f, member *m, int signal_number);
+
+/* Waits until everybody is there and ready again; one that does not get ready, or NULL. */
+const member *fleet_recover(fleet *f);
+
+/* 0: not known. */
+pid_t fleet_engine(const member *m);
+int64_t fleet_rss(const member *m);
+/* One sample of its metrics; -1: none. */
+double fleet_metric(fleet *f, const member *m, const char *name);
+
+#endif
