@@ -24,6 +24,19 @@ const mr_conf_key mr_gateway_keys[] = {
      "Models (or aliases) whose messages may hold images; `*` is all."},
     {"max_tokens", MR_CONF_INT, AT(max_tokens), "1024", 1, 10000000, NULL,
      "Longest answer, in tokens, for requests that name no limit."},
+    {"limits_key", MR_CONF_STR, AT(limits_key), "", 0, 0, NULL,
+     "What each API key may have, as `requests=60 tokens=90000 concurrent=4`: requests and tokens a minute, "
+     "requests being "
+     "answered at once; what is not named is not limited. A key's own limits (`millrace keys`) take its "
+     "place."},
+    {"limits_tenant", MR_CONF_STR, AT(limits_tenant), "", 0, 0, NULL,
+     "What each tenant may have with all its keys, in the same form."},
+    {"limits_global", MR_CONF_STR, AT(limits_global), "", 0, 0, NULL, "And all of them together."},
+    {"limits_answer", MR_CONF_INT, AT(limits_answer), "1024", 1, 10000000, NULL,
+     "Tokens that an answer is taken to cost at most until it has ended; then what it cost counts."},
+    {"limits_without_redis", MR_CONF_STR, AT(limits_without_redis), "local", 0, 0, "local|open|closed",
+     "While Redis is away: local counts in each gateway for itself, open lets everybody in, closed nobody "
+     "(503)."},
     {"body_max", MR_CONF_INT, AT(body_max), "3700000", 1024, 100000000, NULL,
      "Largest request body, in bytes. Images travel in it; kafka.message_max must hold it."},
     {"output_max", MR_CONF_INT, AT(output_max), "1000000", 1024, 100000000, NULL,

@@ -12,6 +12,8 @@ typedef struct mr_gateway_conf {
     const char *keys_file;
     mr_strlist keys, models, aliases, vision_models;
     int64_t max_tokens;
+    const char *limits_key, *limits_tenant, *limits_global, *limits_without_redis;
+    int64_t limits_answer;
     int64_t body_max, output_max;
     int64_t max_in_flight;
     int64_t request_timeout_s, accept_timeout_s, idle_timeout_s, keep_alive_s, drain_s, resume_grace_s;

@@ -6,10 +6,12 @@
 #include "gateway/auth.h"
 #include "gateway/catalog.h"
 #include "gateway/http.h"
+#include "gateway/limits.h"
 #include "gateway/openai.h"
 #include "gateway/outbox.h"
 #include "gateway/stream.h"
 #include "pool/view.h"
+#include "schemas/estimate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,9 +35,12 @@ typedef struct status_count {
 struct mr_gateway {
     const mr_gateway_conf *conf;
     const mr_kafka_conf *kafka;
+    const mr_redis_conf *redis;
     mr_loop *loop;
     mr_metrics *metrics;
     mr_auth *auth;
+    mr_limiter *limiter;
+    int admissions; /* chats that wait for the limiter */
     mr_outbox *outbox;
     mr_consumer *responses, *control;
     mr_log_reader *log;
@@ -234,32 +239,155 @@ static int name_request(mr_gateway *g, mr_call *call, mr_str tenant, mr_openai_r
     return 0;
 }
 
-/* Everything that can refuse a request, before any header of its answer is out. */
-static int admit(mr_gateway *g, mr_call *call, char id[MR_REQUEST_ID_LEN + 1], mr_api_error *e) {
+/* A chat between its arrival and its place among those in flight. */
+typedef struct admission {
+    mr_gateway *g;
+    mr_call *call;
+    char id[MR_REQUEST_ID_LEN + 1];
+    mr_grant who; /* with the tenant that the request names */
     mr_openai_request req;
-    mr_openai_caller caller = {.id = mr_str_of(id), .session = mr_call_header(call, "x-millrace-session")};
     mr_stream_origin from;
-    mr_grant grant;
-    if (authorize(g, call, MR_SCOPE_CHAT, &grant, e) < 0) return -1;
-    caller.tenant = mr_str_of(grant.tenant);
-    if (mr_openai_parse(g->conf, &caller, mr_call_body(call), g->request_arena, &req, e) < 0) return -1;
-    if (check_ready(g, e) < 0 || check_wait(g, req.model, e) < 0 || read_grace(g, call, &from, e) < 0)
-        return -1;
-    if (name_request(g, call, caller.tenant, &req, id, e) < 0) return -1;
-    origin(call, &from);
-    return mr_streams_start(g->streams, call, &req, &from, e);
+    mr_arena *arena; /* of the request, while it waits for the limiter */
+    mr_hold *hold;
+} admission;
+
+static void set_limit_headers(mr_call *call, const char *what, const mr_limit_left *left) {
+    char name[64], value[MR_LIMIT_TIME_MAX];
+    if (left->limit == 0) return;
+    snprintf(name, sizeof(name), "x-ratelimit-limit-%s", what);
+    snprintf(value, sizeof(value), "%lld", (long long)left->limit);
+    mr_call_set_header(call, name, value);
+    snprintf(name, sizeof(name), "x-ratelimit-remaining-%s", what);
+    snprintf(value, sizeof(value), "%lld", (long long)left->left);
+    mr_call_set_header(call, name, value);
+    snprintf(name, sizeof(name), "x-ratelimit-reset-%s", what);
+    mr_limit_time(left->full_ms, value);
+    mr_call_set_header(call, name, value);
+}
+
+static int refuse_limit(const mr_limit_verdict *v, mr_api_error *e) {
+    char wait[MR_LIMIT_TIME_MAX];
+    const char *whose = strcmp(v->scope ? v->scope : "", "global") == 0 ? "this service"
+                        : v->scope ? v->scope
+                                   : "";
+    mr_limit_time(v->retry_ms, wait);
+    switch (v->refused) {
+    case MR_LIMIT_REQUESTS:
+    case MR_LIMIT_TOKENS:
+        mr_refuse(e, 429, "rate_limit_exceeded", NULL,
+                  "Rate limit reached: %s a minute of %s%s. Please try again in %s.",
+                  v->refused == MR_LIMIT_REQUESTS ? "requests" : "tokens",
+                  strcmp(whose, "this service") == 0 ? "" : "this ", whose, wait);
+        break;
+    case MR_LIMIT_CONCURRENT:
+        mr_refuse(e, 429, "too_many_requests", NULL, "Too many requests at once; please try again.");
+        break;
+    default:
+        return mr_refuse(e, 503, "limits_unavailable", NULL,
+                         "The service cannot count requests at the moment; please try again.");
+    }
+    e->retry_after_s = (int)(v->retry_ms / 1000 < RETRY_MAX_S ? v->retry_ms / 1000 + 1 : RETRY_MAX_S);
+    return -1;
+}
+
+/* With the limiter's verdict: on its way, or refused. Takes over the hold. */
+static int enter(admission *a, const mr_limit_verdict *v, mr_api_error *e) {
+    set_limit_headers(a->call, "requests", &v->requests);
+    set_limit_headers(a->call, "tokens", &v->tokens);
+    if (v->refused != MR_LIMIT_NONE) return refuse_limit(v, e);
+    if (mr_streams_start(a->g->streams, a->call, &a->req, &a->from, a->hold, e) == 0) return 0;
+    mr_hold_return(a->hold);
+    return -1;
+}
+
+static void admission_free(admission *a) {
+    a->g->admissions--;
+    mr_arena_free(a->arena);
+    free(a);
+}
+
+static void on_verdict(void *arg, const mr_limit_verdict *v) {
+    admission *a = arg;
+    mr_api_error e;
+    mr_call_on_close(a->call, NULL, NULL);
+    if (enter(a, v, &e) < 0) mr_call_error(a->call, &e);
+    admission_free(a);
+}
+
+static void on_waiting_closed(void *arg) {
+    admission *a = arg;
+    mr_hold_abandon(a->hold);
+    admission_free(a);
+}
+
+/* Tokens that the request is taken to cost until it has ended. */
+static int64_t guess_cost(const mr_gateway *g, const mr_openai_request *req) {
+    int64_t answer = req->chat.sampling.max_tokens;
+    if (answer > g->conf->limits_answer) answer = g->conf->limits_answer;
+    return mr_prompt_tokens(&req->chat) + req->n * answer;
+}
+
+/* Everything that can refuse a request, before any header of its answer is out. */
+static int parse(admission *a, mr_arena *arena, mr_api_error *e) {
+    mr_gateway *g = a->g;
+    const mr_openai_caller caller = {.id = mr_str_of(a->id),
+                                     .tenant = mr_str_of(a->who.tenant),
+                                     .session = mr_call_header(a->call, "x-millrace-session")};
+    if (mr_openai_parse(g->conf, &caller, mr_call_body(a->call), arena, &a->req, e) < 0) return -1;
+    if (check_ready(g, e) < 0 || check_wait(g, a->req.model, e) < 0) return -1;
+    if (read_grace(g, a->call, &a->from, e) < 0) return -1;
+    if (name_request(g, a->call, caller.tenant, &a->req, a->id, e) < 0) return -1;
+    origin(a->call, &a->from);
+    return 0;
+}
+
+static mr_arena *new_request_arena(const mr_gateway *g) {
+    return mr_arena_new(4 * (size_t)g->conf->body_max + (1u << 20));
+}
+
+/* A chat that limits apply to: it outlives this call while it waits for their verdict. */
+static int admit_limited(admission *a, mr_api_error *e) {
+    mr_gateway *g = a->g;
+    mr_limit_verdict v;
+    a->arena = new_request_arena(g);
+    if (!a->arena) return mr_refuse(e, 500, "out_of_memory", NULL, "Out of memory.");
+    if (parse(a, a->arena, e) < 0) return -1;
+    if (!mr_limiter_take(g->limiter, &a->who, a->id, guess_cost(g, &a->req), &a->hold, &v, on_verdict, a)) {
+        mr_call_on_close(a->call, on_waiting_closed, a);
+        return 1;
+    }
+    return enter(a, &v, e);
+}
+
+/* Admits it now, or once the limits have been asked. */
+static int admit(mr_gateway *g, mr_call *call, const admission *given, mr_api_error *e) {
+    admission now = *given, *a;
+    if (authorize(g, call, MR_SCOPE_CHAT, &now.who, e) < 0) return -1;
+    if (!mr_limiter_applies(g->limiter, &now.who)) {
+        if (parse(&now, g->request_arena, e) < 0) return -1;
+        return mr_streams_start(g->streams, call, &now.req, &now.from, NULL, e);
+    }
+    if (mr_streams_count(g->streams) + g->admissions >= g->conf->max_in_flight) {
+        return mr_refuse(e, 429, "too_many_requests", NULL, "Too many requests at once; please try again.");
+    }
+    if (!(a = malloc(sizeof(*a)))) return mr_refuse(e, 500, "out_of_memory", NULL, "Out of memory.");
+    *a = now;
+    g->admissions++;
+    int rc = admit_limited(a, e);
+    if (rc != 1) admission_free(a);
+    return rc < 0 ? -1 : 0;
 }
 
 static void on_chat(void *arg, mr_call *call) {
     mr_gateway *g = arg;
-    char id[MR_REQUEST_ID_LEN + 1];
+    admission a = {.g = g, .call = call};
     mr_api_error e;
     mr_arena_reset(g->request_arena);
-    if (mr_request_id(&(mr_request_place){.n = 1}, MR_STR(""), id) < 0) { /* of an error that it may get */
+    if (mr_request_id(&(mr_request_place){.n = 1}, MR_STR(""), a.id) < 0) { /* of an error that it may get */
         no_randomness(&e);
     } else {
-        mr_call_set_header(call, "x-request-id", id);
-        if (admit(g, call, id, &e) == 0) return;
+        mr_call_set_header(call, "x-request-id", a.id);
+        if (admit(g, call, &a, &e) == 0) return;
     }
     mr_call_error(call, &e);
 }
@@ -529,21 +657,22 @@ static int start(mr_gateway *g, mr_error *err) {
     g->started_ms = mr_now_ms();
     g->auth = mr_auth_new(g->conf, err);
     if (!g->auth) return -1;
-    g->request_arena = mr_arena_new(4 * (size_t)g->conf->body_max + (1u << 20));
+    g->request_arena = new_request_arena(g);
     g->record_arena = mr_arena_new(RECORD_ARENA);
     g->control_arena = mr_arena_new(CONTROL_ARENA);
     if (!g->request_arena || !g->record_arena || !g->control_arena)
         return mr_fail(err, MR_ENOMEM, "out of memory");
     g->metrics = mr_metrics_new(err);
-    if (!g->metrics || open_bus(g, err) < 0 || open_http(g, err) < 0) return -1;
+    if (g->metrics) g->limiter = mr_limiter_new(g->conf, g->redis, g->loop, g->metrics, err);
+    if (!g->limiter || open_bus(g, err) < 0 || open_http(g, err) < 0) return -1;
     g->timer = mr_timer_new(g->loop, TICK_MS, on_tick, g, err);
     if (!g->timer) return -1;
     mr_loop_on_drain(g->loop, (int)g->conf->drain_s * 1000 + DRAIN_GRACE_MS, on_drain, g);
     return 0;
 }
 
-mr_gateway *mr_gateway_new(const mr_gateway_conf *conf, const mr_kafka_conf *kafka, mr_loop *l,
-                           mr_error *err) {
+mr_gateway *mr_gateway_new(const mr_gateway_conf *conf, const mr_kafka_conf *kafka,
+                           const mr_redis_conf *redis, mr_loop *l, mr_error *err) {
     mr_gateway *g = calloc(1, sizeof(*g));
     if (!g) {
         mr_fail(err, MR_ENOMEM, "out of memory");
@@ -551,6 +680,7 @@ mr_gateway *mr_gateway_new(const mr_gateway_conf *conf, const mr_kafka_conf *kaf
     }
     g->conf = conf;
     g->kafka = kafka;
+    g->redis = redis;
     g->loop = l;
     if (start(g, err) == 0) return g;
     mr_gateway_free(g);
@@ -563,8 +693,10 @@ void mr_gateway_free(mr_gateway *g) {
     mr_consumer_free(g->responses);
     mr_view_free(g->workers);
     mr_consumer_free(g->control);
-    mr_streams_free(g->streams);         /* takes back its tickets, before the outbox' last reports */
+    mr_streams_free(
+        g->streams); /* settles its holds, takes back its tickets, before the outbox' last reports */
     mr_outbox_free(g->outbox, FLUSH_MS); /* those may answer calls that wait for them */
+    mr_limiter_free(g->limiter);         /* answers calls that wait for it */
     mr_http_free(g->http);
     mr_log_reader_free(g->log);
     mr_metrics_free(g->metrics);

@@ -10,8 +10,8 @@
 typedef struct mr_gateway mr_gateway;
 
 /* Listens, connects, and drains when the loop does. The configurations are borrowed. */
-mr_gateway *mr_gateway_new(const mr_gateway_conf *conf, const mr_kafka_conf *kafka, mr_loop *l,
-                           mr_error *err);
+mr_gateway *mr_gateway_new(const mr_gateway_conf *conf, const mr_kafka_conf *kafka,
+                           const mr_redis_conf *redis, mr_loop *l, mr_error *err);
 void mr_gateway_free(mr_gateway *g);
 
 int mr_gateway_port(const mr_gateway *g);

@@ -7,11 +7,13 @@
 
 static mr_gateway_conf gateway;
 static mr_kafka_conf kafka;
+static mr_redis_conf redis;
 static mr_log_conf logging;
 
 static const mr_conf_group groups[] = {
     {"gateway", mr_gateway_keys, &gateway},
     {"kafka", mr_kafka_keys, &kafka},
+    {"redis", mr_redis_keys, &redis},
     {"log", mr_log_keys, &logging},
     {0},
 };
@@ -26,7 +28,7 @@ static void raise_file_limit(void) {
 
 static int serve(mr_loop *loop, mr_error *err) {
     raise_file_limit();
-    mr_gateway *g = mr_gateway_new(&gateway, &kafka, loop, err);
+    mr_gateway *g = mr_gateway_new(&gateway, &kafka, &redis, loop, err);
     if (!g) return -1;
     mr_log(
         MR_INFO, "gateway listens", MR_S("host", gateway.host), MR_I("port", mr_gateway_port(g)),

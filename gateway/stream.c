@@ -2,6 +2,7 @@
 #include "gateway/stream_internal.h"
 
 #include "base/log.h"
+#include "schemas/estimate.h"
 #include "schemas/hash.h"
 
 #include <stdio.h>
@@ -95,8 +96,18 @@ static void choice_done(mr_choice *c) {
     json_decref(c->logprobs);
 }
 
+static void settle(mr_stream *st) {
+    const mr_usage *u = &st->usage;
+    if (!st->accepted) {
+        mr_hold_return(st->hold);
+    } else {
+        mr_hold_settle(st->hold, st->ended == st->n ? u->prompt_tokens + u->completion_tokens : st->seen);
+    }
+}
+
 void mr_stream_free(mr_stream *st) {
     mr_streams *s = st->table;
+    settle(st);
     for (int i = 0; i < st->n; i++) choice_done(&st->choice[i]);
     LIST_REMOVE(st, in_table);
     if (st->resumed) mr_log_release(s->log, st->at.partition);
@@ -300,6 +311,7 @@ static bool accept_choice(mr_choice *c) {
     if (c->ticket) mr_ticket_forget(c->ticket);
     c->ticket = NULL;
     c->state = CHOICE_ACCEPTED;
+    c->of->accepted = true;
     if (!st->streamed || st->open || !st->call) return true;
     st->open = true;
     mr_call_stream(st->call);
@@ -379,7 +391,7 @@ static void fix_seed(mr_chat_request *r) {
 }
 
 int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const mr_stream_origin *from,
-                     mr_api_error *e) {
+                     mr_hold *hold, mr_api_error *e) {
     mr_chat_request *r = &req->chat;
     mr_error err;
     if (s->count >= s->conf->max_in_flight) {
@@ -406,6 +418,8 @@ int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const
         mr_stream_free(st);
         return refuse_send(e, &err);
     }
+    st->hold = hold;
+    if (hold) st->seen = mr_prompt_tokens(r);
     mr_stream_watch(st);
     return 0;
 }
@@ -564,6 +578,7 @@ static void take_delta(mr_choice *c, const mr_response_delta *d) {
         return;
     }
     if (MR_HAS(d, MR_RESPONSE_DELTA_SOURCE)) st->source = d->source;
+    st->seen += d->tokens;
     mr_prefix_add(&c->sent, d, &c->answer);
     if (fresh.n == 0 && d->logprobs.n == 0) return;
     mr_calls_verdict call =

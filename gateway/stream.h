@@ -22,6 +22,7 @@
 #include "base/metrics.h"
 #include "gateway/conf.h"
 #include "gateway/http.h"
+#include "gateway/limits.h"
 #include "gateway/log_reader.h"
 #include "gateway/openai.h"
 #include "gateway/outbox.h"
@@ -55,10 +56,10 @@ typedef struct mr_log_place {
     int64_t offset, round;
 } mr_log_place;
 
-/* Send the request on its way (the fields of its journey are filled in here), and take over the call. On failure the
- * call stays the caller's, to be answered with e. */
+/* Send the request on its way (the fields of its journey are filled in here), and take over the call and what it holds of
+ * limits (NULL: nothing). On failure both stay the caller's, the call to be answered with e. */
 int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const mr_stream_origin *from,
-                     mr_api_error *e);
+                     mr_hold *hold, mr_api_error *e);
 
 /* Likewise for an answer that was begun before, from the log. */
 int mr_streams_resume(mr_streams *s, mr_call *call, const mr_resume *q, const mr_stream_origin *from,

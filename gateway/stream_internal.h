@@ -52,6 +52,9 @@ typedef struct mr_stream {
     int64_t started_us, first_us, said_us;
     int64_t attempt; /* the latest of its choices */
     int source;
+    mr_hold *hold;   /* of limits; NULL: nothing */
+    bool accepted;   /* by Kafka, or by a record of its answer */
+    int64_t seen;    /* tokens of the prompt as guessed and of what came: the cost, should it not end well */
     mr_usage usage;  /* of the choices that have ended */
     json_t *replies; /* of them, when not streamed */
     int64_t vanished_us;

@@ -203,6 +203,8 @@ void fixture_init(fixture *f) {
                                 .models = {(const char **)models, 2},
                                 .vision_models = {(const char **)vision, 1},
                                 .max_tokens = 100,
+                                .limits_without_redis = "local",
+                                .limits_answer = 100,
                                 .body_max = 200000,
                                 .output_max = 100000,
                                 .max_in_flight = 200,
@@ -212,6 +214,7 @@ void fixture_init(fixture *f) {
                                 .keep_alive_s = 1,
                                 .drain_s = 5,
                                 .metrics_host = "127.0.0.1"};
+    f->redis_conf = (mr_redis_conf){.address = "", .password = "", .prefix = "t:", .timeout_ms = 500};
 }
 
 static bool is_ready(void *arg) {
@@ -240,7 +243,7 @@ void fixture_start(fixture *f) {
                              .arg = f};
     f->consumer = mr_consumer_new(&f->kafka_conf, &o, f->loop, f->metrics, "test", &err);
     if (!f->producer || !f->consumer) fail_msg("%s", err.msg);
-    f->gateway = mr_gateway_new(&f->conf, &f->kafka_conf, f->loop, &err);
+    f->gateway = mr_gateway_new(&f->conf, &f->kafka_conf, &f->redis_conf, f->loop, &err);
     if (!f->gateway) fail_msg("%s", err.msg);
     if (!test_wait(f->loop, WAIT_MS, is_ready, f)) fail_msg("the gateway did not become ready");
 }

@@ -17,7 +17,8 @@
 typedef struct fixture {
     test_kafka *kafka;
     mr_kafka_conf kafka_conf;
-    mr_gateway_conf conf; /* change it before fixture_start */
+    mr_gateway_conf conf;     /* change it before fixture_start */
+    mr_redis_conf redis_conf; /* likewise; no Redis as it is */
     mr_loop *loop;
     mr_gateway *gateway;
     mr_metrics *metrics;
