@@ -4,7 +4,7 @@
 #   ops/install.sh build          compiler, CMake and the libraries that Millrace links
 #   ops/install.sh run            redis-server, curl
 #   ops/install.sh kafka          Java and Maven, for a real Apache Kafka (ops/kafka/kafka.sh)
-#   ops/install.sh test           cmocka, kcat, Python, Node: what the suites need on top
+#   ops/install.sh test           cmocka, kcat, Python, Node, docker-compose: what the suites need on top
 #   ops/install.sh fuzz           clang with its sanitizer runtime
 #
 # Several names may be given. Nothing is touched when nothing is missing, so it needs root only then.
@@ -26,6 +26,7 @@ packages() {
         python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
         command -v node >/dev/null || echo nodejs
         command -v npm >/dev/null || echo npm
+        command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1 || echo docker-compose
         ;;
     fuzz) echo clang libclang-rt-14-dev ;;
     *)

@@ -2,6 +2,8 @@
 #include "base/main.h"
 #include "worker/supervisor.h"
 
+#include <stdlib.h>
+
 static mr_worker_conf worker;
 static mr_kafka_conf kafka;
 static mr_redis_conf redis;
@@ -19,6 +21,9 @@ static int serve(mr_loop *loop, mr_error *err) {
     const mr_supervisor_options options = {.worker = &worker, .kafka = &kafka, .redis = &redis};
     int rc = -1;
     mr_supervisor *s = NULL;
+    /* the engine host logs as its supervisor does */
+    if (setenv("MILLRACE_LOG_FORMAT", logging.format, 1) != 0)
+        return mr_fail(err, MR_ENOMEM, "out of memory for the engine host's environment");
     mr_metrics *m = mr_metrics_new(err);
     if (m) s = mr_supervisor_new(&options, loop, m, err);
     if (s) rc = mr_loop_run(loop);

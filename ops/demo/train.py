@@ -2,7 +2,7 @@
 """Trains the demo model millrace-demo/ from the text of make_corpus.py. No GPU needed; about 45 minutes on two cores.
 
     python3 -m venv .venv
-    .venv/bin/pip install torch==2.15.0 tokenizers==0.23.3 safetensors==0.8.0
+    .venv/bin/pip install torch==2.15.0 tokenizers==0.23.3 safetensors==0.8.0 numpy
     .venv/bin/python ops/demo/train.py --out ops/demo/millrace-demo --minutes 45
 
 Writes a HuggingFace checkpoint folder: config.json, generation_config.json, model.safetensors (bf16), tokenizer.json and

@@ -60,16 +60,21 @@ eval "$curl_line" 2>/dev/null | grep -q '^data: \[DONE\]' || die "the printed cu
 
 whole=$(ask "$port_a" 3000 "tell me a long story about a river") || die "a long answer has no clean end"
 engine=$(cat "$a/engine.pid")
-ask "$port_a" 3000 "tell me a long story about a river" >"$work/killed" &
-asking=$!
 # a worker that has begun says so in its metrics, whose port is in the configuration of up's command line
 metrics=$(tr '\0' '\n' <"/proc/$(cat "$a/worker.pid")/cmdline" | grep -A1 -x -- --metrics_port | tail -n 1)
-for _ in $(seq 500); do
-    curl -s "http://127.0.0.1:$metrics/metrics" | grep -q '^millrace_worker_running_requests [1-9]' && break
-    kill -0 $asking 2>/dev/null || break
+runs() { curl -s "http://127.0.0.1:$metrics/metrics" | grep -q '^millrace_worker_running_requests [1-9]'; }
+killed=''
+for _ in $(seq 20); do # until the answer is not over before this sees it running
+    ask "$port_a" 3000 "tell me a long story about a river" >"$work/killed" &
+    asking=$!
+    while kill -0 $asking 2>/dev/null && ! runs; do :; done
+    if kill -0 $asking 2>/dev/null; then
+        kill -9 "$engine"
+        killed=yes
+        break
+    fi
 done
-kill -0 $asking || die "the answer was over before the engine could be killed"
-kill -9 "$engine"
+[ -n "$killed" ] || die "no answer lasts until the engine can be killed"
 wait $asking || die "an answer broke off when the engine was killed"
 [ "$whole" = "$(cat "$work/killed")" ] || die "the answer differs after the engine was killed"
 

@@ -4,13 +4,15 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 int main(int argc, char **argv) {
     mr_engine_host_options opt;
     mr_error err;
     int status = mr_engine_host_options_parse(argc, argv, &opt);
     if (status >= 0) return status;
-    if (mr_log_init("engine", "auto", MR_INFO, &err)) {
+    const char *format = getenv("MILLRACE_LOG_FORMAT"); /* the supervisor's */
+    if (mr_log_init("engine", format ? format : "auto", MR_INFO, &err)) {
         fprintf(stderr, "millrace-engine-host: %s\n", err.msg);
         return 1;
     }
