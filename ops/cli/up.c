@@ -427,13 +427,13 @@ int cmd_up(int argc, char **argv) {
         fprintf(stderr, "millrace up: %s. Try millrace up --help.\n", err.msg);
         return 2;
     }
-    if (mr_log_init("up", "plain", MR_WARN, &err) != 0 || mr_up_state_make(&o, &err) != 0 ||
-        lock_state(&u, &err) != 0) {
+    if (mr_log_init("up", "plain", MR_WARN, &err) != 0 || mr_up_plan_check(&u.plan, &o, &err) != 0 ||
+        mr_up_state_make(&o, &err) != 0 || lock_state(&u, &err) != 0) {
         goto fail;
     }
     int status = 1, rc = o.detach ? detach(&u, &status, &err) : 0;
     if (rc > 0) return status;
-    if (rc == 0) rc = mr_up_plan_make(&u.plan, &o, &err);
+    if (rc == 0) rc = mr_up_plan_make(&u.plan, &err);
     if (rc == 0) rc = run(&u, &err);
     unlock_state(&u);
     if (rc < 0) goto fail;

@@ -14,7 +14,7 @@
 
 typedef struct mr_up_options {
     char state[MR_PATH_MAX];     /* made absolute by mr_up_state_make, */
-    char model[MR_PATH_MAX];     /* and this by mr_up_plan_make */
+    char model[MR_PATH_MAX];     /* and this by mr_up_plan_check */
     char profile[MR_PATH_MAX];   /* and this; of the simulated engine */
     const char *brokers, *redis; /* borrowed; NULL: its own */
     int port, workers, threads;  /* threads 0: the engine's choice */
@@ -33,10 +33,12 @@ typedef struct mr_up_plan {
     int gateway_metrics, router_metrics, worker_metrics[MR_UP_WORKERS_MAX];
 } mr_up_plan;
 
+/* Looks at what the user names: the model, and servers of their own. Nothing is written. */
+int mr_up_plan_check(mr_up_plan *plan, mr_up_options *o, mr_error *err);
 /* Makes the state folder. */
 int mr_up_state_make(mr_up_options *o, mr_error *err);
 /* Chooses free ports, and writes the configuration file that every part reads. The state folder must be ours alone. */
-int mr_up_plan_make(mr_up_plan *plan, mr_up_options *o, mr_error *err);
+int mr_up_plan_make(mr_up_plan *plan, mr_error *err);
 /* Starts broker and Redis. */
 int mr_up_start_servers(const mr_up_plan *plan, mr_parts *parts, mr_error *err);
 /* Once those answer: creates the topics and fills the knowledge base (blocks for seconds at most)… */

@@ -258,11 +258,16 @@ static void put_address(char out[MR_UP_NAME_MAX], const char *given, int port) {
     }
 }
 
-int mr_up_plan_make(mr_up_plan *p, mr_up_options *o, mr_error *err) {
+int mr_up_plan_check(mr_up_plan *p, mr_up_options *o, mr_error *err) {
     *p = (mr_up_plan){.o = o};
     int rc = o->simulated ? find_profile(p, o, err) : find_model(p, o, err) || check_model(o, err);
-    if (rc != 0 || check_servers(o, err) != 0 || choose_ports(p, err) != 0 ||
-        in_state(o, "millrace.conf", p->config, err) != 0 || in_state(o, "kb.sqlite", p->kb, err) != 0) {
+    return rc == 0 ? check_servers(o, err) : -1;
+}
+
+int mr_up_plan_make(mr_up_plan *p, mr_error *err) {
+    const mr_up_options *o = p->o;
+    if (choose_ports(p, err) != 0 || in_state(o, "millrace.conf", p->config, err) != 0 ||
+        in_state(o, "kb.sqlite", p->kb, err) != 0) {
         return -1;
     }
     put_address(p->brokers, o->brokers, p->broker_port);

@@ -38,6 +38,10 @@ print(text)
 sys.exit(not done)'
 }
 
+if (cd "$work" && "$bin/millrace" up --detach --model /nope) 2>"$work/nope"; then die "a model that is not there was taken"; fi
+grep -q -- "--model /nope: No such file" "$work/nope" || die "that the model is not there is not said"
+[ ! -e "$work/var" ] || die "a start that cannot be leaves a folder"
+
 port_a=$(free_port)
 "$bin/millrace" up --detach --state "$a" --port "$port_a" --threads 1 >"$work/out-a" || die "the first pipeline does not start: $(cat "$work/out-a")"
 port_b=$(free_port)
