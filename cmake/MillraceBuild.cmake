@@ -14,13 +14,17 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
 endif()
-# -O3 over CMake's -O2, and asserts stay on in tests only.
-set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O3 -g1 -DNDEBUG")
-set(CMAKE_CXX_FLAGS_RELWITHDEBINFO ${CMAKE_C_FLAGS_RELWITHDEBINFO})
-
 option(MILLRACE_WERROR "Treat warnings as errors (CI does)" OFF)
 option(MILLRACE_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(MILLRACE_SANITIZE "" CACHE STRING "Sanitizers, as -fsanitize= takes them")
+
+# -O3 over CMake's -O2, and asserts stay on in tests only. Checked code compiles at -O1 in a quarter of the time.
+set(MILLRACE_OPTIMIZE -O3)
+if(MILLRACE_SANITIZE)
+  set(MILLRACE_OPTIMIZE -O1)
+endif()
+set(CMAKE_C_FLAGS_RELWITHDEBINFO "${MILLRACE_OPTIMIZE} -g1 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO ${CMAKE_C_FLAGS_RELWITHDEBINFO})
 
 add_compile_definitions(_GNU_SOURCE)
 add_compile_options("$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Wall;-Wextra;-Wshadow;-Wvla;-fno-math-errno>"
