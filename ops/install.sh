@@ -21,7 +21,7 @@ packages() {
         command -v mvn >/dev/null || echo maven
         ;;
     test)
-        echo libcmocka-dev kcat redis-server curl ccache
+        echo libcmocka-dev g++ kcat redis-server curl ccache
         command -v python3 >/dev/null || echo python3
         python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
         command -v node >/dev/null || echo nodejs

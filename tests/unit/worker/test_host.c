@@ -144,7 +144,7 @@ static void one_that_never_becomes_ready_is_started_again_and_says_why(void **st
 
 static void one_that_speaks_another_language_is_killed(void **state) {
     fixture *f = *state;
-    static const char *const argv[] = {"/bin/sh", "-c", "echo 'hello, supervisor' >&3; sleep 60", NULL};
+    static const char *const argv[] = {"/bin/sh", "-c", "echo 'hello, supervisor' >&3; exec sleep 60", NULL};
     start(f, argv);
     assert_true(test_wait(f->loop, WAIT_MS, restarted_thrice, f));
     assert_non_null(strstr(mr_host_why(f->host), "bytes, expected"));
