@@ -144,10 +144,20 @@ static void note_times(load *l, const chat *c) {
     l->total_s[l->ntimes++] = (double)(c->over_us - c->asked_us) / 1e6;
 }
 
+/* A gateway says an error as text as well, for people whose client ignores error events; that is no answer. */
+static size_t answer_bytes(const chat *c) {
+    static const char sentence[] = "[Error: the answer could not be finished: ";
+    size_t n = c->text.n;
+    const char *at = *c->code && n ? memmem(c->text.p, n, sentence, sizeof(sentence) - 1) : NULL;
+    if (!at) return n;
+    n = (size_t)(at - c->text.p);
+    return n >= 2 && memcmp(at - 2, "\n\n", 2) == 0 ? n - 2 : n;
+}
+
 /* Reasoning is the first part of the answer. */
 static void take_text(client *x) {
     mr_buf_put(&x->begun, x->c->reasoning.p, x->c->reasoning.n);
-    mr_buf_put(&x->begun, x->c->text.p, x->c->text.n);
+    mr_buf_put(&x->begun, x->c->text.p, answer_bytes(x->c));
 }
 
 static void check_text(load *l, client *x) {
