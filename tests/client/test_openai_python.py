@@ -134,7 +134,7 @@ class Answers(unittest.TestCase):
     def test_every_answer_has_its_own_request_id(self):
         ids = {client().chat.completions.create(model=MODEL, messages=ASK, max_tokens=1)._request_id for _ in range(3)}
         self.assertEqual(len(ids), 3)
-        self.assertTrue(all(re.fullmatch(r"chatcmpl-[0-9a-f]{32}", i) for i in ids))
+        self.assertTrue(all(re.fullmatch(r"chatcmpl-[0-9A-Za-z_-]{52}", i) for i in ids))
 
     def test_models_are_listed(self):
         self.assertIn(MODEL, [m.id for m in client().models.list()])

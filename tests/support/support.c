@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,15 +27,21 @@ static struct sockaddr_in loopback(int port) {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
+/* Below the ports that the kernel gives to outgoing connections: on a busy machine one of those would take it before it is
+ * listened on. */
 int test_free_port(void) {
-    struct sockaddr_in a = loopback(0);
-    socklen_t n = sizeof(a);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert(fd >= 0);
-    assert(bind(fd, (struct sockaddr *)&a, n) == 0);
-    assert(getsockname(fd, (struct sockaddr *)&a, &n) == 0);
-    close(fd);
-    return ntohs(a.sin_port);
+    for (int tries = 0; tries < 1000; tries++) {
+        uint32_t r;
+        assert(getrandom(&r, sizeof(r), 0) == sizeof(r));
+        struct sockaddr_in a = loopback((int)(10000 + r % 22000));
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        assert(fd >= 0);
+        bool is_free = bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+        close(fd);
+        if (is_free) return ntohs(a.sin_port);
+    }
+    assert(!"no free port");
+    return 0;
 }
 
 void test_folder_init(char path[64]) {

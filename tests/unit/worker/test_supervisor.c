@@ -368,7 +368,7 @@ static void a_poison_is_given_up_and_its_neighbours_are_not(void **state) {
     assert_int_equal(x->finish, MR_FINISH_ERROR);
     assert_string_equal(x->code, "request_failed_repeatedly");
     for (int i = 1; i <= 3; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof(id), "n%d", i);
         x = asker_wait(&f->a, id);
         assert_int_equal(x->finish, MR_FINISH_STOP);
