@@ -82,7 +82,8 @@ static void thaw(member *m) {
 
 static void note_end(fleet *f, member *m, int status) {
     bool asked = m->state == MEMBER_ENDING;
-    if (!asked || !WIFEXITED(status)) { /* one whose drain is cut short ends with 1 */
+    /* one whose drain is cut short ends with 1, and one that has only just been started of the signal */
+    if (!asked || (!WIFEXITED(status) && WTERMSIG(status) != SIGTERM)) {
         printf("%s ended by itself (%s %d)\n", m->name, WIFEXITED(status) ? "status" : "signal",
                WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
         f->died++;
