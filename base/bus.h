@@ -24,6 +24,7 @@
 #define MR_TOPIC_CONTROL   "chat.control"
 #define MR_TOPIC_FEEDBACK  "chat.feedback"
 #define MR_TOPIC_DEAD      "chat.dead"
+#define MR_TOPIC_AUDIT     "chat.audit"
 #define MR_TOPIC_WORKERS   "chat.workers"
 #define MR_TOPIC_GENERATE  "chat.generate" /* + .<pool>.<color> */
 

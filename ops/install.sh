@@ -13,7 +13,7 @@ set -euo pipefail
 packages() {
     case "$1" in
     build) echo gcc libc6-dev cmake ninja-build pkg-config librdkafka-dev libmsgpack-dev libhiredis-dev libconfig-dev \
-        libjansson-dev libevent-dev libssl-dev libsqlite3-dev libutf8proc-dev libpcre2-dev liblinear-dev ;;
+        libjansson-dev libevent-dev libssl-dev libsqlite3-dev libutf8proc-dev libpcre2-dev liblinear-dev libhyperscan-dev ;;
     run) echo redis-server curl ;;
     # A JDK or Maven of the user's own serves as well as Debian's.
     kafka)

@@ -24,7 +24,7 @@ static mr_str first_piece(mr_str text) {
 }
 
 static int add_delta(mr_parcel *p, const mr_reply_to *to, mr_str text, int64_t offset, const char *hash,
-                     mr_error *err) {
+                     enum mr_source source, mr_error *err) {
     mr_response_delta d = {0};
     mr_address address = address_of(to);
     MR_SET(&d, MR_RESPONSE_DELTA_V, v, MR_SCHEMA_VERSION);
@@ -36,7 +36,7 @@ static int add_delta(mr_parcel *p, const mr_reply_to *to, mr_str text, int64_t o
     MR_SET(&d, MR_RESPONSE_DELTA_CHANNEL, channel, MR_CHANNEL_CONTENT);
     MR_SET(&d, MR_RESPONSE_DELTA_TEXT, text, text);
     MR_SET(&d, MR_RESPONSE_DELTA_HASH, hash, mr_str_of(hash));
-    MR_SET(&d, MR_RESPONSE_DELTA_SOURCE, source, MR_SOURCE_KB);
+    MR_SET(&d, MR_RESPONSE_DELTA_SOURCE, source, source);
     return mr_parcel_add(p, &address, &mr_response_delta_def, &d, err);
 }
 
@@ -56,7 +56,8 @@ static mr_response_end end_of(const mr_reply_to *to, int64_t offset, const char 
     return e;
 }
 
-int mr_answer_kb(mr_parcel *p, const mr_reply_to *to, mr_str text, mr_error *err) {
+static int add_answer(mr_parcel *p, const mr_reply_to *to, mr_str text, enum mr_source source, int finish,
+                      mr_error *err) {
     char hex[MR_TEXT_HASH_LEN + 1];
     uint64_t hash = mr_text_hash_init();
     int64_t offset = 0;
@@ -64,18 +65,26 @@ int mr_answer_kb(mr_parcel *p, const mr_reply_to *to, mr_str text, mr_error *err
         mr_str piece = first_piece(text);
         hash = mr_text_hash_feed(hash, piece);
         mr_text_hash_hex(hash, hex);
-        if (add_delta(p, to, piece, offset, hex, err) < 0) return -1;
+        if (add_delta(p, to, piece, offset, hex, source, err) < 0) return -1;
         offset += (int64_t)piece.n;
         text = (mr_str){text.p + piece.n, text.n - piece.n};
     }
     mr_text_hash_hex(hash, hex);
-    mr_response_end e = end_of(to, offset, hex, MR_FINISH_STOP);
+    mr_response_end e = end_of(to, offset, hex, finish);
     mr_address address = address_of(to);
-    MR_SET(&e, MR_RESPONSE_END_SOURCE, source, MR_SOURCE_KB);
+    MR_SET(&e, MR_RESPONSE_END_SOURCE, source, source);
     MR_SET(&e.usage, MR_USAGE_PROMPT_TOKENS, prompt_tokens, 0);
     MR_SET(&e.usage, MR_USAGE_COMPLETION_TOKENS, completion_tokens, 0);
     MR_MARK(&e, MR_RESPONSE_END_USAGE);
     return mr_parcel_add(p, &address, &mr_response_end_def, &e, err);
+}
+
+int mr_answer_kb(mr_parcel *p, const mr_reply_to *to, mr_str text, mr_error *err) {
+    return add_answer(p, to, text, MR_SOURCE_KB, MR_FINISH_STOP, err);
+}
+
+int mr_answer_refusal(mr_parcel *p, const mr_reply_to *to, mr_str text, mr_error *err) {
+    return add_answer(p, to, text, MR_SOURCE_GUARD, MR_FINISH_CONTENT_FILTER, err);
 }
 
 int mr_answer_error(mr_parcel *p, const mr_reply_to *to, int status, const char *code, const char *message,

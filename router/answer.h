@@ -18,6 +18,8 @@ typedef struct mr_reply_to {
 
 /* The whole answer of the knowledge base: deltas and the end. */
 int mr_answer_kb(mr_parcel *p, const mr_reply_to *to, mr_str text, mr_error *err);
+/* The whole answer to a request that is not let through: the text, and the end with content_filter. */
+int mr_answer_refusal(mr_parcel *p, const mr_reply_to *to, mr_str text, mr_error *err);
 /* The end with an error. */
 int mr_answer_error(mr_parcel *p, const mr_reply_to *to, int status, const char *code, const char *message,
                     mr_error *err);

@@ -24,6 +24,19 @@ const mr_conf_key mr_router_keys[] = {
      "Outside "
      "of the band a warning is logged and millrace_router_ai_share_out_of_band is 1."},
     {"ai_share_max", MR_CONF_NUM, AT(ai_share_max), "0.20", 0, 1, NULL, "And at most."},
+    {"guard_lists", MR_CONF_STRLIST, AT(guard_lists), "", 0, 0, NULL,
+     "Lists of words to look for in requests, each a TSV file: word, block|replace|flag|allow, category. A "
+     "changed list is loaded again."},
+    {"guard_injection", MR_CONF_STR, AT(guard_injection), "flag", 0, 0, "off|flag|block",
+     "What happens to a request that tells the model to forget its instructions or to give them away: "
+     "nothing, a record in chat.audit, a refusal."},
+    {"guard_personal", MR_CONF_STR, AT(guard_personal), "flag", 0, 0, "off|flag|mask",
+     "What happens to phone and ID numbers, bank cards and e-mail addresses in a request: nothing, a record "
+     "in chat.audit, or [phone] and the like in their place, for the model as well."},
+    {"guard_refusal", MR_CONF_STR, AT(guard_refusal), "Sorry, I cannot help with this request.", 0, 0, NULL,
+     "The answer to a request that is blocked."},
+    {"guard_audit_text", MR_CONF_BOOL, AT(guard_audit_text), "false", 0, 0, NULL,
+     "Whether chat.audit holds the words that were found (of personal data, the mask)."},
     {"request_timeout_s", MR_CONF_INT, AT(request_timeout_s), "600", 1, 86400, NULL,
      "Seconds from its creation after which a request without a deadline expires."},
     {"max_in_flight", MR_CONF_INT, AT(max_in_flight), "1000", 1, 100000, NULL,

@@ -13,6 +13,9 @@ typedef struct mr_router_conf {
     double kb_threshold;
     const char *intent_model;
     double ai_share_min, ai_share_max;
+    mr_strlist guard_lists;
+    const char *guard_injection, *guard_personal, *guard_refusal;
+    bool guard_audit_text;
     int64_t request_timeout_s, max_in_flight, drain_s;
     double status_s;
     const char *metrics_host;

@@ -3,7 +3,7 @@
 
 #include "router/intent_model.h"
 #include "router/intent_write.h"
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 
 #include <errno.h>
 #include <fcntl.h>

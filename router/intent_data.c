@@ -2,7 +2,7 @@
 #include "router/intent_data.h"
 
 #include "router/intent_model.h"
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 #include "schemas/hash.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* The features of a message; see intent_text.h. */
 #include "router/intent_text.h"
 
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 
 #include <string.h>
 

@@ -4,7 +4,7 @@
 
 #include "router/kb_schema.h"
 #include "router/kb_text.h"
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 #include "schemas/hash.h"
 
 #include <math.h>

@@ -4,7 +4,7 @@
 #include "base/str.h"
 #include "router/kb_schema.h"
 #include "router/kb_text.h"
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 
 #include <errno.h>
 #include <fcntl.h>

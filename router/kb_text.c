@@ -1,7 +1,7 @@
 /* Features of the knowledge base's texts. See kb_text.h. */
 #include "router/kb_text.h"
 
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 
 static void word_features(mr_str norm, mr_kb_feature_cb *cb, void *arg) {
     size_t word = 0, before = 0, n; /* starts of the word, and of the dense character before this one */

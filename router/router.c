@@ -6,6 +6,7 @@
 #include "router/forwarder.h"
 #include "router/kb.h"
 #include "router/pools.h"
+#include "router/protect.h"
 #include "router/route.h"
 #include "router/share.h"
 #include "router/weights.h"
@@ -26,10 +27,19 @@ enum {
     FLUSH_MS = 5000,
 };
 
-typedef enum { OUT_MODEL, OUT_KB, OUT_EXPIRED, OUT_INVALID, OUT_DEAD, OUT_UNDELIVERED, OUTCOMES } outcome;
+typedef enum {
+    OUT_MODEL,
+    OUT_KB,
+    OUT_EXPIRED,
+    OUT_INVALID,
+    OUT_BLOCKED,
+    OUT_DEAD,
+    OUT_UNDELIVERED,
+    OUTCOMES
+} outcome;
 
-static const char *const outcome_names[OUTCOMES] = {"model",   "kb",   "expired",
-                                                    "invalid", "dead", "undelivered"};
+static const char *const outcome_names[OUTCOMES] = {"model",   "kb",   "expired",    "invalid",
+                                                    "blocked", "dead", "undelivered"};
 
 struct mr_router {
     const mr_router_conf *conf;
@@ -43,6 +53,7 @@ struct mr_router {
     mr_pools *pools;
     mr_kb *kb;
     mr_intent *intent;
+    mr_protect *protect;
     mr_share share;
     mr_routing routing;
     mr_arena *arena, *control_arena;
@@ -87,7 +98,7 @@ static void copy_text(char *out, size_t cap, mr_str in) {
 }
 
 static void log_outcome(const job *j, const char *reason) {
-    bool bad = j->outcome != OUT_MODEL && j->outcome != OUT_KB;
+    bool bad = j->outcome != OUT_MODEL && j->outcome != OUT_KB && j->outcome != OUT_BLOCKED;
     mr_log(bad ? MR_WARN : MR_DEBUG, "request routed", MR_S("request", j->reply.id),
            MR_S("outcome", outcome_names[j->outcome]), MR_S("reason", reason ? reason : ""),
            MR_I("partition", j->partition), MR_I("offset", j->offset),
@@ -101,10 +112,18 @@ static void ship(mr_router *r, job *j, mr_parcel *p, outcome what, const char *r
     mr_parcel_send(p);
 }
 
+/* With the records of what the guard decided, which so arrive whenever the rest does. */
+static mr_parcel *parcel_new(mr_router *r, job *j, mr_error *err) {
+    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    if (!p || mr_protect_audit(r->protect, p, j->reply.traceparent, err) == 0) return p;
+    mr_parcel_free(p);
+    return NULL;
+}
+
 /* The user gets an error in place of an answer. */
 static int refuse(mr_router *r, job *j, outcome what, int status, const char *code, const char *message,
                   mr_error *err) {
-    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    mr_parcel *p = parcel_new(r, j, err);
     if (!p) return -1;
     j->answered = true;
     if (mr_answer_error(p, &j->reply, status, code, message, err) < 0) {
@@ -120,7 +139,7 @@ static int forward(mr_router *r, job *j, mr_chat_request *q, const mr_route *rou
     mr_address to = {.topic = topic, .partition = -1, .key = route->key, .traceparent = j->reply.traceparent};
     mr_bus_generate_topic(r->kafka, route->pool, route->color, topic);
     MR_SET(q, MR_CHAT_REQUEST_TRACE, trace, mr_str_of(j->reply.traceparent));
-    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    mr_parcel *p = parcel_new(r, j, err);
     if (!p) return -1;
     if (mr_parcel_add(p, &to, &mr_chat_request_def, q, err) == 0) {
         ship(r, j, p, OUT_MODEL, NULL);
@@ -133,7 +152,7 @@ static int forward(mr_router *r, job *j, mr_chat_request *q, const mr_route *rou
 }
 
 static int answer(mr_router *r, job *j, mr_str text, mr_error *err) {
-    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    mr_parcel *p = parcel_new(r, j, err);
     if (!p) return -1;
     j->answered = true;
     if (mr_answer_kb(p, &j->reply, text, err) < 0) {
@@ -141,6 +160,19 @@ static int answer(mr_router *r, job *j, mr_str text, mr_error *err) {
         return -1;
     }
     ship(r, j, p, OUT_KB, NULL);
+    return 0;
+}
+
+/* The user gets the sentence of refusal as an answer. */
+static int block(mr_router *r, job *j, mr_error *err) {
+    mr_parcel *p = parcel_new(r, j, err);
+    if (!p) return -1;
+    j->answered = true;
+    if (mr_answer_refusal(p, &j->reply, mr_str_of(r->conf->guard_refusal), err) < 0) {
+        mr_parcel_free(p);
+        return -1;
+    }
+    ship(r, j, p, OUT_BLOCKED, NULL);
     return 0;
 }
 
@@ -179,7 +211,7 @@ static void read_sender(mr_router *r, const mr_record *rec, mr_reply_to *reply) 
 
 static int bury(mr_router *r, job *j, const mr_record *rec, const char *reason, mr_error *err) {
     read_sender(r, rec, &j->reply);
-    mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
+    mr_parcel *p = parcel_new(r, j, err);
     if (!p) return -1;
     j->answered = true;
     int rc = add_dead(r, j, p, rec, reason, err);
@@ -220,9 +252,12 @@ static void count_share(mr_router *r, const mr_chat_request *q, const mr_route *
 
 static int route_request(mr_router *r, job *j, const mr_record *rec, mr_chat_request *q, mr_error *err) {
     mr_route route;
+    bool blocked;
     if (mr_route_complete(&r->routing, q, rec->timestamp_ms, err) < 0) return -1;
     set_reply(j, q);
     if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(q->trace, j->reply.traceparent);
+    if (mr_protect_request(r->protect, q, r->arena, &blocked, err) < 0) return -1;
+    if (blocked) return block(r, j, err);
     mr_route_choose(&r->routing, q, mr_now_ms(), r->arena, &route);
     count_share(r, q, &route);
     if (route.intent.n > 0) {
@@ -251,6 +286,7 @@ static int take(mr_router *r, const mr_record *rec, mr_error *err) {
         mr_error why = *err;
         rc = bury(r, j, rec, why.msg, err);
     }
+    mr_protect_forget(r->protect);
     if (rc < 0) free(j);
     return rc;
 }
@@ -378,6 +414,7 @@ static void on_tick(void *arg) {
     if (r->ticks++ % KB_CHECK_TICKS != 0) return;
     refresh_kb(r);
     refresh_intent(r);
+    mr_protect_refresh(r->protect);
 }
 
 static void on_drain(void *arg) {
@@ -457,6 +494,8 @@ static int make_metrics(mr_router *r, mr_error *err) {
     make_intent_metrics(r);
     refresh_intent(r);
     const mr_router_conf *c = r->conf;
+    r->protect = mr_protect_new(c, r->kafka, r->metrics, err);
+    if (!r->protect) return -1;
     return mr_metrics_serve(r->metrics, r->loop, c->metrics_host, (int)c->metrics_port, on_ready, r, err);
 }
 
@@ -534,6 +573,7 @@ void mr_router_free(mr_router *r) {
     mr_pools_free(r->pools);
     mr_kb_close(r->kb);
     mr_intent_close(r->intent);
+    mr_protect_free(r->protect);
     mr_weights_free(r->weights);
     mr_arena_free(r->arena);
     mr_arena_free(r->control_arena);

@@ -9,7 +9,7 @@ const char *const mr_format_names[] = {"text", "json_object", "json_schema", NUL
 const char *const mr_purpose_names[] = {"chat", "title", "summary", NULL};
 const char *const mr_tool_choice_names[] = {"none", "auto", "required", "function", NULL};
 const char *const mr_channel_names[] = {"content", "reasoning", "tool_call", NULL};
-const char *const mr_source_names[] = {"model", "kb", NULL};
+const char *const mr_source_names[] = {"model", "kb", "guard", NULL};
 const char *const mr_control_kind_names[] = {"cancel",  "weights",  "rollout", "drain",
                                              "recycle", "recycled", "resume",  NULL};
 const char *const mr_color_names[] = {"blue", "green", NULL};
@@ -19,6 +19,8 @@ const char *const mr_worker_state_names[] = {"starting", "ready", "recycling", "
                                              "standby",  "gone",  NULL};
 const char *const mr_finish_names[] = {"stop",  "length", "content_filter", "tool_calls", "cancelled",
                                        "error", NULL};
+const char *const mr_guard_layer_names[] = {"access", "input", "output", NULL};
+const char *const mr_guard_action_names[] = {"flag", "replace", "mask", "block", NULL};
 
 bool mr_id_ok(mr_str id) {
     if (id.n == 0 || id.n > MR_ID_MAX) return false;

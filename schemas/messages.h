@@ -29,7 +29,8 @@ enum mr_format { MR_FORMAT_TEXT, MR_FORMAT_JSON_OBJECT, MR_FORMAT_JSON_SCHEMA };
 enum mr_purpose { MR_PURPOSE_CHAT, MR_PURPOSE_TITLE, MR_PURPOSE_SUMMARY };
 enum mr_tool_choice_type { MR_TOOLS_NONE, MR_TOOLS_AUTO, MR_TOOLS_REQUIRED, MR_TOOLS_FUNCTION };
 enum mr_channel { MR_CHANNEL_CONTENT, MR_CHANNEL_REASONING, MR_CHANNEL_TOOL_CALL };
-enum mr_source { MR_SOURCE_MODEL, MR_SOURCE_KB };
+enum mr_source { MR_SOURCE_MODEL, MR_SOURCE_KB, MR_SOURCE_GUARD };
+enum mr_guard_layer { MR_LAYER_ACCESS, MR_LAYER_INPUT, MR_LAYER_OUTPUT };
 enum mr_control_kind {
     MR_CONTROL_IS_CANCEL,
     MR_CONTROL_IS_WEIGHTS,
@@ -80,6 +81,8 @@ extern const char *const mr_color_names[];
 extern const char *const mr_rollout_state_names[];
 extern const char *const mr_worker_state_names[];
 extern const char *const mr_finish_names[];
+extern const char *const mr_guard_layer_names[];
+extern const char *const mr_guard_action_names[]; /* of mr_guard_action in guard/words.h */
 
 #define MR_TABLE "schemas/messages.def"
 #include "schemas/table_declare.h"

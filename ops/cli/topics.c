@@ -40,7 +40,7 @@ static int add_pool(mr_topic_list *l, const mr_kafka_conf *kafka, const char *po
 int mr_topic_list_fill(mr_topic_list *l, const mr_kafka_conf *kafka, mr_strlist pools, int partitions,
                        mr_error *err) {
     static const char *const plain[] = {MR_TOPIC_REQUESTS, MR_TOPIC_RESPONSES, MR_TOPIC_FEEDBACK,
-                                        MR_TOPIC_DEAD};
+                                        MR_TOPIC_DEAD, MR_TOPIC_AUDIT};
     char name[250];
     l->n = 0;
     for (size_t i = 0; i < sizeof(plain) / sizeof(*plain); i++) {

@@ -5,7 +5,7 @@
 #include "router/intent_data.h"
 #include "router/intent_model.h"
 #include "router/intent_train.h"
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 
 #include <stdio.h>
 #include <stdlib.h>

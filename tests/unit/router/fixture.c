@@ -82,6 +82,12 @@ mr_dead wait_dead(fixture *f, const char *id) {
     return d;
 }
 
+mr_audit wait_audit(fixture *f, const char *id) {
+    mr_audit a;
+    unpack(f, &mr_audit_def, wait_typed(f, MR_TOPIC_AUDIT, id, "Audit"), &a);
+    return a;
+}
+
 mr_chat_request read_request(fixture *f, const seen *s) {
     mr_chat_request q;
     unpack(f, &mr_chat_request_def, s, &q);
@@ -165,8 +171,8 @@ void send_weights(fixture *f, const char *pool, int blue, int green, int epoch) 
 /* ---- the whole ---- */
 
 static void make_topics(const fixture *f) {
-    static const char *const topics[] = {MR_TOPIC_REQUESTS, MR_TOPIC_RESPONSES, MR_TOPIC_DEAD, BLUE, GREEN,
-                                         BIG_BLUE};
+    static const char *const topics[] = {
+        MR_TOPIC_REQUESTS, MR_TOPIC_RESPONSES, MR_TOPIC_DEAD, MR_TOPIC_AUDIT, BLUE, GREEN, BIG_BLUE};
     for (size_t i = 0; i < sizeof(topics) / sizeof(topics[0]); i++) test_kafka_topic(f->kafka, topics[i], 4);
     test_kafka_topic(f->kafka, MR_TOPIC_CONTROL, 1);
     test_kafka_topic(f->kafka, MR_TOPIC_WORKERS, 1);
@@ -184,6 +190,9 @@ void fixture_init(fixture *f) {
                                .kb_threshold = 0.7,
                                .intent_model = "",
                                .ai_share_max = 1,
+                               .guard_injection = "off",
+                               .guard_personal = "off",
+                               .guard_refusal = "I cannot help with this.",
                                .request_timeout_s = 600,
                                .max_in_flight = 100,
                                .drain_s = 10,
@@ -197,11 +206,12 @@ void fixture_init(fixture *f) {
     f->loop = mr_loop_new(&err);
     f->metrics = mr_metrics_new(&err);
     f->producer = mr_producer_new(&f->kafka_conf, f->loop, f->metrics, "test", on_delivered, f, &err);
-    mr_consumer_options o = {.topics = {MR_TOPIC_RESPONSES, MR_TOPIC_DEAD, BLUE, GREEN, BIG_BLUE},
-                             .partition = -1,
-                             .start = MR_FROM_BEGINNING,
-                             .on_record = on_record,
-                             .arg = f};
+    mr_consumer_options o = {
+        .topics = {MR_TOPIC_RESPONSES, MR_TOPIC_DEAD, MR_TOPIC_AUDIT, BLUE, GREEN, BIG_BLUE},
+        .partition = -1,
+        .start = MR_FROM_BEGINNING,
+        .on_record = on_record,
+        .arg = f};
     f->consumer = mr_consumer_new(&f->kafka_conf, &o, f->loop, f->metrics, "test", &err);
     if (!f->producer || !f->consumer) fail_msg("%s", err.msg);
     if (!test_wait(f->loop, WAIT_MS, reads_all, f)) fail_msg("the test cannot read Kafka");

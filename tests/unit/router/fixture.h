@@ -63,6 +63,7 @@ mr_response_end wait_end(fixture *f, const char *id);
 mr_str answer_text(fixture *f, const char *id);
 mr_chat_request read_request(fixture *f, const seen *s);
 mr_dead wait_dead(fixture *f, const char *id);
+mr_audit wait_audit(fixture *f, const char *id);
 const seen *last_record(const fixture *f, const char *topic); /* or NULL */
 int count_records(const fixture *f, const char *topic, const char *key);
 

@@ -2,7 +2,7 @@
 #include "router/kb.h"
 #include "router/kb_import.h"
 #include "router/kb_text.h"
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 #include "support/support.h"
 
 #include <setjmp.h>

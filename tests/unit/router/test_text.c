@@ -1,5 +1,5 @@
 /* The normal form of text: what counts as the same wording. */
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -15,7 +15,8 @@ static const char *const examples[] = {"ChatRequest",     "ChatRequest.short",
                                        "Control",         "Control.cancel",
                                        "Control.rollout", "Control.drain",
                                        "WorkerStatus",    "PoolStatus",
-                                       "Feedback",        "Dead"};
+                                       "Feedback",        "Dead",
+                                       "Audit"};
 
 typedef struct fixture {
     mr_arena *arena;

@@ -1,5 +1,5 @@
 /* Normal form by utf8proc and the table of Chinese characters. See text_norm.h. */
-#include "router/text_norm.h"
+#include "text/text_norm.h"
 
 #include <stdlib.h>
 #include <utf8proc.h>
@@ -9,7 +9,7 @@ typedef struct han_pair {
 } han_pair;
 
 static const han_pair han_pairs[] = {
-#include "router/han_fold.def"
+#include "text/han_fold.def"
 };
 
 static bool is_apostrophe(int32_t c) {
@@ -46,8 +46,7 @@ static int by_traditional(const void *key, const void *pair) {
     return (c > t) - (c < t);
 }
 
-/* The simplified form of a character, or itself. */
-static int32_t fold_han(int32_t c) {
+int32_t mr_text_fold_han(int32_t c) {
     if (c < 0x3400 || c > 0xFFFF) return c;
     const han_pair *p =
         bsearch(&c, han_pairs, sizeof han_pairs / sizeof han_pairs[0], sizeof han_pairs[0], by_traditional);
@@ -57,7 +56,7 @@ static int32_t fold_han(int32_t c) {
 /* `from` is the UTF-8 of `c` as it stands in the text. */
 static void put_char(mr_buf *out, int32_t c, mr_str from) {
     utf8proc_uint8_t bytes[4];
-    int32_t folded = fold_han(c);
+    int32_t folded = mr_text_fold_han(c);
     if (folded == c) {
         mr_buf_put(out, from.p, from.n);
     } else {

@@ -19,6 +19,9 @@ int mr_text_words(mr_str text, mr_buf *out, mr_error *err);
 /* The code point at s.p + at; its length, at least 1 so that a walk always ends. */
 size_t mr_text_char(mr_str s, size_t at, int32_t *c);
 
+/* The simplified form of a Chinese character, or the character itself. */
+int32_t mr_text_fold_han(int32_t c);
+
 /* Scripts whose words are not set apart by spaces, or (Hangul) carry endings that hide the word. */
 bool mr_text_is_dense(int32_t c);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes han_fold.def, by which text_norm.c folds traditional Chinese characters to simplified ones.
 
-    router/make_han_fold.py TSCharacters.txt > router/han_fold.def
+    text/make_han_fold.py TSCharacters.txt > text/han_fold.def
 
 TSCharacters.txt is data/dictionary/TSCharacters.txt of OpenCC (https://github.com/BYVoid/OpenCC, Apache-2.0). Of several
 simplified forms the first, most usual one is taken; pairs outside the basic plane are left out: nobody types them.
