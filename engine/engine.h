@@ -39,14 +39,14 @@ typedef struct engine_options {
     int max_waiting;    /* requests that wait beyond those; 0: 4 * max_seqs */
     int max_context;    /* tokens of one sequence, prompt and answer; 0: the model's own, at most 8192 */
     int kv_tokens; /* KV cache in tokens, rounded up to blocks; 0: max_seqs * max_context, capped by memory */
-    int step_tokens;    /* token budget of a step, at least max_seqs; 0: 256 */
-    int reserve_tokens; /* growth of each sequence that must find room before another is admitted; 0: 512 */
-    int guess_tokens;   /* speculation: guesses fill a step up to so many tokens; 0: none */
-    const char
-        *weights;    /* NULL or "stored"; "int8" quantises them, "int8-a16" without rounding activations */
-    const char *kv;  /* NULL or "full"; "int8" keeps keys and values in 8 bits: half of the memory or less */
+    int step_tokens;     /* token budget of a step, at least max_seqs; 0: 256 */
+    int reserve_tokens;  /* growth of each sequence that must find room before another is admitted; 0: 512 */
+    int guess_tokens;    /* speculation: guesses fill a step up to so many tokens; 0: none */
+    const char *weights; /* NULL or "stored"; "int8" quantises them, "int8-a16" without rounding activations;
+                        "fp8", GPUs only: e4m3 */
+    const char *kv; /* NULL or "full"; "int8" keeps keys and values in 8 bits: half of the memory or less */
     const char *device; /* NULL or "cpu"; "cuda": GPUs 0 to tp - 1; "auto": those, where there are any */
-    const char *isa; /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
+    const char *isa;    /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
 } engine_options;
 
 typedef struct engine_info {

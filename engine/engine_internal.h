@@ -45,6 +45,13 @@ engine *engine_open_with(const engine_limits *limits, const engine_parts *parts,
 /* Bytes of KV cache that a token takes in the CPU's backend, in the type that kv_type() says. */
 size_t engine_kv_bytes_per_token(const model_config *c, dtype type);
 
+/* What engine_options.device says: 1 for GPUs, 0 for the CPU, -1 with err where it is no device. */
+int engine_on_gpu(const char *device, engine_error *err);
+
+/* What each of `ranks` ranks of a model would take, without taking it: rank 0's, which has the most. A GPU's needs no GPU. */
+int engine_measure(const model *m, bool gpu, int ranks, backend_options o, backend_memory *out,
+                   engine_error *err);
+
 /* Of this machine, or of the control group that the process is in. */
 size_t engine_available_memory(void);
 

@@ -3,6 +3,7 @@
  */
 #include "engine/engine_internal.h"
 
+#include "engine/comm/comm.h"
 #include "engine/comm/group.h"
 #include "engine/cpu/kv_layout.h"
 #include "engine/cuda/cuda.h"
@@ -26,6 +27,7 @@ enum {
     SEQS_MAX = 4096,
     WAITING_MAX = 65536,
 };
+#define GPU_RESERVE ((size_t)768 << 20)
 
 typedef struct checkpoint {
     model *model;
@@ -127,14 +129,16 @@ size_t engine_available_memory(void) {
     return system < group ? system : group;
 }
 
-static bool on_gpu(const engine_options *o) {
-    return o->device && (!strcmp(o->device, "cuda") || (!strcmp(o->device, "auto") && cuda_devices() > 0));
+int engine_on_gpu(const char *device, engine_error *err) {
+    if (!device || !strcmp(device, "cpu")) return 0;
+    if (!strcmp(device, "cuda")) return 1;
+    if (!strcmp(device, "auto")) return cuda_devices() > 0;
+    return engine_fail(err, ENGINE_EINVAL, "unknown device \"%s\": use auto, cpu or cuda", device);
 }
 
-static int check_device(const engine_options *o, engine_error *err) {
-    if (o->device && strcmp(o->device, "cpu") && strcmp(o->device, "cuda") && strcmp(o->device, "auto"))
-        return engine_fail(err, ENGINE_EINVAL, "unknown device \"%s\": use auto, cpu or cuda", o->device);
-    return 0;
+/* Known to be a device: check_options has seen it. */
+static bool on_gpu(const engine_options *o) {
+    return engine_on_gpu(o->device, NULL) > 0;
 }
 
 size_t engine_kv_bytes_per_token(const model_config *c, dtype type) {
@@ -153,13 +157,62 @@ static size_t kv_bytes_per_token(const engine_options *o, const model_config *c)
     return engine_kv_bytes_per_token(c, type) * copies;
 }
 
+int engine_measure(const model *m, bool gpu, int ranks, backend_options o, backend_memory *out,
+                   engine_error *err) {
+    int (*measure)(const model *, const backend_options *, backend_memory *, engine_error *) =
+        gpu ? backend_measure_cuda : backend_measure_cpu;
+    model shard;
+    comm end = {.rank = 0, .size = ranks};
+    if (ranks <= 1) return measure(m, &o, out, err);
+    o.comm = &end;
+    if (shard_init(&shard, m, 0, ranks, err)) return -1;
+    int rc = measure(&shard, &o, out, err);
+    shard_done(&shard);
+    return rc;
+}
+
+static int blocks_for(size_t tokens) {
+    return (int)((tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS);
+}
+
+static backend_options options_of(const engine_options *o, const engine_limits *l, int threads) {
+    return (backend_options){
+        .threads = threads,
+        .isa = o->isa,
+        .weights = o->weights,
+        .kv = o->kv,
+        .kv_blocks = l->kv_blocks,
+        .block_tokens = l->block_tokens,
+        .max_tokens = l->step_tokens,
+        .max_logits = l->max_seqs + l->guess_tokens,
+        .max_seqs = l->max_seqs,
+        .max_blocks_per_seq = blocks_for((size_t)l->max_context),
+    };
+}
+
+/* What is left beside all else that the backend takes, and beside what the driver, graphs and NCCL take when they are used. */
+static int affordable_on_gpus(const engine_options *o, const engine_limits *l, const model *m, size_t *tokens,
+                              engine_error *err) {
+    backend_options b = options_of(o, l, 1);
+    backend_memory need;
+    b.kv_blocks = 1;
+    if (engine_measure(m, true, o->tp, b, &need, err)) return -1;
+    if (!cuda_devices())
+        return engine_fail(err, ENGINE_EINVAL,
+                           "no GPU can be used here: see whether nvidia-smi shows one, or choose device cpu");
+    const size_t room = cuda_free_memory(), taken = need.weights + need.workspace + GPU_RESERVE;
+    *tokens = room > taken ? (room - taken) / need.kv * BLOCK_TOKENS : 0;
+    return 0;
+}
+
 /* Tokens of KV cache that fit beside the weights, with a quarter of the rest left alone. */
-static size_t affordable_tokens(const engine_options *o, const model *m) {
-    const size_t ranks = o->tp > 1 ? (size_t)o->tp : 1;
-    size_t memory = on_gpu(o) ? cuda_free_memory() * ranks : engine_available_memory(),
-           weights = quantises(o) ? (size_t)m->parameters : m->bytes;
+static int affordable_tokens(const engine_options *o, const engine_limits *l, const model *m, size_t *tokens,
+                             engine_error *err) {
+    if (on_gpu(o)) return affordable_on_gpus(o, l, m, tokens, err);
+    size_t memory = engine_available_memory(), weights = quantises(o) ? (size_t)m->parameters : m->bytes;
     size_t room = memory > weights ? memory - weights : 0;
-    return room / 4 * 3 / kv_bytes_per_token(o, &m->config);
+    *tokens = room / 4 * 3 / kv_bytes_per_token(o, &m->config);
+    return 0;
 }
 
 static int check_option(const char *name, int value, int min, int max, engine_error *err) {
@@ -173,7 +226,10 @@ static int check_options(const engine_options *o, const model_config *c, engine_
         return engine_fail(err, ENGINE_EINVAL, "max_context is %d, but the model was made for %d positions",
                            o->max_context, c->max_position);
     }
-    if (check_device(o, err) || check_option("threads", o->threads, 1, 1024, err)) return -1;
+    const int gpu = engine_on_gpu(o->device, err);
+    if (gpu < 0 || check_option("threads", o->threads, 1, 1024, err)) return -1;
+    if (!gpu && o->weights && !strcmp(o->weights, "fp8"))
+        return engine_fail(err, ENGINE_EINVAL, "weights \"fp8\" are for GPUs: use int8 on a CPU");
     dtype type;
     if (kv_type(c, o->kv, &type, err)) return -1;
     if (o->tp && shard_check(c, o->tp, err)) return engine_fail_in(err, "tp");
@@ -186,13 +242,10 @@ static int check_options(const engine_options *o, const model_config *c, engine_
     return check_option("step_tokens", o->step_tokens, 1, 1 << 20, err);
 }
 
-static int blocks_for(size_t tokens) {
-    return (int)((tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS);
-}
-
 /* The cache must hold at least one sequence of max_context; a default context gives way to it, a chosen one does not. */
 static int size_cache(engine_limits *l, const engine_options *o, const model *m, engine_error *err) {
-    size_t affordable = affordable_tokens(o, m), wanted = (size_t)o->kv_tokens;
+    size_t affordable = 0, wanted = (size_t)o->kv_tokens;
+    if (affordable_tokens(o, l, m, &affordable, err)) return -1;
     if (!wanted) wanted = (size_t)l->max_seqs * (size_t)l->max_context;
     if (wanted > INT32_MAX / 2) wanted = INT32_MAX / 2;
     size_t tokens = o->kv_tokens || wanted <= affordable ? wanted : affordable;
@@ -229,18 +282,7 @@ static int resolve(engine_limits *l, const engine_options *o, const model *m, en
 
 static backend *open_backend(const checkpoint *c, const engine_options *o, const engine_limits *l,
                              int threads, engine_error *err) {
-    backend_options b = {
-        .threads = threads,
-        .isa = o->isa,
-        .weights = o->weights,
-        .kv = o->kv,
-        .kv_blocks = l->kv_blocks,
-        .block_tokens = l->block_tokens,
-        .max_tokens = l->step_tokens,
-        .max_logits = l->max_seqs + l->guess_tokens,
-        .max_seqs = l->max_seqs,
-        .max_blocks_per_seq = blocks_for((size_t)l->max_context),
-    };
+    const backend_options b = options_of(o, l, threads);
     if (on_gpu(o)) {
         return o->tp > 1 ? backend_open_cuda_ranks(c->model, &b, o->tp, err)
                          : backend_open_cuda(c->model, &b, err);

@@ -5,7 +5,8 @@
 #   ops/test.sh --quick          the release build's suites only
 #   ops/test.sh --only REGEX     only the tests whose name matches, in the release build
 #
-# FUZZ_SECONDS (default 10) is the time of each fuzz target. Exit status 0 only when nothing failed.
+# All but --only build the engine's CUDA backend as well (no GPU needed), and fetch a toolkit for it where there is none; where
+# that is not possible, the last line says so. FUZZ_SECONDS (default 10) is the time of each fuzz target. Exit status 0 only when nothing failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --help | -h)
-        sed -n '2,8s/^# \{0,1\}//p' "$0"
+        sed -n '2,9s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     *)
@@ -87,6 +88,10 @@ sets=(build run test kafka)
 [ -n "$quick" ] || sets+=(fuzz)
 ops/install.sh "${sets[@]}"
 mkdir -p "$reports"
+if [ -z "$only" ]; then
+    say "CUDA toolkit"
+    ops/cuda-toolkit.sh || echo "There is none, so the CUDA backend is not built; its kernels are tested on this CPU all the same."
+fi
 
 if [ -n "$only" ]; then
     check release -R "$only"
@@ -99,5 +104,11 @@ if [ -z "$quick" ]; then
 fi
 
 say "done"
+cuda=$(sed -n 's/^MILLRACE_NVCC:FILEPATH=//p' build/release/CMakeCache.txt)
+case "$cuda" in
+'' | *NOTFOUND) cuda='the CUDA backend was NOT built: no nvcc here (ops/cuda-toolkit.sh fetches one)' ;;
+*) cuda='the CUDA backend was built for sm_80, sm_90, sm_90a and as PTX' ;;
+esac
+echo "$cuda"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -41,12 +41,19 @@ const mr_conf_key mr_worker_keys[] = {
      .type = MR_CONF_STR,
      .def = "",
      .doc = "Chat template by name, where the checkpoint's own is not recognised; empty: the checkpoint's."},
+    {.name = KEY(device),
+     .type = MR_CONF_STR,
+     .def = "auto",
+     .choices = "auto|cpu|cuda",
+     .doc = "What the model runs on: GPUs where there are any (auto), this CPU, or GPUs and nothing else "
+            "(cuda)."},
     {.name = KEY(weights),
      .type = MR_CONF_STR,
      .def = "stored",
-     .choices = "stored|int8|int8-a16",
-     .doc = "How the weights are held: as in the checkpoint, quantised to 8 bits (int8), or that with "
-            "activations unrounded (int8-a16)."},
+     .choices = "stored|int8|int8-a16|fp8",
+     .doc =
+         "How the weights are held: as in the checkpoint, quantised to 8 bits (int8), that with "
+         "activations unrounded (int8-a16; on a GPU the same as int8), or in 8-bit floats (fp8; GPUs only)."},
     {.name = KEY(kv),
      .type = MR_CONF_STR,
      .def = "full",

@@ -8,7 +8,7 @@ typedef struct mr_worker_conf {
     const char *id, *pool, *color;
     const char *engine, *simulated_profile;
     const char *model, *model_name, *chat_template, *engine_host, *engine_pid_file;
-    const char *weights, *kv;
+    const char *device, *weights, *kv;
     int64_t threads, tp, max_seqs, max_context, guess_tokens;
     int64_t queue, queue_mb, prefill_ahead;
     int64_t start_timeout_s, drain_s;

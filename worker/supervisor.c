@@ -83,11 +83,11 @@ static int put_numbers(mr_supervisor *s, int n) {
 
 static void fill_host_argv(mr_supervisor *s) {
     const mr_worker_conf *w = s->opt.worker;
-    const char *const real[] = {"--model", w->model, "--weights",       w->weights,
-                                "--kv",    w->kv,    "--chat-template", w->chat_template};
+    const char *const real[] = {"--model",  w->model, "--device", w->device,         "--weights",
+                                w->weights, "--kv",   w->kv,      "--chat-template", w->chat_template};
     const char *const made_up[] = {"--profile", w->simulated_profile};
     const char *const *flags = simulated(s) ? made_up : real;
-    int nflags = simulated(s) ? 2 : 8, n = 0;
+    int nflags = simulated(s) ? 2 : 10, n = 0;
     s->host_argv[n++] = s->engine_host;
     for (int i = 0; i < nflags; i += 2) {
         if (!*flags[i + 1]) continue;

@@ -6,6 +6,7 @@
 #include "engine/cli/args.h"
 #include "engine/cli/ceilings.h"
 #include "engine/cli/cli.h"
+#include "engine/engine_internal.h"
 #include "engine/model/shard.h"
 
 #include <stdio.h>
@@ -44,6 +45,11 @@ typedef struct bench {
     row rows[MAX_ROWS];
     int nrows;
 } bench;
+
+/* 0 on a GPU, whose ceilings are not this machine's. */
+static double read_rate(const bench *b) {
+    return b->machine ? ceilings_read(b->machine) : 0;
+}
 
 static int add_request(bench *b, int context, int max_tokens, engine_error *err) {
     int32_t *ids = malloc((size_t)context * sizeof *ids);
@@ -91,7 +97,7 @@ static double peak(const bench *b) {
 
 static int run_prefill(bench *b, row *r, engine_error *err) {
     int tokens = 0;
-    r->read = ceilings_read(b->machine);
+    r->read = read_rate(b);
     if (add_request(b, r->context, 1, err)) return -1;
     const double t = cli_seconds();
     while (engine_busy(b->engine)) {
@@ -128,7 +134,7 @@ static int run_decode(bench *b, row *r, engine_error *err) {
         if (add_request(b, r->context, most_tokens(b, r->batch, r->context), err)) return -1;
     }
     if (start_all(b, r->batch, err)) return -1;
-    const double before = ceilings_read(b->machine);
+    const double before = read_rate(b);
     double total = 0;
     for (int i = 0; i < b->steps; i++) {
         const double t = cli_seconds();
@@ -137,11 +143,11 @@ static int run_decode(bench *b, row *r, engine_error *err) {
         if (i == 0 || seconds < r->seconds) r->seconds = seconds;
         total += seconds;
     }
-    const double after = ceilings_read(b->machine);
+    const double after = read_rate(b);
     r->read = before > after ? before : after;
     r->tokens = r->batch / r->seconds;
     r->mean = r->batch * b->steps / total;
-    r->share = (double)engine_describe(b->engine)->token_weight_bytes / r->seconds / r->read;
+    if (r->read > 0) r->share = (double)engine_describe(b->engine)->token_weight_bytes / r->seconds / r->read;
     return finish_all(b, first, err);
 }
 
@@ -164,8 +170,10 @@ static int run_all(bench *b, engine_error *err) {
     while (engine_busy(b->engine)) {
         if (step(b, &warm, err)) return -1;
     }
-    b->int8_peak = ceilings_int8(b->machine);
-    b->bf16_peak = ceilings_bf16(b->machine);
+    if (b->machine) {
+        b->int8_peak = ceilings_int8(b->machine);
+        b->bf16_peak = ceilings_bf16(b->machine);
+    }
     for (int i = 0; i < b->contexts.n; i++) {
         if (b->contexts.of[i] + 1 < most && run_row(b, false, 1, b->contexts.of[i], err)) return -1;
     }
@@ -180,17 +188,18 @@ static int run_all(bench *b, engine_error *err) {
 }
 
 /* Without the buffer of the ceilings, which was there before the model. */
-static double peak_rss(void) {
+static double peak_rss(const bench *b) {
     struct rusage u;
-    return getrusage(RUSAGE_SELF, &u) ? 0 : (double)u.ru_maxrss * 1024 - ceilings_buffer();
+    return getrusage(RUSAGE_SELF, &u) ? 0 : (double)u.ru_maxrss * 1024 - (b->machine ? ceilings_buffer() : 0);
 }
 
 static void print_table(const bench *b) {
     const engine_info *i = engine_describe(b->engine);
     printf("%s: %s, %.1f M parameters, %.1f MB of weights, %s, %d threads, tp %d\n", i->name, i->architecture,
            (double)i->parameters / 1e6, (double)i->weight_bytes / 1e6, i->isa, i->threads, i->tp);
-    printf("ceilings: int8 %.0f Gop/s, bf16 %.0f Gop/s; read bandwidth beside each row\n\n",
-           b->int8_peak / 1e9, b->bf16_peak / 1e9);
+    if (b->machine)
+        printf("ceilings: int8 %.0f Gop/s, bf16 %.0f Gop/s; read bandwidth beside each row\n\n",
+               b->int8_peak / 1e9, b->bf16_peak / 1e9);
     printf("%-8s %6s %8s %12s %12s %12s %12s %12s\n", "", "batch", "context", "tokens/s", "mean", "ms",
            "read GB/s", "of ceiling");
     for (int k = 0; k < b->nrows; k++) {
@@ -206,16 +215,17 @@ static void print_table(const bench *b) {
            "of what the\nmachine reads in the same second; of prefill, the matrices' operations as a share "
            "of the "
            "peak.\nPeak RSS %.1f MB.\n",
-           peak_rss() / 1e6);
+           peak_rss(b) / 1e6);
 }
 
 static void print_json(const bench *b) {
     const engine_info *i = engine_describe(b->engine);
-    printf(
-        "{\"model\":\"%s\",\"architecture\":\"%s\",\"parameters\":%lld,\"weight_bytes\":%zu,\"isa\":\"%s\",",
-        i->name, i->architecture, (long long)i->parameters, i->weight_bytes, i->isa);
+    printf("{\"model\":\"%s\",\"architecture\":\"%s\",\"parameters\":%lld,\"weight_bytes\":%zu,\"token_"
+           "weight_bytes\":%zu,\"isa\":\"%s\",",
+           i->name, i->architecture, (long long)i->parameters, i->weight_bytes, i->token_weight_bytes,
+           i->isa);
     printf("\"threads\":%d,\"peak_rss_bytes\":%.0f,\"int8_peak\":%.0f,\"bf16_peak\":%.0f,\"rows\":[",
-           i->threads, peak_rss(), b->int8_peak, b->bf16_peak);
+           i->threads, peak_rss(b), b->int8_peak, b->bf16_peak);
     for (int k = 0; k < b->nrows; k++) {
         const row *r = &b->rows[k];
         printf("%s{\"kind\":\"%s\",\"batch\":%d,\"context\":%d,\"tokens_per_second\":%.2f,\"mean_tokens_per_"
@@ -245,8 +255,9 @@ static int bench_run(bench *b, engine_error *err) {
     for (int i = 0; i < b->batches.n; i++) {
         if (b->batches.of[i] > b->options.max_seqs) b->options.max_seqs = b->batches.of[i];
     }
-    b->machine = ceilings_new(b->options.threads, b->options.isa, err);
-    if (!b->machine) return -1;
+    const int gpu = engine_on_gpu(b->options.device, err);
+    if (gpu < 0) return -1;
+    if (!gpu && !(b->machine = ceilings_new(b->options.threads, b->options.isa, err))) return -1;
     b->engine = engine_open(&b->options, err);
     if (!b->engine) return -1;
     const int vocab = engine_describe(b->engine)->vocab;
@@ -260,9 +271,12 @@ int cli_bench(int argc, char **argv) {
         {"model", ARG_TEXT, &b.options.model_dir, 0, 0, "DIR", "HuggingFace checkpoint folder"},
         {"random", ARG_TEXT, &b.options.random_shape, 0, 0, "FILE",
          "or a config.json: random weights of that shape"},
+        {"device", ARG_TEXT, &b.options.device, 0, 0, "NAME",
+         "auto (GPUs where there are any), cpu or cuda (cpu)"},
         {"threads", ARG_INT, &b.options.threads, 0, 1024, "N", "0: the CPUs this process may use"},
         {"tp", ARG_INT, &b.options.tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
-        {"weights", ARG_TEXT, &b.options.weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
+        {"weights", ARG_TEXT, &b.options.weights, 0, 0, "HOW",
+         "stored, int8, int8-a16 or, on a GPU, fp8 (stored)"},
         {"kv", ARG_TEXT, &b.options.kv, 0, 0, "HOW", "KV cache: full or int8 (full)"},
         {"isa", ARG_TEXT, &b.options.isa, 0, 0, "NAME",
          "force generic, avx2, avx512, avx512-vnni or avx512-bf16"},

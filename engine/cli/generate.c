@@ -56,9 +56,10 @@ static int parse(job *j, int argc, char **argv) {
         {"chat-template", ARG_TEXT, &e->chat_template, 0, 0, "NAME", "in place of the checkpoint's own"},
         {"guess-tokens", ARG_INT, &e->guess_tokens, 0, GUESSES_MAX, "N",
          "speculation: guesses fill a step up to so many tokens; the answer is the same (0: none)"},
+        {"device", ARG_TEXT, &e->device, 0, 0, "NAME", "auto (GPUs where there are any), cpu or cuda (cpu)"},
         {"threads", ARG_INT, &e->threads, 0, 1024, "N", "0: the CPUs this process may use"},
         {"tp", ARG_INT, &e->tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
-        {"weights", ARG_TEXT, &e->weights, 0, 0, "HOW", "stored, int8 or int8-a16 (stored)"},
+        {"weights", ARG_TEXT, &e->weights, 0, 0, "HOW", "stored, int8, int8-a16 or, on a GPU, fp8 (stored)"},
         {"kv", ARG_TEXT, &e->kv, 0, 0, "HOW", "KV cache: full or int8 (full)"},
         {"isa", ARG_TEXT, &e->isa, 0, 0, "NAME", "force generic, avx2, avx512 or avx512-vnni"},
         {0},
@@ -168,7 +169,7 @@ static int run(engine *e, job *j, engine_error *err) {
 }
 
 static void report(const job *j) {
-    static const char *const finishes[] = {"stop", "length", "interrupted", "error"};
+    static const char *const finishes[] = {"stop", "calls", "length", "interrupted", "error"};
     double prefill = j->first - j->started, decode = j->ended - j->first;
     if (j->dimmed && isatty(2)) fputs("\033[0m", stderr);
     putchar('\n');

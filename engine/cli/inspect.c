@@ -1,7 +1,7 @@
 /* millrace-engine inspect: what a checkpoint is, which tensors it has, and the memory that serving it takes. */
 #include "engine/cli/args.h"
 #include "engine/cli/cli.h"
-#include "engine/comm/comm.h"
+#include "engine/cuda/cuda.h"
 #include "engine/engine_internal.h"
 #include "engine/model/shard.h"
 #include "engine/text/template.h"
@@ -90,15 +90,14 @@ static void print_tensors(const model *m) {
 
 typedef struct plan {
     bool wanted;
+    const char *device;
+    bool gpu;
     int tp, context, seqs, step_tokens;
     float gib; /* that a rank has; 0: what this machine has free, shared by the ranks */
 } plan;
 
-/* One rank's, as the backend lays it out: rank 0 has the most. */
 static int measure(const model *m, const plan *p, const char *weights, const char *kv, backend_memory *out,
                    engine_error *err) {
-    model shard;
-    comm end = {.rank = 0, .size = p->tp};
     const int blocks = (p->context + PLAN_BLOCK - 1) / PLAN_BLOCK;
     const backend_options o = {.threads = 1,
                                .weights = weights,
@@ -108,12 +107,8 @@ static int measure(const model *m, const plan *p, const char *weights, const cha
                                .max_tokens = p->step_tokens > p->seqs ? p->step_tokens : p->seqs,
                                .max_logits = p->seqs,
                                .max_seqs = p->seqs,
-                               .max_blocks_per_seq = blocks,
-                               .comm = p->tp > 1 ? &end : NULL};
-    if (shard_init(&shard, m, 0, p->tp, err)) return -1;
-    int rc = backend_measure_cpu(p->tp > 1 ? &shard : m, &o, out, err);
-    shard_done(&shard);
-    return rc;
+                               .max_blocks_per_seq = blocks};
+    return engine_measure(m, p->gpu, p->tp, o, out, err);
 }
 
 static double gib(size_t bytes) {
@@ -136,17 +131,24 @@ static int print_need(const model *m, const plan *p, size_t room, const char *we
     return 0;
 }
 
+/* That a rank has: what was said, or what is free here. */
+static size_t room_of(const plan *p) {
+    if (p->gib > 0) return (size_t)((double)p->gib * ((size_t)1 << 30));
+    return p->gpu ? cuda_free_memory() : engine_available_memory() / (size_t)p->tp;
+}
+
 static int print_memory(const model *m, const plan *p, engine_error *err) {
-    static const char *const formats[][2] = {
+    static const char *const cpu[][2] = {
         {"stored", "full"}, {"stored", "int8"}, {"int8", "full"}, {"int8", "int8"}};
-    const size_t room =
-        p->gib > 0 ? (size_t)((double)p->gib * ((size_t)1 << 30)) : engine_available_memory() / (size_t)p->tp;
+    static const char *const gpu[][2] = {{"stored", "full"}, {"int8", "full"}, {"fp8", "full"}};
+    const char *const(*formats)[2] = p->gpu ? gpu : cpu;
+    const size_t nformats = p->gpu ? sizeof gpu / sizeof *gpu : sizeof cpu / sizeof *cpu, room = room_of(p);
     bool fits = false;
-    printf("memory         GiB on each of %d rank%s that ha%s %.1f, for %d sequence%s of %d tokens\n", p->tp,
-           p->tp > 1 ? "s" : "", p->tp > 1 ? "ve" : "s", gib(room), p->seqs, p->seqs > 1 ? "s" : "",
-           p->context);
+    printf("memory         GiB on each of %d %s%s that ha%s %.1f, for %d sequence%s of %d tokens\n", p->tp,
+           p->gpu ? "GPU" : "rank", p->tp > 1 ? "s" : "", p->tp > 1 ? "ve" : "s", gib(room), p->seqs,
+           p->seqs > 1 ? "s" : "", p->context);
     printf("  %-8s %-5s %10s %10s %10s %10s\n", "weights", "KV", "weights", "KV", "workspace", "together");
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+    for (size_t i = 0; i < nformats; i++) {
         if (print_need(m, p, room, formats[i][0], formats[i][1], &fits, err)) return -1;
     }
     if (fits || !p->wanted) return 0;
@@ -158,6 +160,9 @@ static int print_memory(const model *m, const plan *p, engine_error *err) {
 }
 
 static int check_plan(plan *p, const model_config *c, engine_error *err) {
+    const int gpu = engine_on_gpu(p->device, err);
+    if (gpu < 0) return -1;
+    p->gpu = gpu;
     if (!p->context) p->context = c->max_position < 8192 ? c->max_position : 8192;
     if (p->context > c->max_position)
         return engine_fail(err, ENGINE_EINVAL, "--context is %d, but the model was made for %d positions",
@@ -187,6 +192,7 @@ int cli_inspect(int argc, char **argv) {
         {"shape", ARG_TEXT, &shape, 0, 0, "FILE", "or only a config.json"},
         {"memory", ARG_FLAG, &p.wanted, 0, 0, NULL,
          "only the memory that serving it needs; fails where no format fits"},
+        {"device", ARG_TEXT, &p.device, 0, 0, "NAME", "memory of a CPU or of GPUs: auto, cpu or cuda (cpu)"},
         {"tp", ARG_INT, &p.tp, 1, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
         {"context", ARG_INT, &p.context, 0, 1e9, "N", "tokens of a sequence (0: the model's, at most 8192)"},
         {"seqs", ARG_INT, &p.seqs, 1, 4096, "N", "sequences at once, of the whole context (16)"},

@@ -357,8 +357,8 @@ void launch(const attention &a, const T *q, const T *cache, const attend_item *i
 template <typename T>
 void attention_append(const attention &a, const float *qkv, const float *angles, const int *token_seq,
                       const int *token_pos, int tokens, T *q, T *cache, cudaStream_t s) {
-    LAUNCH((append<T>), dim3((unsigned)tokens), dim3(256), 0, s, a, qkv, angles, token_seq, token_pos, q,
-           cache);
+    LAUNCH((append<T>), dim3((unsigned)tokens), dim3(ROW_THREADS), 0, s, a, qkv, angles, token_seq, token_pos,
+           q, cache);
 }
 
 template <typename T>

@@ -133,7 +133,7 @@ void place_workspace(state *b, layout &l) {
     b->rank_vocab = ranks ? shard_vocab(c->vocab, ranks) : c->vocab;
     b->gathered = l.get<float>((size_t)ranks * logits * (size_t)b->rank_vocab);
     b->logits = l.get<float>(logits * (size_t)c->vocab);
-    if (o->comm && o->comm->ops->attach) {
+    if (o->comm && (!o->comm->ops || o->comm->ops->attach)) { /* without ops: only measured */
         b->sum_piece = t * (size_t)c->hidden < SUM_PIECE ? t * (size_t)c->hidden : SUM_PIECE;
         b->sums = l.get<float>((size_t)ranks * b->sum_piece);
     }
@@ -244,11 +244,19 @@ int open_device(state *b, engine_error *err) {
     return check(cudaStreamCreateWithFlags(&b->stream, cudaStreamNonBlocking), "cannot make a stream", err);
 }
 
-int open_all(state *b, engine_error *err) {
-    b->layers = (layer *)calloc((size_t)b->m->config.layers, sizeof *b->layers);
+/* What needs no GPU yet: afterwards place_all may measure. */
+int prepare(state *b, const model *m, const backend_options *opt, engine_error *err) {
+    b->base.opt = *opt;
+    b->base.vocab = m->config.vocab;
+    b->m = m;
+    b->type = m->config.stored;
+    b->layers = (layer *)calloc((size_t)m->config.layers, sizeof *b->layers);
     if (!b->layers) return engine_fail(err, ENGINE_ENOMEM, "out of memory");
-    if (check_options(b, err) || open_device(b, err) || take_memory(b, err) || take_host_memory(b, err))
-        return -1;
+    return check_options(b, err);
+}
+
+int open_all(state *b, engine_error *err) {
+    if (open_device(b, err) || take_memory(b, err) || take_host_memory(b, err)) return -1;
     if (load_weights(b, err) || fill_angles(b, err)) return -1;
     comm *c = b->base.opt.comm;
     if (c && c->ops->attach) c->ops->attach(c, b->stream, b->sums, b->sum_piece);
@@ -307,6 +315,19 @@ extern "C" size_t cuda_free_memory(void) {
     return cuda_devices() && cudaMemGetInfo(&free_bytes, &total) == cudaSuccess ? free_bytes : 0;
 }
 
+extern "C" int backend_measure_cuda(const model *m, const backend_options *opt, backend_memory *out,
+                                    engine_error *err) {
+    cuda::state b = {};
+    const int rc = cuda::prepare(&b, m, opt, err);
+    if (!rc) {
+        cuda::layout l = {nullptr, 0};
+        cuda::place_all(&b, l);
+        *out = cuda::memory(&b.base);
+    }
+    free(b.layers);
+    return rc;
+}
+
 extern "C" backend *backend_open_cuda(const model *m, const backend_options *opt, engine_error *err) {
     static const backend_ops ops = {cuda::forward, cuda::copy_block, cuda::close, cuda::memory, cuda::isa};
     cuda::state *b = (cuda::state *)calloc(1, sizeof *b);
@@ -315,11 +336,7 @@ extern "C" backend *backend_open_cuda(const model *m, const backend_options *opt
         return NULL;
     }
     b->base.ops = &ops;
-    b->base.opt = *opt;
-    b->base.vocab = m->config.vocab;
-    b->m = m;
-    b->type = m->config.stored;
-    if (!cuda::open_all(b, err)) return &b->base;
+    if (!cuda::prepare(b, m, opt, err) && !cuda::open_all(b, err)) return &b->base;
     cuda::close(&b->base);
     return NULL;
 }

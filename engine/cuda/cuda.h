@@ -6,12 +6,16 @@
 #include "engine/backend.h"
 
 /* On the GPU of the caller's rank (device 0 when alone). Weights "stored", "int8" (the same as "int8-a16":
- * activations are not rounded) or "fp8". The
- * model is borrowed and must outlive the backend; each call must come from the thread that opened it. */
+ * activations are not rounded) or "fp8" (e4m3). The model is borrowed and must outlive the backend; each call must come from the
+ * thread that opened it. */
 backend *backend_open_cuda(const model *m, const backend_options *opt, engine_error *err);
 
 /* The same over GPUs 0 to ranks - 1, by tensor parallelism. */
 backend *backend_open_cuda_ranks(const model *m, const backend_options *opt, int ranks, engine_error *err);
+
+/* What either would take on each GPU, without taking it and without a GPU: of one rank, where opt->comm is set, of which only rank
+ * and size are read. */
+int backend_measure_cuda(const model *m, const backend_options *opt, backend_memory *out, engine_error *err);
 
 /* GPUs that can be used; 0 also when there is no driver. */
 int cuda_devices(void);

@@ -26,6 +26,13 @@ namespace cuda {
 
 constexpr unsigned FULL = 0xffffffffu; /* all lanes of a warp */
 
+/* Threads of a block that works on a row of the batch. A fibre costs more than a thread, and a test's rows are short. */
+#if defined(__CUDACC__)
+constexpr int ROW_THREADS = 256;
+#else
+constexpr int ROW_THREADS = 64;
+#endif
+
 __device__ __forceinline__ float widen(float x) {
     return x;
 }
@@ -57,6 +64,7 @@ template <typename T> __device__ __forceinline__ uint32_t pair(float first, floa
 }
 
 /* Adds over the lanes of a warp; every lane gets the sum. The order is a fixed tree. */
+#if defined(__CUDACC__)
 __device__ __forceinline__ float warp_sum(float x) {
     for (int offset = 16; offset; offset /= 2) x += __shfl_xor_sync(FULL, x, offset);
     return x;
@@ -65,6 +73,14 @@ __device__ __forceinline__ float warp_max(float x) {
     for (int offset = 16; offset; offset /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, offset));
     return x;
 }
+#else
+static inline float warp_sum(float x) {
+    return simt_fold(x, [](float a, float b) { return a + b; });
+}
+static inline float warp_max(float x) {
+    return simt_fold(x, [](float a, float b) { return fmaxf(a, b); });
+}
+#endif
 
 /* d[16 x 8] += a[16 x 16] b[16 x 8] by one warp. With g = lane / 4 and c = lane % 4 a lane holds
  *     a: rows g (0, 2) and g + 8 (1, 3), k = 2c and 2c + 1 (0, 1) and the same + 8 (2, 3)

@@ -6,7 +6,7 @@ namespace cuda {
 
 namespace {
 
-constexpr int THREADS = 256;
+constexpr int THREADS = ROW_THREADS;
 
 /* Over the block, in a fixed order; every thread gets the sum. */
 __device__ float block_sum(float x) {

@@ -242,6 +242,18 @@ int run_graph(state *b, shape of, engine_error *err) {
     return check(cudaGraphLaunch(g->exec, b->stream), "cannot launch a graph", err);
 }
 
+/* A collective whose partner has failed would never end, so ranks look after each other while they wait. */
+int wait_for_pass(state *b, engine_error *err) {
+    comm *ranks = b->base.opt.comm;
+    if (!ranks || !ranks->ops->check)
+        return check(cudaStreamSynchronize(b->stream), "the GPU failed in a pass", err);
+    for (;;) {
+        const cudaError_t status = cudaStreamQuery(b->stream);
+        if (ranks->ops->check(ranks, err)) return -1;
+        if (status != cudaErrorNotReady) return check(status, "the GPU failed in a pass", err);
+    }
+}
+
 } // namespace
 
 int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
@@ -266,8 +278,7 @@ int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, eng
               "cannot copy the logits", err)) {
         return -1;
     }
-    if (check(cudaStreamSynchronize(b->stream), "the GPU failed in a pass", err)) return -1;
-    return ranks && ranks->ops->check ? ranks->ops->check(ranks, err) : 0;
+    return wait_for_pass(b, err);
 }
 
 void forward_done(state *b) {

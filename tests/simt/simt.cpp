@@ -81,7 +81,7 @@ enum { SAVED_WORDS = 20 };
 
 namespace simt {
 
-thread_local place here;
+__thread place here;
 
 enum { WARP = 32, STACK_BYTES = 256 << 10, THREADS_MAX = 1024 };
 
@@ -108,13 +108,14 @@ struct block_runner {
     std::vector<char> shared;
     uint64_t words[2][THREADS_MAX];
     fragments parts[2][THREADS_MAX];
+    ~block_runner();
 };
 
-static thread_local std::unique_ptr<block_runner> runner_of_thread;
-
+static __thread block_runner *runner_now;
 static block_runner &runner() {
-    if (!runner_of_thread) runner_of_thread.reset(new block_runner);
-    return *runner_of_thread;
+    static thread_local std::unique_ptr<block_runner> of_thread;
+    if (!of_thread) of_thread.reset(runner_now = new block_runner);
+    return *runner_now;
 }
 
 static void fail(const char *what) {
@@ -124,23 +125,26 @@ static void fail(const char *what) {
 
 /* To the scheduler, until it comes back. */
 static void pause_fibre(fibre_state state) {
-    block_runner &r = runner();
+    block_runner &r = *runner_now;
     fibre &f = r.fibres[r.current];
     f.state = state;
-    FIBRE_SWITCH(state == DONE ? nullptr : &f.fake_stack, r.home_bottom, r.home_size);
+    FIBRE_SWITCH(&f.fake_stack, r.home_bottom, r.home_size);
     simt_switch(&f.top, r.home);
     FIBRE_ARRIVE(f.fake_stack, nullptr, nullptr);
     here.thread = f.thread;
 }
 
+/* A fibre serves block after block, until there is no work at all any more: then it gives up what ASan keeps for its stack. */
 static void fibre_main() {
-    block_runner &r = runner();
+    block_runner &r = *runner_now;
     FIBRE_ARRIVE(nullptr, &r.home_bottom, &r.home_size);
-    for (;;) {
+    while (r.body) {
         here.thread = r.fibres[r.current].thread;
         (*r.body)();
         pause_fibre(DONE);
     }
+    FIBRE_SWITCH(nullptr, r.home_bottom, r.home_size);
+    simt_switch(&r.fibres[r.current].top, r.home);
 }
 
 /* A stack on which simt_switch finds what it left, and then fibre_main to return to. */
@@ -166,6 +170,11 @@ static void resume(block_runner &r, unsigned i) {
     FIBRE_SWITCH(&r.home_fake_stack, f.stack.get(), STACK_BYTES);
     simt_switch(&r.home, f.top);
     FIBRE_ARRIVE(r.home_fake_stack, nullptr, nullptr);
+}
+
+block_runner::~block_runner() {
+    body = nullptr;
+    for (unsigned i = 0; i < made; i++) resume(*this, i);
 }
 
 /* Releases [first, end) when all of its living threads wait in `state`. */
@@ -243,7 +252,7 @@ void sync_block() {
 
 /* Two sets of slots in turn: who writes the next one cannot overtake who still reads this one. */
 const uint64_t *exchange(uint64_t mine) {
-    block_runner &r = runner();
+    block_runner &r = *runner_now;
     const unsigned i = r.current, parity = r.fibres[i].parity++ % 2;
     r.words[parity][i] = mine;
     pause_fibre(AT_WARP);
@@ -251,7 +260,7 @@ const uint64_t *exchange(uint64_t mine) {
 }
 
 const fragments *exchange_fragments(const fragments &mine) {
-    block_runner &r = runner();
+    block_runner &r = *runner_now;
     const unsigned i = r.current, parity = r.fibres[i].parity++ % 2;
     r.parts[parity][i] = mine;
     pause_fibre(AT_WARP);
@@ -367,6 +376,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    return cudaSuccess;
+}
+cudaError_t cudaStreamQuery(cudaStream_t) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {

@@ -14,21 +14,37 @@ static const char usage[] =
     "Runs the engine for millrace-worker, which starts it and speaks with it over socket N.\n\n"
     "  --fd N                the socket\n"
     "  --model DIR           HuggingFace checkpoint folder\n"
+    "  --device NAME         auto (GPUs where there are any), cpu or cuda (cpu)\n"
     "  --threads N           compute threads (0: the CPUs this process may use)\n"
     "  --tp N                ranks that the model is split over (0: one)\n"
     "  --max-seqs N          sequences that run at once (0: 16)\n"
     "  --max-context N       tokens of a sequence, prompt and answer (0: the model's, at most 8192)\n"
-    "  --weights HOW         stored, int8 or int8-a16 (stored)\n"
+    "  --weights HOW         stored, int8, int8-a16 or, on a GPU, fp8 (stored)\n"
     "  --kv HOW              KV cache: full or int8 (full)\n"
     "  --guess-tokens N      speculation: guesses fill a step up to so many tokens (0: none)\n"
     "  --chat-template NAME  force a chat template in place of the checkpoint's own\n"
     "  --help, --version\n";
 
-enum { FD, MODEL, THREADS, TP, MAX_SEQS, MAX_CONTEXT, WEIGHTS, KV, GUESS_TOKENS, CHAT_TEMPLATE, HELP, VERSION };
+enum {
+    FD,
+    MODEL,
+    DEVICE,
+    THREADS,
+    TP,
+    MAX_SEQS,
+    MAX_CONTEXT,
+    WEIGHTS,
+    KV,
+    GUESS_TOKENS,
+    CHAT_TEMPLATE,
+    HELP,
+    VERSION
+};
 
 static const struct option flags[] = {
     {"fd", required_argument, NULL, FD},
     {"model", required_argument, NULL, MODEL},
+    {"device", required_argument, NULL, DEVICE},
     {"threads", required_argument, NULL, THREADS},
     {"tp", required_argument, NULL, TP},
     {"max-seqs", required_argument, NULL, MAX_SEQS},
@@ -64,6 +80,7 @@ static int set_option(int flag, mr_engine_host_options *o) {
                            [GUESS_TOKENS] = &o->engine.guess_tokens};
     switch (flag) {
     case MODEL: o->engine.model_dir = optarg; return -1;
+    case DEVICE: o->engine.device = *optarg ? optarg : NULL; return -1;
     case WEIGHTS: o->engine.weights = *optarg ? optarg : NULL; return -1;
     case KV: o->engine.kv = *optarg ? optarg : NULL; return -1;
     case CHAT_TEMPLATE: o->engine.chat_template = *optarg ? optarg : NULL; return -1;

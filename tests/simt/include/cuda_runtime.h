@@ -57,16 +57,16 @@ namespace simt {
 struct place {
     dim3 thread, block, block_dim, grid_dim;
 };
-extern thread_local place here;
+extern __thread place here; /* not thread_local: that is a call in every use */
 
 void launch(dim3 grid, dim3 block, size_t shared_bytes, simt_stream *stream, std::function<void()> body);
 void *dynamic_shared();
 void sync_block();
 /* Every thread of the warp gives 64 bits, and gets those of all 32 until its next such call. */
 const uint64_t *exchange(uint64_t mine);
-/* The same of one mma: a[4], b[2] of every lane. */
+/* The same of one mma: the numbers in a[4] and b[2] of every lane. */
 struct fragments {
-    uint32_t a[4], b[2];
+    float a[4][2], b[2][2];
 };
 const fragments *exchange_fragments(const fragments &mine);
 inline unsigned lane() {
@@ -110,6 +110,18 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
     unsigned mask = 0;
     for (unsigned i = 0; i < 32; i++) mask |= (unsigned)all[i] << i;
     return mask;
+}
+
+/* What five __shfl_xor_sync from 16 down to 1 fold, in the same order, with one exchange. */
+template <typename F> static inline float simt_fold(float x, F fold) {
+    uint64_t bits = 0;
+    float v[32];
+    memcpy(&bits, &x, sizeof x);
+    const uint64_t *all = simt::exchange(bits);
+    for (unsigned i = 0; i < 32; i++) memcpy(&v[i], &all[i], sizeof v[i]);
+    for (unsigned n = 16; n; n /= 2)
+        for (unsigned i = 0; i < n; i++) v[i] = fold(v[i], v[i + n]);
+    return v[0];
 }
 
 /* Blocks run one after another, and a fibre is not interrupted. */
@@ -175,7 +187,8 @@ typedef enum cudaError {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
-    cudaErrorNoDevice = 100
+    cudaErrorNoDevice = 100,
+    cudaErrorNotReady = 600
 } cudaError_t;
 typedef struct simt_stream *cudaStream_t;
 typedef struct simt_event *cudaEvent_t;
@@ -219,6 +232,7 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaStreamQuery(cudaStream_t s);
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
 cudaError_t cudaEventCreate(cudaEvent_t *e);
@@ -241,18 +255,17 @@ size_t simt_device_bytes();
 /* mma.sync.m16n8k16 with f32 accumulators: d[16 x 8] += a[16 x 16] b[16 x 8], in the fragments that PTX documents. */
 template <typename H> static inline void simt_mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     simt::fragments mine;
-    memcpy(mine.a, a, sizeof mine.a);
-    memcpy(mine.b, b, sizeof mine.b);
+    for (int i = 0; i < 4; i++)
+        for (int h = 0; h < 2; h++) mine.a[i][h] = H::from_bits((uint16_t)(a[i] >> 16 * h));
+    for (int i = 0; i < 2; i++)
+        for (int h = 0; h < 2; h++) mine.b[i][h] = H::from_bits((uint16_t)(b[i] >> 16 * h));
     const simt::fragments *all = simt::exchange_fragments(mine);
     const unsigned g = simt::lane() / 4, c = simt::lane() % 4;
     for (unsigned i = 0; i < 4; i++) {
-        const unsigned row = g + 8 * (i / 2), col = 2 * c + i % 2;
+        const simt::fragments *row = &all[g * 4], *col = &all[(2 * c + i % 2) * 4];
         float sum = d[i];
-        for (unsigned k = 0; k < 16; k++) {
-            const uint32_t av = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2],
-                           bv = all[col * 4 + k % 8 / 2].b[k / 8];
-            sum += H::from_bits((uint16_t)(av >> k % 2 * 16)) * H::from_bits((uint16_t)(bv >> k % 2 * 16));
-        }
+        for (unsigned k = 0; k < 16; k++)
+            sum += row[k % 8 / 2].a[i / 2 + k / 8 * 2][k % 2] * col[k % 8 / 2].b[k / 8][k % 2];
         d[i] = sum;
     }
 }

@@ -61,6 +61,7 @@ static void configure(fixture *f) {
                                       .model = "",
                                       .model_name = "",
                                       .chat_template = "",
+                                      .device = "cpu",
                                       .weights = "stored",
                                       .kv = "full",
                                       .engine_host = SIMULATED_HOST,
