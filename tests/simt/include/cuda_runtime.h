@@ -70,8 +70,7 @@ struct fragments {
 };
 const fragments *exchange_fragments(const fragments &mine);
 inline unsigned lane() {
-    const place &p = here;
-    return (p.thread.x + p.block_dim.x * (p.thread.y + p.block_dim.y * p.thread.z)) % 32;
+    return (here.thread.x + here.block_dim.x * (here.thread.y + here.block_dim.y * here.thread.z)) % 32;
 }
 } // namespace simt
 
