@@ -8,7 +8,7 @@ void mr_answer_init(mr_answer *a) {
 }
 
 static bool is_hash(uint64_t have, mr_str hex) {
-    uint64_t want;
+    uint64_t want = 0;
     return mr_text_hash_parse(hex, &want) && want == have;
 }
 

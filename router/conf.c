@@ -48,7 +48,7 @@ const mr_conf_key mr_router_keys[] = {
     {"metrics_host", MR_CONF_STR, AT(metrics_host), "127.0.0.1", 0, 0, NULL,
      "Address of /metrics, /livez and /readyz."},
     {"metrics_port", MR_CONF_INT, AT(metrics_port), "8082", 0, 65535, NULL, "Their port; 0 is none."},
-    {NULL},
+    {0},
 };
 
 /* What may stand in a topic's name, without the dot that separates its parts. */
