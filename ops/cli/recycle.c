@@ -20,7 +20,7 @@ typedef struct recycle_conf {
 static const mr_conf_key recycle_keys[] = {
     {"timeout_s", MR_CONF_INT, offsetof(recycle_conf, timeout_s), "900", 1, 86400, NULL,
      "Seconds to wait for the worker; it goes on without us."},
-    {NULL},
+    {0},
 };
 
 static recycle_conf conf;

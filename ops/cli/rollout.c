@@ -48,7 +48,7 @@ static const mr_conf_key rollout_keys[] = {
     {"force", MR_CONF_BOOL, AT(force), "false", 0, 0, NULL,
      "resume: take the rollout from a tool that seems alive."},
     {"json", MR_CONF_BOOL, AT(json), "false", 0, 0, NULL, "status: as JSON."},
-    {NULL},
+    {0},
 };
 
 static rollout_conf conf;

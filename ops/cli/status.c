@@ -29,7 +29,7 @@ static const mr_conf_key status_keys[] = {
     {"workers", MR_CONF_BOOL, AT(workers), "false", 0, 0, NULL, "Every worker, too."},
     {"watch", MR_CONF_BOOL, AT(watch), "false", 0, 0, NULL, "Again and again until Ctrl-C…"},
     {"every", MR_CONF_NUM, AT(every), "2", 0.5, 3600, NULL, "…so many seconds apart."},
-    {NULL},
+    {0},
 };
 
 static status_conf conf;

@@ -23,7 +23,7 @@ static const mr_conf_key tail_keys[] = {
     {"from", MR_CONF_STR, AT(from), "end", 0, 0, "beginning|end", "Where to begin."},
     {"partition", MR_CONF_INT, AT(partition), "-1", -1, 100000, NULL, "Only this partition; -1 is all."},
     {"count", MR_CONF_INT, AT(count), "0", 0, 9e15, NULL, "Stop after this many records; 0 goes on."},
-    {NULL},
+    {0},
 };
 
 static tail_conf conf;

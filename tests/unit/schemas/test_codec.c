@@ -288,7 +288,7 @@ static void the_hash_is_fnv1a(void **state) {
     static const char *const known[][2] = {
         {"", "cbf29ce484222325"}, {"a", "af63dc4c8601ec8c"}, {"foobar", "85944171f73967e8"}};
     char hex[MR_TEXT_HASH_LEN + 1];
-    uint64_t back;
+    uint64_t back = 0;
     (void)state;
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         uint64_t h = mr_text_hash_feed(mr_text_hash_init(), mr_str_of(known[i][0]));
