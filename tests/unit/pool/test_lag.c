@@ -36,10 +36,11 @@ static bool on_record(void *arg, const mr_record *r) {
     return true;
 }
 
+/* The oldest record's time is left out of a round in which the broker is slow: a later one has it. */
 static bool has_lag(void *arg) {
     fixture *f = arg;
     mr_lag lag = mr_lag_get(f->reader, 0);
-    return lag.at_us > f->asked_us && lag.records == f->wanted;
+    return lag.at_us > f->asked_us && lag.records == f->wanted && (lag.oldest_ms != 0) == (f->wanted != 0);
 }
 
 static mr_lag wait_lag(fixture *f, int64_t wanted) {
