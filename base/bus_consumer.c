@@ -18,6 +18,9 @@
 #include <unistd.h>
 
 #define POLL_MS    100 /* the longest time between polls: librdkafka's rebalancing lives from them */
+/* A join that is not answered is given up and tried again after this time, or after the session timeout where that is longer. The
+ * embedded broker may leave a join unanswered when another member dies meanwhile; and nothing here keeps from polling for so long. */
+#define JOIN_MS    20000
 #define POLL_BATCH 256 /* records handled before other events of the loop get their turn */
 #define CLOSE_MS   5000
 #define QUEUE_KIB                                                                                            \
@@ -419,9 +422,11 @@ static const char *assignor(void) {
 }
 
 static int configure_group(const mr_consumer *c, rd_kafka_conf_t *k, mr_error *err) {
+    const int64_t session = c->conf.session_timeout_ms;
     if (mr_bus_set(k, "group.id", c->opt.group, err) != 0 ||
         mr_bus_set(k, "partition.assignment.strategy", assignor(), err) != 0 ||
-        mr_bus_set_int(k, "session.timeout.ms", c->conf.session_timeout_ms, err) != 0 ||
+        mr_bus_set_int(k, "session.timeout.ms", session, err) != 0 ||
+        mr_bus_set_int(k, "max.poll.interval.ms", session > JOIN_MS ? session : JOIN_MS, err) != 0 ||
         mr_bus_set(k, "heartbeat.interval.ms", "500", err) != 0 ||
         /* stored offsets go out often, so that a crash repeats little */
         mr_bus_set(k, "auto.commit.interval.ms", "200", err) != 0 ||
