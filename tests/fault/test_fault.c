@@ -201,6 +201,7 @@ static void a_broker_that_goes_and_comes_back_breaks_no_answer(void **state) {
     pipeline_kill(f->p, PART_BROKER);
     pipeline_run(f->p, PART_BROKER);
     assert_ends_unbroken(f, c);
+    pipeline_wait_ready(f->p, PART_GATEWAY); /* until its producer is back as well, it says 503 */
     assert_answers(f);
 }
 
