@@ -287,7 +287,7 @@ calls_text calls_push(calls *c, const answer *a, answer_text text, bool *misfit)
 calls_text calls_finish(calls *c, const answer *a, answer_text text) {
     bool misfit = false;
     calls_text out = calls_push(c, a, text, &misfit);
-    if (c->phase != CALLS_LOOKING) return out;
+    if (c->phase != CALLS_LOOKING || out.channel != ENGINE_CONTENT) return out;
     /* what might have begun a call is content after all, behind what the push has just given */
     char *joined = next_out(c);
     memcpy(joined, out.p, out.n);

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Millrace's tests, all of them: install what they need, build, run every suite through ctest, print one line of counts.
 #
-#   ops/test.sh                  everything: release, ASan+UBSan, TSan, fuzzers (about 15 minutes on 2 cores)
+#   ops/test.sh                  everything: release, ASan+UBSan, TSan, fuzzers (20 to 35 minutes on 2 cores)
 #   ops/test.sh --quick          the release build's suites only
 #   ops/test.sh --only REGEX     only the tests whose name matches, in the release build
 #
 # All but --only build the engine's CUDA backend as well (no GPU needed), and fetch a toolkit for it where there is none; where
-# that is not possible, the last line says so. FUZZ_SECONDS (default 10) is the time of each fuzz target. Exit status 0 only when nothing failed.
+# that is not possible, the last line says so. FUZZ_SECONDS (default 10) is the time of each fuzz target, FUZZ_SEED
+# (default 1) what it tries; FUZZ_SEED=0 hunts for what nobody has tried. Exit status 0 only when nothing failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
