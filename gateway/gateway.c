@@ -332,6 +332,7 @@ static int parse(admission *a, mr_arena *arena, mr_api_error *e) {
     mr_gateway *g = a->g;
     const mr_openai_caller caller = {.id = mr_str_of(a->id),
                                      .tenant = mr_str_of(a->who.tenant),
+                                     .style = a->who.style,
                                      .session = mr_call_header(a->call, "x-millrace-session")};
     if (mr_openai_parse(g->conf, &caller, mr_call_body(a->call), arena, &a->req, e) < 0) return -1;
     if (check_ready(g, e) < 0 || check_wait(g, a->req.model, e) < 0) return -1;

@@ -289,6 +289,12 @@ static int fill(const mr_gateway_conf *conf, const mr_openai_caller *caller, con
     mr_str asked = mr_str_of(json_string_value(member(body, "model")));
     if (check_images(&out->chat, mr_catalog_vision(conf, asked, out->model), e) < 0) return -1;
     if (set_session(caller, body, a, &out->chat, e) < 0) return -1;
+    bool history;
+    if (get_bool(body, "session_history", "session_history", &history, e) < 0) return -1;
+    MR_SET(&out->chat, MR_CHAT_REQUEST_HISTORY, history,
+           history); /* clients send their own, if they do not say else */
+    if (caller->style && *caller->style)
+        MR_SET(&out->chat, MR_CHAT_REQUEST_STYLE, style, mr_str_of(caller->style));
     MR_SET(&out->chat, MR_CHAT_REQUEST_TENANT, tenant, caller->tenant);
     MR_SET(&out->chat, MR_CHAT_REQUEST_MODEL, model, mr_str_of(out->model));
     MR_SET(&out->chat, MR_CHAT_REQUEST_STREAM, stream, out->stream);

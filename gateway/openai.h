@@ -12,6 +12,7 @@ typedef struct mr_openai_caller {
     mr_str id; /* given to the request */
     mr_str tenant;
     const char *session; /* header x-millrace-session, or NULL */
+    const char *style;   /* of its key; NULL or empty: none */
 } mr_openai_caller;
 
 typedef struct mr_openai_request {

@@ -1,6 +1,8 @@
 /* The table of the router's settings. */
 #include "router/conf.h"
 
+#include "session/session.h"
+
 #include <stddef.h>
 #include <string.h>
 
@@ -37,6 +39,19 @@ const mr_conf_key mr_router_keys[] = {
      "The answer to a request that is blocked."},
     {"guard_audit_text", MR_CONF_BOOL, AT(guard_audit_text), "false", 0, 0, NULL,
      "Whether chat.audit holds the words that were found (of personal data, the mask)."},
+    {"session_turns", MR_CONF_INT, AT(session_turns), "3", 0, MR_SESSION_TURNS_MAX, NULL,
+     "Earlier questions and answers of a session that are put before a message that comes alone, from Redis; "
+     "0 keeps no sessions."},
+    {"session_tokens", MR_CONF_INT, AT(session_tokens), "2000", 0, 1000000, NULL,
+     "Tokens, estimated, that they and the session's system message may have together: the newest come "
+     "first."},
+    {"session_ttl_s", MR_CONF_INT, AT(session_ttl_s), "86400", 1, 31536000, NULL,
+     "Seconds after its last answer that a session is kept."},
+    {"profiles", MR_CONF_BOOL, AT(profiles), "true", 0, 0, NULL,
+     "Look up the style of a request's user in Redis (`millrace profile`); only requests with a `user` are."},
+    {"styles", MR_CONF_STRLIST, AT(styles), "", 0, 0, NULL,
+     "Styles besides `formal` and `casual`, or in their place, each `NAME|TEMPERATURE|TOP_P|LINE for the "
+     "model`."},
     {"request_timeout_s", MR_CONF_INT, AT(request_timeout_s), "600", 1, 86400, NULL,
      "Seconds from its creation after which a request without a deadline expires."},
     {"max_in_flight", MR_CONF_INT, AT(max_in_flight), "1000", 1, 100000, NULL,

@@ -16,6 +16,9 @@ typedef struct mr_router_conf {
     mr_strlist guard_lists;
     const char *guard_injection, *guard_personal, *guard_refusal;
     bool guard_audit_text;
+    int64_t session_turns, session_tokens, session_ttl_s;
+    bool profiles;
+    mr_strlist styles;
     int64_t request_timeout_s, max_in_flight, drain_s;
     double status_s;
     const char *metrics_host;

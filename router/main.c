@@ -5,17 +5,19 @@
 
 static mr_router_conf router;
 static mr_kafka_conf kafka;
+static mr_redis_conf redis;
 static mr_log_conf logging;
 
 static const mr_conf_group groups[] = {
     {"router", mr_router_keys, &router},
     {"kafka", mr_kafka_keys, &kafka},
+    {"redis", mr_redis_keys, &redis},
     {"log", mr_log_keys, &logging},
     {0},
 };
 
 static int serve(mr_loop *loop, mr_error *err) {
-    mr_router *r = mr_router_new(&router, &kafka, loop, err);
+    mr_router *r = mr_router_new(&router, &kafka, &redis, loop, err);
     if (!r) return -1;
     mr_log(MR_INFO, "router started", MR_S("knowledge_base", router.kb[0] ? router.kb : "none"));
     int rc = mr_loop_run(loop);

@@ -7,6 +7,7 @@
 #include "router/kb.h"
 #include "router/pools.h"
 #include "router/protect.h"
+#include "router/recall.h"
 #include "router/route.h"
 #include "router/share.h"
 #include "router/weights.h"
@@ -44,6 +45,7 @@ static const char *const outcome_names[OUTCOMES] = {"model",   "kb",   "expired"
 struct mr_router {
     const mr_router_conf *conf;
     const mr_kafka_conf *kafka;
+    const mr_redis_conf *redis;
     mr_loop *loop;
     mr_metrics *metrics;
     mr_forwarder *forwarder;
@@ -54,6 +56,8 @@ struct mr_router {
     mr_kb *kb;
     mr_intent *intent;
     mr_protect *protect;
+    mr_recall *recall;
+    size_t waiting_bytes; /* of records that wait for Redis */
     mr_share share;
     mr_routing routing;
     mr_arena *arena, *control_arena;
@@ -71,6 +75,10 @@ typedef struct job {
     int32_t partition;
     int64_t offset, start_us;
     outcome outcome;
+    mr_router *of;
+    mr_buf record;         /* while it waits for Redis: the record's value… */
+    char content_type[40]; /* …and what that is */
+    int64_t record_ms;
     bool answered; /* its user has an answer or an error in the parcel, or nobody to answer was found */
     mr_reply_to reply;
 } job;
@@ -83,6 +91,7 @@ static job *job_new(mr_router *r, const mr_record *rec, mr_error *err) {
         mr_fail(err, MR_ENOMEM, "no memory for a request");
         return NULL;
     }
+    j->of = r;
     j->partition = rec->partition;
     j->offset = rec->offset;
     j->start_us = mr_mono_us();
@@ -151,7 +160,7 @@ static int forward(mr_router *r, job *j, mr_chat_request *q, const mr_route *rou
                   err);
 }
 
-static int answer(mr_router *r, job *j, mr_str text, mr_error *err) {
+static int answer(mr_router *r, job *j, const mr_chat_request *q, mr_str text, mr_error *err) {
     mr_parcel *p = parcel_new(r, j, err);
     if (!p) return -1;
     j->answered = true;
@@ -159,6 +168,7 @@ static int answer(mr_router *r, job *j, mr_str text, mr_error *err) {
         mr_parcel_free(p);
         return -1;
     }
+    mr_recall_keep(r->recall, q, text);
     ship(r, j, p, OUT_KB, NULL);
     return 0;
 }
@@ -250,12 +260,12 @@ static void count_share(mr_router *r, const mr_chat_request *q, const mr_route *
            MR_F("share", share), MR_F("min", c->ai_share_min), MR_F("max", c->ai_share_max));
 }
 
-static int route_request(mr_router *r, job *j, const mr_record *rec, mr_chat_request *q, mr_error *err) {
+/* With what Redis found, NULL where it was not asked. */
+static int route_request(mr_router *r, job *j, mr_chat_request *q, const mr_recollection *found,
+                         mr_error *err) {
     mr_route route;
     bool blocked;
-    if (mr_route_complete(&r->routing, q, rec->timestamp_ms, err) < 0) return -1;
-    set_reply(j, q);
-    if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(q->trace, j->reply.traceparent);
+    if (mr_recall_apply(r->recall, found, q, r->arena, err) < 0) return -1;
     if (mr_protect_request(r->protect, q, r->arena, &blocked, err) < 0) return -1;
     if (blocked) return block(r, j, err);
     mr_route_choose(&r->routing, q, mr_now_ms(), r->arena, &route);
@@ -265,12 +275,67 @@ static int route_request(mr_router *r, job *j, const mr_record *rec, mr_chat_req
                MR_F("confidence", route.confidence), MR_F("probability", route.probability));
     }
     switch (route.kind) {
-    case MR_ROUTE_KB: return answer(r, j, route.answer, err);
+    case MR_ROUTE_KB: return answer(r, j, q, route.answer, err);
     case MR_ROUTE_MODEL: return forward(r, j, q, &route, err);
     case MR_ROUTE_EXPIRED: break;
     }
     return refuse(r, j, OUT_EXPIRED, 504, "deadline_exceeded", "The request waited longer than its deadline.",
                   err);
+}
+
+static void on_undelivered(mr_router *r, job *j, const mr_error *why);
+
+static void forget_record(job *j) {
+    j->of->waiting_bytes -= j->record.n;
+    mr_buf_done(&j->record);
+}
+
+/* Redis has answered, or is away: the record is decoded once more, because nothing of it was kept but its bytes. */
+static void on_recalled(void *arg, const mr_recollection *found) {
+    job *j = arg;
+    mr_router *r = j->of;
+    mr_chat_request q;
+    mr_error err;
+    if (r->closing) { /* whoever runs next gets it again */
+        forget_record(j);
+        free(j);
+        return;
+    }
+    mr_arena_reset(r->arena);
+    mr_protect_forget(r->protect);
+    int rc = mr_decode(&mr_chat_request_def, mr_buf_str(&j->record), mr_str_of(j->content_type), r->arena, &q,
+                       &err);
+    if (rc == 0) rc = mr_route_complete(&r->routing, &q, j->record_ms, &err);
+    if (rc == 0) {
+        mr_recall_wanted(r->recall, &q);
+        rc = route_request(r, j, &q, found, &err);
+    }
+    forget_record(j);
+    if (rc < 0 && err.code == MR_ETOOBIG) {
+        rc = refuse(r, j, OUT_INVALID, 413, "request_too_large", "The conversation is too large; shorten it.",
+                    &err);
+    }
+    if (rc < 0) on_undelivered(r, j, &err);
+}
+
+static int wait_for_redis(mr_router *r, job *j, const mr_record *rec, const mr_chat_request *q,
+                          mr_error *err) {
+    copy_text(j->content_type, sizeof(j->content_type), mr_record_header(rec, "content-type"));
+    j->record_ms = rec->timestamp_ms;
+    mr_buf_init(&j->record, rec->value.n);
+    mr_buf_put(&j->record, rec->value.p, rec->value.n);
+    r->waiting_bytes += j->record.n;
+    if (!j->record.failed && mr_recall_ask(r->recall, q, on_recalled, j) == 0) return 0;
+    forget_record(j);
+    return mr_fail(err, MR_ENOMEM, "no memory for a request that waits for Redis");
+}
+
+static int begin(mr_router *r, job *j, const mr_record *rec, mr_chat_request *q, mr_error *err) {
+    if (mr_route_complete(&r->routing, q, rec->timestamp_ms, err) < 0) return -1;
+    set_reply(j, q);
+    if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(q->trace, j->reply.traceparent);
+    if (mr_recall_wanted(r->recall, q)) return wait_for_redis(r, j, rec, q, err);
+    return route_request(r, j, q, NULL, err);
 }
 
 static int take(mr_router *r, const mr_record *rec, mr_error *err) {
@@ -280,7 +345,7 @@ static int take(mr_router *r, const mr_record *rec, mr_error *err) {
     mr_arena_reset(r->arena);
     int rc =
         mr_decode(&mr_chat_request_def, rec->value, mr_record_header(rec, "content-type"), r->arena, &q, err);
-    if (rc == 0) rc = route_request(r, j, rec, &q, err);
+    if (rc == 0) rc = begin(r, j, rec, &q, err);
     /* The record's own fault: trying again would hold up those behind it for ever. */
     if (rc < 0 && (err->code == MR_EINVAL || err->code == MR_ETOOBIG)) {
         mr_error why = *err;
@@ -292,8 +357,9 @@ static int take(mr_router *r, const mr_record *rec, mr_error *err) {
 }
 
 static bool has_room(const mr_router *r, int percent) {
-    return mr_forwarder_parcels(r->forwarder) * (int64_t)100 < r->conf->max_in_flight * percent &&
-           mr_forwarder_bytes(r->forwarder) < (size_t)BYTES_MAX / 100 * (size_t)percent;
+    int64_t requests = mr_forwarder_parcels(r->forwarder) + mr_recall_waits(r->recall);
+    return requests * 100 < r->conf->max_in_flight * percent &&
+           mr_forwarder_bytes(r->forwarder) + r->waiting_bytes < (size_t)BYTES_MAX / 100 * (size_t)percent;
 }
 
 /* Goes on where on_request said that there is no room, or not yet. */
@@ -406,7 +472,7 @@ static void refresh_intent(mr_router *r) {
 static void on_tick(void *arg) {
     mr_router *r = arg;
     if (mr_loop_draining(r->loop)) {
-        if (mr_forwarder_parcels(r->forwarder) == 0) mr_loop_stop(r->loop);
+        if (mr_forwarder_parcels(r->forwarder) + mr_recall_waits(r->recall) == 0) mr_loop_stop(r->loop);
         return;
     }
     resume(r);
@@ -521,6 +587,8 @@ static int make_rules(mr_router *r, mr_error *err) {
 }
 
 static int connect_bus(mr_router *r, mr_error *err) {
+    r->recall = mr_recall_new(r->conf, r->redis, r->loop, r->metrics, err);
+    if (!r->recall) return -1;
     r->forwarder = mr_forwarder_new(r->kafka, r->loop, r->metrics, on_parcel, r, err);
     if (!r->forwarder) return -1;
     mr_consumer_options control = {.topics = {r->control_topic},
@@ -543,8 +611,8 @@ static int connect_bus(mr_router *r, mr_error *err) {
     return r->timer ? 0 : -1;
 }
 
-mr_router *mr_router_new(const mr_router_conf *conf, const mr_kafka_conf *kafka, mr_loop *loop,
-                         mr_error *err) {
+mr_router *mr_router_new(const mr_router_conf *conf, const mr_kafka_conf *kafka, const mr_redis_conf *redis,
+                         mr_loop *loop, mr_error *err) {
     mr_router *r = calloc(1, sizeof *r);
     if (!r) {
         mr_fail(err, MR_ENOMEM, "no memory for the router");
@@ -552,6 +620,7 @@ mr_router *mr_router_new(const mr_router_conf *conf, const mr_kafka_conf *kafka,
     }
     r->conf = conf;
     r->kafka = kafka;
+    r->redis = redis;
     r->loop = loop;
     name_topics(r);
     if (mr_router_conf_check(conf, err) < 0 || make_rules(r, err) < 0 || make_metrics(r, err) < 0 ||
@@ -567,6 +636,7 @@ void mr_router_free(mr_router *r) {
     if (!r) return;
     r->closing = true;
     mr_timer_free(r->timer);
+    mr_recall_free(r->recall);
     mr_forwarder_free(r->forwarder, FLUSH_MS);
     mr_consumer_free(r->requests);
     mr_consumer_free(r->control);

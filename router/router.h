@@ -15,8 +15,8 @@
 typedef struct mr_router mr_router;
 
 /* Borrows the settings and the loop, and sets the loop's drain callback. */
-mr_router *mr_router_new(const mr_router_conf *conf, const mr_kafka_conf *kafka, mr_loop *loop,
-                         mr_error *err);
+mr_router *mr_router_new(const mr_router_conf *conf, const mr_kafka_conf *kafka, const mr_redis_conf *redis,
+                         mr_loop *loop, mr_error *err);
 void mr_router_free(mr_router *r);
 
 /* What /readyz says. */

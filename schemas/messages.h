@@ -18,6 +18,7 @@
 #define MR_TOOL_NAME_MAX   64
 #define MR_CALLS_MAX       64 /* tool calls in one answer */
 #define MR_DELTA_MAX       1000000
+#define MR_TURN_TEXT_MAX   32768 /* bytes that a session keeps of a text */
 #define MR_TOKENS_MAX      262144 /* of an answer that another attempt can go on with */
 #define MR_BYTES_MAX       1e12
 #define MR_TIME_MAX        9e15 /* exact in a double, and in JavaScript */

@@ -1,5 +1,6 @@
 /* What the engine says, and how a request ends. See parts.h. */
 #include "base/log.h"
+#include "session/session.h"
 #include "worker/parts.h"
 
 #include <stdio.h>
@@ -24,6 +25,7 @@ static void fill_timings(const mr_job *j, mr_timings *t) {
 }
 
 static void finish(mr_supervisor *s, mr_job *j, mr_response_end *end) {
+    j->keeps = j->keeps && (end->finish_reason == MR_FINISH_STOP || end->finish_reason == MR_FINISH_LENGTH);
     int64_t now = mr_mono_us();
     mr_job_set_state(j, MR_JOB_ENDING, mr_finish_names[end->finish_reason]);
     fill_timings(j, &end->timings);
@@ -67,6 +69,7 @@ void mr_answer_error(mr_supervisor *s, mr_job *j, int status, const char *code, 
 
 static void restart_stream(mr_supervisor *s, mr_job *j) {
     mr_stream_restart(&j->stream);
+    mr_buf_clear(&j->answer);
     j->ntokens = j->nforced;
     mr_dispatch_wait(s, j, "its stream broke");
 }
@@ -188,6 +191,25 @@ static void out_of_step(mr_supervisor *s, mr_job *j, const char *why) {
     mr_dispatch(s);
 }
 
+/* What its session keeps of the answer: the content, up to a limit. */
+static void collect(mr_job *j, int channel, mr_str text) {
+    if (!j->keeps || channel != MR_CHANNEL_CONTENT) return;
+    size_t room =
+        MR_TURN_TEXT_MAX + 1 - (j->answer.n < MR_TURN_TEXT_MAX ? j->answer.n : MR_TURN_TEXT_MAX + 1);
+    mr_buf_put(&j->answer, text.p, text.n < room ? text.n : room);
+}
+
+void mr_answer_keep(mr_supervisor *s, const mr_job *j) {
+    mr_chat_request q;
+    mr_error err;
+    mr_arena *a = mr_arena_new(64u << 20);
+    if (a && !j->answer.failed &&
+        mr_unpack(&mr_chat_request_def, mr_buf_str(&j->request), a, &q, &err) == 0) {
+        mr_session_keep(s->store, &q, mr_buf_str(&j->answer));
+    }
+    mr_arena_free(a);
+}
+
 static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
     mr_job *j = mr_dispatch_find(s, f->id);
     if (!j) return;
@@ -209,6 +231,7 @@ static void on_tokens(mr_supervisor *s, const mr_frame_tokens *f) {
         mr_histogram_observe(s->metrics.first_token, (double)(j->first_token_us - j->received_us) / 1e6);
         mr_report_first_token(s->report, j);
     }
+    collect(j, f->channel, f->text);
     mr_stream_text(&j->stream, &(mr_stream_piece){f->channel, f->call, f->name, f->text, f->tokens,
                                                   f->logprobs.v, f->logprobs.n});
     mr_dispatch_progress(s, j);
@@ -235,6 +258,7 @@ static void on_end(mr_supervisor *s, const mr_frame_end *f) {
         mr_admit_spend(s->line, mr_str_of(j->tenant), f->prompt_tokens / MR_PROMPT_WEIGHT - j->ticket.cost);
     }
     mr_counter_add(s->metrics.prompt_tokens, (uint64_t)f->prompt_tokens);
+    collect(j, f->channel, f->text);
     mr_stream_text(&j->stream, &(mr_stream_piece){
                                    .channel = f->channel, .call = f->call, .name = f->name, .text = f->text});
     if (j->stop == MR_STOP_BROKEN || f->finish == MR_FINISH_CANCELLED) {

@@ -30,6 +30,7 @@ mr_jobs *mr_jobs_new(mr_error *err) {
 static void job_free(mr_job *j) {
     mr_stream_close(&j->stream);
     mr_buf_done(&j->request);
+    mr_buf_done(&j->answer);
     free(j->tokens);
     free(j);
 }

@@ -47,6 +47,9 @@ typedef struct mr_job {
     int asides;       /* how often it made room for another tenant */
     bool parked;      /* its next start is no new one */
 
+    bool keeps;    /* its turn is kept in its session: */
+    mr_buf answer; /* the content so far, as much as is kept */
+
     int64_t *tokens; /* the answer so far */
     uint32_t ntokens, tokens_cap;
     int64_t computing;   /* tokens that the engine has to compute before its next one; 0: it has begun */

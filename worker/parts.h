@@ -139,6 +139,8 @@ void mr_dispatch_canary_left(mr_supervisor *s);
 mr_job *mr_dispatch_find(const mr_supervisor *s, int64_t engine_id);
 
 /* answer.c */
+/* Its answer in Kafka, the turn goes to its session. */
+void mr_answer_keep(mr_supervisor *s, const mr_job *j);
 void mr_answer_frame(void *engine, const mr_frame *f);
 /* base: NULL where the answer begins with nothing. */
 int mr_answer_open(mr_supervisor *s, mr_job *j, int32_t reply_to, const mr_stream_base *base, mr_error *err);

@@ -138,6 +138,8 @@ static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record
     j->ticket.priority = MR_HAS(q, MR_CHAT_REQUEST_PRIORITY) ? q->priority : 0;
     j->ticket.deadline_ms = MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS) ? q->deadline_ms : 0;
     fill_in_seed(q);
+    j->keeps = q->keep_s > 0 && q->forced.n == 0; /* of one that goes on, the beginning is not known here */
+    mr_buf_init(&j->answer, MR_TURN_TEXT_MAX + 4);
     if (take_forced(j, q, &base, err)) return -1;
     if (mr_pack(&mr_chat_request_def, q, &j->request, err)) return -1;
     mr_jobs_weigh(s->jobs, j);
@@ -314,6 +316,7 @@ void mr_job_finished(mr_supervisor *s, mr_job *j) {
     mr_recent_add(s->finished, place_key(j, key));
     const mr_starts_record place = place_of(j);
     mr_starts_end(s->starts, &place);
+    if (j->keeps) mr_answer_keep(s, j);
     if (j->ours) mr_bus_done(s->consumer, s->topic, j->partition, j->offset);
     mr_jobs_remove(s->jobs, j);
     mr_receive_resume(s);

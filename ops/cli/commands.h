@@ -8,6 +8,7 @@ int cmd_topics(int argc, char **argv);
 int cmd_kb(int argc, char **argv);
 int cmd_intent(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
+int cmd_profile(int argc, char **argv);
 int cmd_tail(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_status(int argc, char **argv);

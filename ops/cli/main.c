@@ -21,6 +21,7 @@ static const command commands[] = {
     {"kb", cmd_kb, "import, search and export the knowledge base"},
     {"intent", cmd_intent, "train, measure and try the model of intents"},
     {"keys", cmd_keys, "make and list API keys"},
+    {"profile", cmd_profile, "set and show how a user is answered"},
     {"status", cmd_status, "show the pools: workers, lag, wait"},
     {"rollout", cmd_rollout, "move a pool's traffic to its other color, step by step"},
     {"tail", cmd_tail, "print a topic's records as JSON"},

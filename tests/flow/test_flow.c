@@ -229,6 +229,35 @@ static void json_produced_to_the_topic_is_answered_on_the_topic(void **state) {
     assert_int_equal(asker_wait(&f->a, "routine")->finish, MR_FINISH_STOP);
 }
 
+#define WITH_TURNS "millrace_router_sessions_total{found=\"turns\"}"
+#define REDIS_AWAY "millrace_router_sessions_total{found=\"away\"}"
+
+static void say_in_session(fixture *f, const char *id, const char *text) {
+    asker_ask(&f->a, &(question){.id = id, .text = text, .session = "s", .reply_to = -1, .max_tokens = 16});
+    assert_int_equal(asker_wait(&f->a, id)->ends, 1);
+}
+
+/* The worker writes a turn when its answer is in Kafka, which its reader may see first: so a third question finds it. */
+static void a_program_that_sends_only_its_session_is_remembered(void **state) {
+    fixture *f = *state;
+    double before = pipeline_metric(f->p, PART_ROUTER, WITH_TURNS);
+    say_in_session(f, "turn-1", "Tell me a joke.");
+    say_in_session(f, "turn-2", "Tell me a story.");
+    say_in_session(f, "turn-3", "Which one was first?");
+    assert_true(pipeline_metric(f->p, PART_ROUTER, WITH_TURNS) > before);
+}
+
+static void without_redis_programs_are_answered_all_the_same(void **state) {
+    fixture *f = *state;
+    double before = pipeline_metric(f->p, PART_ROUTER, REDIS_AWAY);
+    pipeline_kill(f->p, PART_REDIS);
+    say_in_session(f, "alone", "And now?");
+    assert_true(pipeline_metric(f->p, PART_ROUTER, REDIS_AWAY) == before + 1);
+    pipeline_run(f->p, PART_REDIS);
+    assert_true(pipeline_wait_metric(f->p, PART_ROUTER, "millrace_router_redis_up", 1));
+    assert_true(pipeline_wait_metric(f->p, PART_WORKER, "millrace_worker_redis_up", 1));
+}
+
 static bool has_letters(void *arg) {
     return ((asker *)arg)->letters >= 3;
 }
@@ -312,6 +341,8 @@ int main(int argc, char **argv) {
         TEST(a_closed_tab_frees_the_engine),
         TEST(a_deadline_ends_the_answer_and_frees_the_engine),
         TEST(json_produced_to_the_topic_is_answered_on_the_topic),
+        TEST(a_program_that_sends_only_its_session_is_remembered),
+        TEST(without_redis_programs_are_answered_all_the_same),
         TEST(garbage_in_a_topic_becomes_dead_letters_and_everyone_lives_on),
         TEST(bad_requests_get_clear_errors_and_the_next_chat_is_answered),
         TEST(the_models_are_listed),

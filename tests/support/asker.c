@@ -193,6 +193,7 @@ static void build(const question *q, const char *id, mr_chat_message *m, mr_chat
     MR_SET(r, MR_CHAT_REQUEST_ID, id, mr_str_of(id));
     MR_SET(r, MR_CHAT_REQUEST_CREATED_MS, created_ms, mr_now_ms());
     if (q->tenant) MR_SET(r, MR_CHAT_REQUEST_TENANT, tenant, mr_str_of(q->tenant));
+    if (q->session) MR_SET(r, MR_CHAT_REQUEST_SESSION, session, mr_str_of(q->session));
     if (q->deadline_ms) MR_SET(r, MR_CHAT_REQUEST_DEADLINE_MS, deadline_ms, q->deadline_ms);
     if (q->reply_to >= 0) MR_SET(r, MR_CHAT_REQUEST_REPLY_TO, reply_to, q->reply_to);
     if (q->seed) MR_SET(&r->sampling, MR_SAMPLING_SEED, seed, q->seed);

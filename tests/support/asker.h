@@ -46,6 +46,7 @@ typedef struct asker {
 typedef struct question {
     const char *id, *text;
     const char *tenant;  /* NULL: none */
+    const char *session; /* likewise */
     int64_t seed;        /* 0: none */
     int64_t deadline_ms; /* 0: none */
     int64_t reply_to;    /* -1: none */

@@ -29,7 +29,7 @@ static void check_error(const mr_api_error *e) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    const mr_openai_caller caller = {MR_STR("chatcmpl-1"), MR_STR("default"), NULL};
+    const mr_openai_caller caller = {.id = MR_STR("chatcmpl-1"), .tenant = MR_STR("default")};
     mr_arena *a = mr_arena_new(64u << 20);
     mr_openai_request r;
     mr_feedback f;

@@ -19,7 +19,7 @@ static void write_keys(void) {
     const struct {
         char *text;
         mr_key key;
-    } all[] = {{chatter, {.tenant = "acme", .scopes = MR_SCOPE_CHAT}},
+    } all[] = {{chatter, {.tenant = "acme", .scopes = MR_SCOPE_CHAT, .style = "formal"}},
                {reader, {.tenant = "acme", .scopes = MR_SCOPE_MODELS | MR_SCOPE_BILLING}},
                {old, {.tenant = "acme", .scopes = MR_SCOPE_ADMIN, .expires_ms = mr_now_ms() - 1000}}};
     FILE *out = fopen(keys_path, "w");
@@ -165,6 +165,32 @@ static void the_tenant_is_the_keys_whatever_the_client_says(void **state) {
     assert_true(mr_str_eqz(r->tenant, "acme"));
     worker_answer(f, r, "Hello.");
     client_expect(c, "chat.completion");
+    client_close(c);
+}
+
+#define SESSION_BODY                                                                                         \
+    "{\"model\":\"small\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"session_id\":\"s\","       \
+    "\"session_history\":%s}"
+
+static void history_comes_from_the_session_only_where_the_client_says_so(void **state) {
+    static const char *const said[] = {"null", "true"};
+    fixture *f = *state;
+    for (int i = 0; i < 2; i++) {
+        char body[300];
+        snprintf(body, sizeof(body), SESSION_BODY, said[i]);
+        client *c = ask_as(f, chatter, "POST /v1/chat/completions", body);
+        const mr_chat_request *r = worker_request(f, f->nrequests);
+        assert_true(MR_HAS(r, MR_CHAT_REQUEST_HISTORY)); /* so the router does not guess */
+        assert_int_equal(r->history, i);
+        assert_true(mr_str_eqz(r->style, "formal")); /* the key's */
+        worker_answer(f, r, "Hello.");
+        client_expect(c, "chat.completion");
+        client_close(c);
+    }
+    client *c = ask_as(
+        f, chatter, "POST /v1/chat/completions",
+        "{\"model\":\"small\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"session_history\":1}");
+    expect_error(c, 400, "invalid_type");
     client_close(c);
 }
 
@@ -394,6 +420,7 @@ int main(void) {
         cmocka_unit_test(a_key_opens_what_its_scopes_say),
         cmocka_unit_test(an_expired_key_is_told_so),
         cmocka_unit_test(the_tenant_is_the_keys_whatever_the_client_says),
+        cmocka_unit_test(history_comes_from_the_session_only_where_the_client_says_so),
         cmocka_unit_test(unknown_paths_and_methods_are_refused),
         cmocka_unit_test(head_has_no_body),
         cmocka_unit_test(a_browser_may_ask_first),

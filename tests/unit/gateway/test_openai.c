@@ -24,7 +24,8 @@ static int parse(const char *body, mr_openai_request *out) {
                                   .aliases = LIST("gpt-4o=small"),
                                   .vision_models = LIST("eye"),
                                   .max_tokens = 777};
-    const mr_openai_caller caller = {MR_STR("chatcmpl-1"), MR_STR("acme"), session};
+    const mr_openai_caller caller = {
+        .id = MR_STR("chatcmpl-1"), .tenant = MR_STR("acme"), .session = session};
     mr_arena_reset(arena);
     memset(&error, 0, sizeof(error));
     return mr_openai_parse(&conf, &caller, mr_str_of(body), arena, out, &error);

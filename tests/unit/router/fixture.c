@@ -197,6 +197,7 @@ void fixture_init(fixture *f) {
                                .max_in_flight = 100,
                                .drain_s = 10,
                                .metrics_host = "127.0.0.1"};
+    f->redis_conf = (mr_redis_conf){.address = "", .password = "", .prefix = "t:", .timeout_ms = 500};
     test_folder_init(f->folder);
     f->kafka = test_kafka_start();
     make_topics(f);
@@ -238,7 +239,7 @@ static bool is_ready(void *arg) {
 
 void fixture_start(fixture *f) {
     mr_error err;
-    f->router = mr_router_new(&f->conf, &f->kafka_conf, f->loop, &err);
+    f->router = mr_router_new(&f->conf, &f->kafka_conf, &f->redis_conf, f->loop, &err);
     if (!f->router) fail_msg("%s", err.msg);
     char why[100];
     assert_false(mr_router_ready(f->router, why, sizeof(why)));

@@ -26,6 +26,7 @@ typedef struct fixture {
     test_kafka *kafka;
     mr_kafka_conf kafka_conf;
     mr_router_conf conf; /* change it before fixture_start */
+    mr_redis_conf redis_conf; /* likewise; no Redis as it is */
     mr_loop *loop;
     mr_router *router;
     mr_metrics *metrics;

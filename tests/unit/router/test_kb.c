@@ -2,8 +2,8 @@
 #include "router/kb.h"
 #include "router/kb_import.h"
 #include "router/kb_text.h"
-#include "text/text_norm.h"
 #include "support/support.h"
+#include "text/text_norm.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -413,7 +413,7 @@ static void a_missing_knowledge_base_is_said_at_once(void **state) {
     mr_error err;
     mr_router_conf conf = f->conf;
     conf.kb = "nowhere.db";
-    assert_null(mr_router_new(&conf, &f->kafka_conf, f->loop, &err));
+    assert_null(mr_router_new(&conf, &f->kafka_conf, &f->redis_conf, f->loop, &err));
     assert_non_null(strstr(err.msg, "nowhere.db"));
     assert_non_null(strstr(err.msg, "millrace kb import"));
 }
