@@ -1,10 +1,11 @@
-/* An answer asked for again, from what was sent of it on (see stream_internal.h).
+/* An answer asked for again, from what was sent of it on (see regenerate.h).
  *
  * The request goes to chat.requests as it did before, now with the tokens that were sent: the router sees those, leaves
  * the knowledge base aside, and forwards it to the pool's worker of the session, which goes on after them. */
-#include "gateway/stream_internal.h"
+#include "gateway/regenerate.h"
 
 #include "base/log.h"
+#include "gateway/stream_say.h"
 #include "schemas/hash.h"
 
 #include <stdio.h>
@@ -19,11 +20,6 @@ void mr_regenerate_keep(mr_choice *c, mr_str packed) {
     mr_buf_put(&c->request, packed.p, packed.n);
     if (c->request.failed) mr_buf_done(&c->request);
     s->kept += c->request.n;
-}
-
-void mr_regenerate_forget(mr_choice *c) {
-    c->of->table->kept -= c->request.n;
-    mr_buf_done(&c->request);
 }
 
 static void on_acked(void *arg, const mr_error *err) {

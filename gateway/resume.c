@@ -3,9 +3,10 @@
  * Such an entry of the table reads every record of the answer from its first on, and decides as the first gateway did, since
  * it sees the same records in the same order; it says only what its client lacks. It asks for nothing itself: where the
  * first gateway asked again for an answer that differed, the records of the next generation come. */
-#include "gateway/stream_internal.h"
+#include "gateway/resume.h"
 
 #include "base/log.h"
+#include "gateway/stream_say.h"
 
 #include <stdio.h>
 

@@ -1,6 +1,15 @@
-/* The entries of the table of requests in flight, for the files that share them: stream.c, regenerate.c, resume.c. */
-#ifndef MR_STREAM_INTERNAL_H
-#define MR_STREAM_INTERNAL_H
+/* The entries of the table of requests in flight: what they hold, their birth and death. It is the lowest of the files that
+ * stream.h is made of; each knows only those below it:
+ *
+ *     stream.c          a request's beginning, and time
+ *     stream_records.c  what the records of an answer mean
+ *     regenerate.c resume.c   asking for the rest again; going on from the log
+ *     stream_reply.c    an answer's text and end, streamed or as a whole
+ *     stream_say.c      what is said to a client, and the ways in which an entry ends
+ *     stream_entry.c
+ */
+#ifndef MR_STREAM_ENTRY_H
+#define MR_STREAM_ENTRY_H
 
 #include "gateway/answer.h"
 #include "gateway/calls.h"
@@ -90,46 +99,17 @@ struct mr_streams {
     mr_counter *cancelled_closed, *cancelled_slow, *cancelled_late, *cancelled_broken;
 };
 
-/* stream.c */
-
 bucket *mr_streams_bucket(mr_streams *s, mr_str id);
+/* The choice of a request that was begun here, not of one that goes on from the log. */
+mr_choice *mr_streams_find(mr_streams *s, mr_str id);
 /* An entry in the table, not yet watching its call; NULL: out of memory. */
 mr_stream *mr_stream_new(mr_streams *s, mr_call *call, const mr_openai_request *req,
                          const mr_stream_origin *from);
-void mr_stream_watch(mr_stream *st);
 void mr_stream_free(mr_stream *st);
-/* Its headers may go out. */
-void mr_stream_accept(mr_stream *st);
-/* Ends it without a word, and without a cancel. */
-void mr_stream_drop(mr_stream *st, const char *finish);
-/* Ends it with an error, and without a cancel. */
-void mr_stream_end_with(mr_stream *st, const mr_api_error *e);
-/* "ID~2" to ID, and its generation. */
-int mr_split_generation(mr_str *id);
 
 /* Id of the records of the choice's generation. */
 void mr_choice_record_id(const mr_choice *c, char out[MR_RECORD_ID_LEN + 1]);
-/* Frees the worker's slot. */
-void mr_choice_cancel(const mr_choice *c);
-/* Ends the whole request, with an error that its client sees; what still runs is cancelled. */
-void mr_stream_fail(mr_stream *st, mr_counter *reason, const mr_api_error *e);
-
-/* regenerate.c */
-
-/* Keeps the packed request, where there is room. */
-void mr_regenerate_keep(mr_choice *c, mr_str packed);
-void mr_regenerate_forget(mr_choice *c);
-/* Asks for the rest of the answer again, after what was sent of it. False when that can't be: it was tried often enough,
- * or not all that is needed is known. */
-bool mr_regenerate(mr_choice *c);
-
-/* resume.c */
-
-/* The next resumed choice that this record is for; NULL: no more. */
-mr_choice *mr_resume_next(mr_streams *s, mr_str request, const mr_log_place *from);
-/* The beginning of its answer is not kept any more. */
-void mr_resume_gone(mr_stream *st);
-/* False when the entry is gone. */
-bool mr_resume_tick(mr_stream *st, int64_t now_us);
+/* "ID~2" to ID, and its generation. */
+int mr_split_generation(mr_str *id);
 
 #endif
