@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,6 +23,7 @@ typedef struct mapped {
     size_t n;
     mr_intent_image image;
     mr_intent_scores *scores;
+    uint32_t *by_name; /* labels in the order of their names */
 } mapped;
 
 struct mr_intent {
@@ -35,6 +37,7 @@ struct mr_intent {
 static void mapped_close(mapped *f) {
     if (f->bytes) munmap(f->bytes, f->n);
     mr_intent_scores_free(f->scores);
+    free(f->by_name);
     *f = (mapped){0};
 }
 
@@ -54,6 +57,23 @@ static int map_file(mapped *f, int fd, mr_error *err) {
     return 0;
 }
 
+static const char *label_name(const mr_intent_image *m, uint32_t label) {
+    return m->text + m->label[label].name;
+}
+
+static int compare_labels(const void *a, const void *b, void *image) {
+    return strcmp(label_name(image, *(const uint32_t *)a), label_name(image, *(const uint32_t *)b));
+}
+
+static int sort_labels(mapped *f, mr_error *err) {
+    uint32_t n = f->image.head.labels;
+    f->by_name = calloc(n, sizeof *f->by_name);
+    if (!f->by_name) return mr_fail(err, MR_ENOMEM, "no memory for the labels of a model");
+    for (uint32_t i = 0; i < n; i++) f->by_name[i] = i;
+    qsort_r(f->by_name, n, sizeof *f->by_name, compare_labels, &f->image);
+    return 0;
+}
+
 static int mapped_open(mapped *f, const char *path, mr_error *err) {
     *f = (mapped){0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -62,6 +82,7 @@ static int mapped_open(mapped *f, const char *path, mr_error *err) {
     close(fd);
     if (rc == 0) rc = mr_intent_image_check(f->bytes, f->n, &f->image, err);
     if (rc == 0 && !(f->scores = mr_intent_scores_new(&f->image, err))) rc = -1;
+    if (rc == 0) rc = sort_labels(f, err);
     if (rc < 0) mapped_close(f);
     return rc;
 }
@@ -143,6 +164,43 @@ int mr_intent_classify(mr_intent *in, mr_str text, mr_intent_guess *out, mr_erro
 
 int mr_intent_labels(const mr_intent *in) {
     return (int)in->file.image.head.labels;
+}
+
+int mr_intent_label_number(const mr_intent *in, mr_str name) {
+    const mapped *f = &in->file;
+    uint32_t low = 0, high = f->image.head.labels;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const char *z = label_name(&f->image, f->by_name[middle]);
+        int order = strncmp(z, name.p, name.n);
+        if (order == 0 && z[name.n] == '\0') return (int)f->by_name[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return -1;
+}
+
+double mr_intent_label_probability(const mr_intent *in, int i) {
+    const mr_intent_scores *s = in->file.scores;
+    bool judged = s->best_routine >= 0 && s->features.n > 0;
+    return judged ? exp((double)(s->logit[i] - s->log_total)) : 0;
+}
+
+int mr_intent_likeliest(const mr_intent *in, int *labels, int max) {
+    const mr_intent_scores *s = in->file.scores;
+    int n = 0;
+    if (s->best_routine < 0 || s->features.n == 0) return 0;
+    for (int i = 0; i < mr_intent_labels(in); i++) {
+        int at = n < max ? n++ : max;
+        while (at > 0 && s->logit[labels[at - 1]] < s->logit[i]) {
+            if (at < max) labels[at] = labels[at - 1];
+            at--;
+        }
+        if (at < max) labels[at] = i;
+    }
+    return n;
 }
 
 double mr_intent_threshold(const mr_intent *in) {

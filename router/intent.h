@@ -33,7 +33,14 @@ int mr_intent_classify(mr_intent *in, mr_str text, mr_intent_guess *out, mr_erro
 /* The same for a text that is in words form already. */
 void mr_intent_classify_words(mr_intent *in, mr_str words, mr_intent_guess *out);
 
+/* Of the message that was classified last: the probability of label i, those that are out of scope included, and the `max`
+ * likeliest labels, the first one first; returns how many there are. */
+double mr_intent_label_probability(const mr_intent *in, int i);
+int mr_intent_likeliest(const mr_intent *in, int *labels, int max);
+
 int mr_intent_labels(const mr_intent *in);
+/* The number of a label, or -1. */
+int mr_intent_label_number(const mr_intent *in, mr_str name);
 /* Label number i, and whether it is out of scope. */
 mr_str mr_intent_label_name(const mr_intent *in, int i, bool *outside);
 double mr_intent_threshold(const mr_intent *in);

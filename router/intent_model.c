@@ -254,6 +254,7 @@ static void judge_signals(const mr_intent_image *m, mr_intent_scores *s) {
         if (m->label[i].outside) outside += expf(s->logit[i] - all);
     }
     float p = expf(s->logit[first] - all), inside = 1 - outside;
+    s->log_total = all;
     s->signals[MR_SIGNAL_LOGIT] = odds(p, 1 - p);
     s->signals[MR_SIGNAL_MARGIN] = second < 0 ? 0 : s->logit[first] - s->logit[second];
     s->signals[MR_SIGNAL_SCORE] = s->linear[first];

@@ -91,6 +91,7 @@ typedef struct mr_intent_scores {
     int best, best_routine;               /* labels; best_routine -1: all are out of scope */
     float signals[MR_SIGNALS];
     float routine, probability; /* P(routine), and that best_routine is right as well */
+    float log_total;            /* ln of the sum of exp(logit) */
 } mr_intent_scores;
 
 mr_intent_scores *mr_intent_scores_new(const mr_intent_image *m, mr_error *err);

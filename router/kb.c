@@ -1,439 +1,425 @@
-/* Searching the knowledge base; see kb.h for the method. SQLite's connection, the prepared statements and the counts of
- * features belong to the mr_kb, whose thread is the router's loop. */
+/* Searching the knowledge base; see kb.h for the method. All scratch memory belongs to the mr_kb, whose thread is the
+ * router's loop. */
 #include "router/kb.h"
 
-#include "router/kb_schema.h"
+#include "router/kb_file.h"
 #include "router/kb_text.h"
 #include "text/text_norm.h"
-#include "schemas/hash.h"
 
 #include <math.h>
-#include <sqlite3.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 enum {
-    FEATURES_MAX = 3 * MR_KB_QUESTION_MAX + 8, /* a byte begins at most a word, a pair and a trigram */
-    FEATURE_SLOTS = 8192,                      /* power of two, over 2 * FEATURES_MAX */
-    TERMS_MAX = 10,                            /* of the question that are asked of an index */
-    POSTINGS_MAX = 1000,                       /* that an index may have to read for them */
-    PILE_SLOTS = 4096,                         /* power of two, over 2 * POSTINGS_MAX */
-    CANDIDATES = 24,                           /* that are scored */
-    MMAP_BYTES = 256 << 20,
+    TOKEN_SLOTS = 8192,   /* power of two, over 2 * MR_KB_TOKENS_MAX */
+    WORDS_ASKED = 8,      /* tokens of the question that are asked of the index, */
+    WORDS_POSTINGS = 900, /* how many postings it may have to read for them, */
+    TRIGRAMS_ASKED = 4,   /* and the same for trigrams */
+    TRIGRAMS_POSTINGS = 300,
+    POSTINGS_MAX = WORDS_POSTINGS + TRIGRAMS_POSTINGS,
+    PILE_SLOTS = 4096,  /* power of two, over 2 * POSTINGS_MAX */
+    COMPARED = 64,      /* phrasings */
+    LABELS_ASKED = 3,   /* intents whose entries are candidates whatever they say */
+    OF_INTENT_MAX = 4,  /* entries of each */
+    SAME_WORDS_MAX = 8, /* entries that have the very words of a question */
+    CANDIDATES = COMPARED + LABELS_ASKED * OF_INTENT_MAX + SAME_WORDS_MAX,
+    VOTES = 5,               /* nearest phrasings of an entry that count */
+    RIVALS = SAME_WORDS_MAX, /* entries whose answers are compared, however few are asked for */
 };
 
-/* Measured on three FAQ collections: at the same share of answered questions, up to a third fewer wrong answers. */
-static const double MARGIN = 0.1;
+/* An intent less likely than this adds no candidates. */
+static const double LIKELY = 0.05;
+/* Another wording is never quite the same one. */
+static const double ALMOST_SURE = 0.999;
 
-/* Trigrams of a word repeat what the word says; half the weight each keeps the word ahead and still forgives
- * endings and typos. */
-static const double feature_weight[] = {[MR_KB_WORD] = 1.0, [MR_KB_TRIGRAM] = 0.5};
+typedef struct token {
+    uint32_t hash, phrasings;
+    float square;
+    bool trigram;
+    uint8_t n; /* bytes of its text; 0: too long to be asked for */
+    char text[40];
+} token;
 
-typedef struct feature {
-    uint64_t hash;
-    mr_str text;
-    mr_kb_feature_kind kind;
-    uint32_t entries; /* that have it */
-    double square;    /* of its weight */
-} feature;
-
-/* The distinct features of a text. */
-typedef struct feature_set {
-    feature v[FEATURES_MAX];
-    uint16_t slots[FEATURE_SLOTS]; /* open addressing by hash: index into v + 1, 0 = free */
+/* The distinct tokens of the question. */
+typedef struct token_set {
+    token v[MR_KB_TOKENS_MAX];
+    uint16_t slots[TOKEN_SLOTS]; /* open addressing by hash: index into v + 1, 0 = free */
     int n;
-    double norm; /* root of the sum of squares */
-} feature_set;
+    double sum; /* of the squares */
+} token_set;
 
-/* In how many entries a feature occurs: open addressing, loaded from the indexes. */
-typedef struct count_slot {
-    uint64_t hash; /* 0 = free */
-    uint32_t entries;
-} count_slot;
-
-typedef struct counts {
-    count_slot *slots;
-    size_t cap, n;
-} counts;
-
-typedef struct candidate {
+/* Phrasings that the index named for a question, each with the weight of what it shares with it. */
+typedef struct posting {
     int64_t id;
-    double score;
-} candidate;
+    float weight; /* 0 = free */
+} posting;
 
-/* Entries that the indexes named for a question, each with the weight of what it shares with it. */
 typedef struct pile {
-    candidate slots[PILE_SLOTS]; /* open addressing by id; score 0 = free */
-    uint16_t used[2 * POSTINGS_MAX];
+    posting slots[PILE_SLOTS]; /* open addressing by id */
+    uint16_t used[POSTINGS_MAX];
     int n;
 } pile;
 
-enum { BEGIN, END, FIND_EXACT, FIND_WORD, FIND_TRIGRAM, FETCH, STATEMENTS };
-
-static const char *const sql[STATEMENTS] = {
-    [BEGIN] = "BEGIN",
-    [END] = "ROLLBACK",
-    [FIND_EXACT] = "SELECT id FROM entry WHERE norm = ?1",
-    [FIND_WORD] = "SELECT rowid FROM by_word WHERE by_word MATCH ?1",
-    [FIND_TRIGRAM] = "SELECT rowid FROM by_trigram WHERE by_trigram MATCH ?1",
-    [FETCH] = "SELECT norm, question, answer FROM entry WHERE id = ?1",
-};
-
-/* One opened file; replaced as a whole when the file changes. */
-typedef struct kb_file {
-    sqlite3 *db;
-    sqlite3_stmt *stmt[STATEMENTS];
-    counts counts;
-    int entries;
-} kb_file;
+typedef struct candidate {
+    int64_t entry;
+    double near[VOTES]; /* its nearest phrasings, nearest first */
+    double confidence;
+    mr_kb_evidence evidence;
+    bool same_words;
+} candidate;
 
 struct mr_kb {
     char *path;
-    kb_file file;
-    struct stat seen;         /* of the file last tried */
-    bool missing;             /* said already that it is not there */
-    feature_set query, entry; /* scratch, as all that follow */
+    mr_kb_file file;
+    struct stat seen; /* of the file last tried */
+    bool missing;     /* said already that it is not there */
+    token_set query;  /* scratch, as all that follow */
     pile pile;
-    mr_buf norm, match;
+    candidate candidates[CANDIDATES];
+    int n;
+    mr_buf words, match;
     mr_arena *found; /* what the last search handed out */
 };
 
-static uint64_t feature_hash(mr_kb_feature_kind kind, mr_str text) {
-    char tag = (char)('0' + kind);
-    uint64_t h = mr_text_hash_feed(mr_text_hash_feed(mr_text_hash_init(), (mr_str){&tag, 1}), text);
-    return h ? h : 1;
-}
-
-/* ---- counts ---- */
-
-static count_slot *count_find(const counts *c, uint64_t hash) {
-    size_t i = hash & (c->cap - 1);
-    while (c->slots[i].hash != 0 && c->slots[i].hash != hash) i = (i + 1) & (c->cap - 1);
-    return &c->slots[i];
-}
-
-static int counts_grow(counts *c, mr_error *err) {
-    counts bigger = {.cap = c->cap ? 2 * c->cap : 4096, .n = c->n};
-    bigger.slots = calloc(bigger.cap, sizeof *bigger.slots);
-    if (!bigger.slots) return mr_fail(err, MR_ENOMEM, "no memory for the counts of %zu features", c->n);
-    for (size_t i = 0; i < c->cap; i++) {
-        if (c->slots[i].hash != 0) *count_find(&bigger, c->slots[i].hash) = c->slots[i];
-    }
-    free(c->slots);
-    *c = bigger;
-    return 0;
-}
-
-static int counts_add(counts *c, uint64_t hash, uint32_t entries, mr_error *err) {
-    if (2 * c->n >= c->cap && counts_grow(c, err) < 0) return -1;
-    count_slot *s = count_find(c, hash);
-    c->n += s->hash == 0;
-    *s = (count_slot){hash, entries};
-    return 0;
-}
-
-static uint32_t counts_get(const counts *c, uint64_t hash) {
-    return c->cap ? count_find(c, hash)->entries : 0;
-}
-
-/* ---- the file ---- */
-
-static int fail_sql(sqlite3 *db, mr_error *err) {
-    return mr_fail(err, MR_EIO, "SQLite says: %s", db ? sqlite3_errmsg(db) : "out of memory");
-}
-
-static mr_str column_text(sqlite3_stmt *s, int i) {
-    const char *p = (const char *)sqlite3_column_text(s, i);
-    return (mr_str){p ? p : "", (size_t)sqlite3_column_bytes(s, i)};
-}
-
-static int file_int(sqlite3 *db, const char *query, int64_t *out, mr_error *err) {
-    sqlite3_stmt *s = NULL;
-    int rc = 0;
-    if (sqlite3_prepare_v2(db, query, -1, &s, NULL) != SQLITE_OK || sqlite3_step(s) != SQLITE_ROW) {
-        rc = fail_sql(db, err);
-    } else {
-        *out = sqlite3_column_int64(s, 0);
-    }
-    sqlite3_finalize(s);
-    return rc;
-}
-
-static int file_check(sqlite3 *db, mr_error *err) {
-    int64_t id = 0, version = 0;
-    if (file_int(db, "PRAGMA application_id", &id, err) < 0) return -1;
-    if (file_int(db, "PRAGMA user_version", &version, err) < 0) return -1;
-    if (id != MR_KB_APPLICATION_ID) {
-        return mr_fail(err, MR_EINVAL,
-                       "this is not a knowledge base: make one with `millrace kb import FILE.tsv`");
-    }
-    if (version == MR_KB_VERSION) return 0;
-    return mr_fail(err, MR_EINVAL, "it has format %lld, this program reads %d: import its entries again",
-                   (long long)version, MR_KB_VERSION);
-}
-
-static int load_counts(kb_file *f, mr_kb_feature_kind kind, mr_error *err) {
-    static const char *const query[] = {[MR_KB_WORD] = "SELECT term, doc FROM word_counts",
-                                        [MR_KB_TRIGRAM] = "SELECT term, doc FROM trigram_counts"};
-    sqlite3_stmt *s = NULL;
-    int rc = sqlite3_prepare_v2(f->db, query[kind], -1, &s, NULL), failed = 0;
-    while (!failed && rc != SQLITE_ERROR && (rc = sqlite3_step(s)) == SQLITE_ROW) {
-        uint64_t hash = feature_hash(kind, column_text(s, 0));
-        failed = counts_add(&f->counts, hash, (uint32_t)sqlite3_column_int64(s, 1), err);
-    }
-    if (!failed && rc != SQLITE_DONE) failed = fail_sql(f->db, err);
-    sqlite3_finalize(s);
-    return failed;
-}
-
-static void file_close(kb_file *f) {
-    for (int i = 0; i < STATEMENTS; i++) sqlite3_finalize(f->stmt[i]);
-    sqlite3_close(f->db);
-    free(f->counts.slots);
-    *f = (kb_file){0};
-}
-
-static int file_prepare(kb_file *f, mr_error *err) {
-    int64_t entries = 0;
-    char mmap[64];
-    snprintf(mmap, sizeof mmap, "PRAGMA mmap_size = %d", MMAP_BYTES);
-    if (sqlite3_exec(f->db, mmap, NULL, NULL, NULL) != SQLITE_OK) return fail_sql(f->db, err);
-    for (int i = 0; i < STATEMENTS; i++) {
-        if (sqlite3_prepare_v3(f->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &f->stmt[i], NULL) !=
-            SQLITE_OK) {
-            return fail_sql(f->db, err);
-        }
-    }
-    if (file_int(f->db, "SELECT count(*) FROM entry", &entries, err) < 0) return -1;
-    f->entries = (int)entries;
-    if (load_counts(f, MR_KB_WORD, err) < 0) return -1;
-    return load_counts(f, MR_KB_TRIGRAM, err);
-}
-
-static int file_open(kb_file *f, const char *path, mr_error *err) {
-    *f = (kb_file){0};
-    int rc = 0;
-    if (sqlite3_open_v2(path, &f->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
-        rc = fail_sql(f->db, err);
-    }
-    if (rc == 0) rc = file_check(f->db, err);
-    if (rc == 0) rc = file_prepare(f, err);
-    if (rc < 0) file_close(f);
-    return rc;
-}
-
-/* ---- features ---- */
+/* ---- the question's tokens ---- */
 
 /* The slot of this hash, or the free one where it belongs. */
-static uint16_t *feature_slot(feature_set *set, uint64_t hash) {
-    size_t i = hash & (FEATURE_SLOTS - 1);
-    while (set->slots[i] != 0 && set->v[set->slots[i] - 1].hash != hash) i = (i + 1) & (FEATURE_SLOTS - 1);
+static uint16_t *token_slot(token_set *set, uint32_t hash) {
+    size_t i = hash & (TOKEN_SLOTS - 1);
+    while (set->slots[i] != 0 && set->v[set->slots[i] - 1].hash != hash) i = (i + 1) & (TOKEN_SLOTS - 1);
     return &set->slots[i];
 }
 
-static void feature_set_add(void *arg, mr_kb_feature_kind kind, mr_str text) {
-    feature_set *set = arg;
-    uint64_t hash = feature_hash(kind, text);
-    uint16_t *slot = feature_slot(set, hash);
-    if (*slot != 0 || set->n == FEATURES_MAX) return;
-    set->v[set->n++] = (feature){.hash = hash, .text = text, .kind = kind};
+static int add_token(void *arg, mr_str text) {
+    mr_kb *kb = arg;
+    token_set *set = &kb->query;
+    uint32_t hash = mr_kb_token_hash(text);
+    uint16_t *slot = token_slot(set, hash);
+    if (*slot != 0 || set->n == MR_KB_TOKENS_MAX) return 0;
+    token *t = &set->v[set->n++];
     *slot = (uint16_t)set->n;
+    t->hash = hash;
+    t->trigram = mr_kb_is_trigram(text);
+    t->n = text.n <= sizeof t->text ? (uint8_t)text.n : 0;
+    memcpy(t->text, text.p, t->n);
+    mr_kb_weight w = mr_kb_file_weight(&kb->file, hash, t->trigram);
+    t->phrasings = w.phrasings;
+    t->square = w.square;
+    set->sum += (double)w.square;
+    return 0;
 }
 
-static void feature_set_clear(feature_set *set) {
+static void read_question(mr_kb *kb) {
+    token_set *set = &kb->query;
     /* Backwards: a slot is found past those that were taken before it. */
-    for (int i = set->n - 1; i >= 0; i--) *feature_slot(set, set->v[i].hash) = 0;
+    for (int i = set->n - 1; i >= 0; i--) *token_slot(set, set->v[i].hash) = 0;
     set->n = 0;
+    set->sum = 0;
+    mr_kb_tokens(mr_buf_str(&kb->words), add_token, kb);
 }
 
-/* The features of a text in normal form, weighed by how rare they are in the file. They borrow from `norm`. */
-static void feature_set_fill(feature_set *set, const kb_file *file, mr_str norm) {
-    double sum = 0;
-    feature_set_clear(set);
-    mr_kb_features(norm, feature_set_add, set);
+/* Of the phrasing whose tokens and weight are columns 1 and 2. */
+static double similarity(mr_kb *kb, sqlite3_stmt *s) {
+    mr_str tokens = mr_kb_column(s, 1);
+    double shared = 0, weight = sqlite3_column_double(s, 2);
+    for (size_t i = 0; i + sizeof(uint32_t) <= tokens.n; i += sizeof(uint32_t)) {
+        uint32_t hash;
+        memcpy(&hash, tokens.p + i, sizeof hash);
+        uint16_t slot = *token_slot(&kb->query, hash);
+        if (slot != 0) shared += (double)kb->query.v[slot - 1].square;
+    }
+    return shared > 0 ? fmin(shared / sqrt(kb->query.sum * weight), 1) : 0;
+}
+
+/* ---- the index ---- */
+
+static int by_rarity(const void *a, const void *b) {
+    const token *x = *(token *const *)a, *y = *(token *const *)b;
+    if (x->phrasings != y->phrasings) return x->phrasings < y->phrasings ? -1 : 1;
+    return (x->hash > y->hash) - (x->hash < y->hash);
+}
+
+/* The rarest tokens of one kind that the index knows, within the budget. */
+static int choose_tokens(const token_set *set, bool trigrams, const token *chosen[MR_KB_TOKENS_MAX]) {
+    int n = 0, within = 0, most = trigrams ? TRIGRAMS_ASKED : WORDS_ASKED;
+    uint32_t budget = trigrams ? TRIGRAMS_POSTINGS : WORDS_POSTINGS;
     for (int i = 0; i < set->n; i++) {
-        feature *f = &set->v[i];
-        f->entries = counts_get(&file->counts, f->hash);
-        double idf = log(1 + (file->entries - (double)f->entries + 0.5) / (f->entries + 0.5));
-        f->square = idf * idf * feature_weight[f->kind] * feature_weight[f->kind];
-        sum += f->square;
+        const token *t = &set->v[i];
+        if (t->trigram == trigrams && t->phrasings > 0 && t->n > 0) chosen[n++] = t;
     }
-    set->norm = sqrt(sum);
+    qsort(chosen, (size_t)n, sizeof chosen[0], by_rarity);
+    for (uint32_t postings = 0; within < n && within < most; within++) {
+        postings += chosen[within]->phrasings;
+        if (postings > budget) break;
+    }
+    return within;
 }
 
-static double cosine(feature_set *a, const feature_set *b) {
-    double shared = 0;
-    for (int i = 0; i < b->n; i++) {
-        if (*feature_slot(a, b->v[i].hash) != 0) shared += b->v[i].square;
+static void pile_add(pile *p, int64_t id, float weight) {
+    size_t i = (uint64_t)id & (PILE_SLOTS - 1);
+    while (p->slots[i].weight > 0 && p->slots[i].id != id) i = (i + 1) & (PILE_SLOTS - 1);
+    if (p->slots[i].weight == 0) {
+        if (p->n == POSTINGS_MAX) return;
+        p->used[p->n++] = (uint16_t)i;
     }
-    return shared > 0 ? shared / (a->norm * b->norm) : 0;
+    p->slots[i].id = id;
+    p->slots[i].weight += weight;
+}
+
+static void pile_clear(pile *p) {
+    for (int i = 0; i < p->n; i++) p->slots[p->used[i]].weight = 0;
+    p->n = 0;
+}
+
+static int ask_index(mr_kb *kb, const token *t, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_FIND_TOKEN];
+    int rc;
+    mr_buf_clear(&kb->match);
+    /* Words form has no quotation marks, so nothing needs to be escaped. */
+    mr_buf_printf(&kb->match, "\"%.*s\"", (int)t->n, t->text);
+    sqlite3_bind_text(s, 1, kb->match.p, (int)kb->match.n, SQLITE_STATIC);
+    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1) {
+        pile_add(&kb->pile, sqlite3_column_int64(s, 0), t->square);
+    }
+    sqlite3_reset(s);
+    return rc;
+}
+
+static int ask_for_tokens(mr_kb *kb, mr_error *err) {
+    const token *chosen[MR_KB_TOKENS_MAX];
+    pile_clear(&kb->pile);
+    for (int trigrams = 0; trigrams <= 1; trigrams++) {
+        int n = choose_tokens(&kb->query, trigrams, chosen);
+        for (int i = 0; i < n; i++) {
+            if (ask_index(kb, chosen[i], err) < 0) return -1;
+        }
+    }
+    return 0;
+}
+
+static bool is_better(const posting *a, const posting *b) {
+    return a->weight != b->weight ? a->weight > b->weight : a->id < b->id;
+}
+
+/* The best postings, best first. */
+static int shortlist(const pile *p, posting best[COMPARED]) {
+    int n = 0;
+    for (int i = 0; i < p->n; i++) {
+        const posting *new = &p->slots[p->used[i]];
+        int at = n < COMPARED ? n++ : COMPARED;
+        for (; at > 0 && is_better(new, &best[at - 1]); at--) {
+            if (at < COMPARED) best[at] = best[at - 1];
+        }
+        if (at < COMPARED) best[at] = *new;
+    }
+    return n;
+}
+
+/* ---- candidates ---- */
+
+static candidate *candidate_of(mr_kb *kb, int64_t entry) {
+    int i = 0;
+    while (i < kb->n && kb->candidates[i].entry != entry) i++;
+    if (i == kb->n) kb->candidates[kb->n++] = (candidate){.entry = entry};
+    return &kb->candidates[i];
+}
+
+static void add_near(candidate *c, double near) {
+    int at = VOTES - 1;
+    if (near <= c->near[at]) return;
+    for (; at > 0 && c->near[at - 1] < near; at--) c->near[at] = c->near[at - 1];
+    c->near[at] = near;
+}
+
+static int add_same_words(mr_kb *kb, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_FIND_WORDS];
+    int rc;
+    sqlite3_bind_text(s, 1, kb->words.p, (int)kb->words.n, SQLITE_STATIC);
+    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1 && kb->n < SAME_WORDS_MAX) {
+        candidate *c = candidate_of(kb, sqlite3_column_int64(s, 0));
+        c->same_words = true;
+        c->near[0] = 1;
+    }
+    sqlite3_reset(s);
+    return rc < 0 ? -1 : 0;
+}
+
+static int add_similar(mr_kb *kb, mr_error *err) {
+    posting best[COMPARED];
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_PHRASING];
+    int rc = ask_for_tokens(kb, err), n = shortlist(&kb->pile, best);
+    for (int i = 0; rc == 0 && i < n; i++) {
+        sqlite3_bind_int64(s, 1, best[i].id);
+        rc = mr_kb_file_step(&kb->file, s, err);
+        if (rc == 1) {
+            add_near(candidate_of(kb, sqlite3_column_int64(s, 0)), similarity(kb, s));
+        }
+        sqlite3_reset(s);
+        if (rc == 1) rc = 0;
+    }
+    return rc;
+}
+
+static int add_of_intent(mr_kb *kb, mr_str intent, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_OF_INTENT];
+    int rc;
+    sqlite3_bind_text(s, 1, intent.p, (int)intent.n, SQLITE_STATIC);
+    sqlite3_bind_int(s, 2, OF_INTENT_MAX);
+    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1) {
+        int known = kb->n;
+        candidate *c = candidate_of(kb, sqlite3_column_int64(s, 0));
+        if (kb->n > known) add_near(c, similarity(kb, s));
+    }
+    sqlite3_reset(s);
+    return rc;
+}
+
+static int add_likely(mr_kb *kb, const mr_intent *intents, mr_error *err) {
+    int labels[LABELS_ASKED], n = mr_intent_likeliest(intents, labels, LABELS_ASKED);
+    for (int i = 0; i < n && mr_intent_label_probability(intents, labels[i]) >= LIKELY; i++) {
+        if (add_of_intent(kb, mr_intent_label_name(intents, labels[i], NULL), err) < 0) return -1;
+    }
+    return 0;
+}
+
+/* ---- confidence ---- */
+
+static int weigh_label(mr_kb *kb, candidate *c, const mr_intent *intents, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_INTENT];
+    sqlite3_bind_int64(s, 1, c->entry);
+    int rc = mr_kb_file_step(&kb->file, s, err);
+    int label = rc == 1 ? mr_intent_label_number(intents, mr_kb_column(s, 0)) : -1;
+    if (label >= 0) c->evidence.kind = sqlite3_column_int(s, 1) ? MR_KB_OWN : MR_KB_CATEGORY;
+    sqlite3_reset(s);
+    if (label < 0) return rc < 0 ? -1 : 0;
+    c->evidence.label = mr_intent_label_probability(intents, label);
+    return 0;
+}
+
+static int judge(mr_kb *kb, const mr_intent *intents, mr_error *err) {
+    mr_kb_evidence evidence[CANDIDATES];
+    double confidence[CANDIDATES];
+    for (int i = 0; i < kb->n; i++) {
+        candidate *c = &kb->candidates[i];
+        c->evidence.best = c->near[0];
+        for (int k = 1; k < VOTES; k++) c->evidence.votes += c->near[k] * c->near[k];
+        if (intents && weigh_label(kb, c, intents, err) < 0) return -1;
+        evidence[i] = c->evidence;
+    }
+    mr_kb_fuse(&kb->file.fusion, evidence, kb->n, confidence);
+    for (int i = 0; i < kb->n; i++) kb->candidates[i].confidence = confidence[i];
+    return 0;
+}
+
+static int by_confidence(const void *a, const void *b) {
+    const candidate *x = a, *y = b;
+    if (x->same_words != y->same_words) return x->same_words ? -1 : 1;
+    if (x->confidence != y->confidence) return x->confidence > y->confidence ? -1 : 1;
+    return (x->entry > y->entry) - (x->entry < y->entry);
+}
+
+static int hand_out(mr_kb *kb, const candidate *c, mr_kb_hit *hit, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_ENTRY];
+    *hit = (mr_kb_hit){.confidence = c->confidence, .similarity = c->near[0], .evidence = c->evidence};
+    mr_str *out[] = {&hit->title, &hit->name, &hit->answer, &hit->intent, &hit->follow};
+    sqlite3_bind_int64(s, 1, c->entry);
+    int rc = mr_kb_file_step(&kb->file, s, err);
+    if (rc == 0)
+        rc = mr_fail(err, MR_EIO, "the entry %lld is not there: import it anew", (long long)c->entry);
+    for (int i = 0; rc == 1 && i < 5; i++) {
+        *out[i] = mr_arena_str(kb->found, mr_kb_column(s, i));
+        if (!out[i]->p) rc = mr_fail(err, MR_ENOMEM, "no memory for an answer");
+    }
+    sqlite3_reset(s);
+    return rc < 0 ? -1 : 0;
+}
+
+/* Whether these are the very words, and all entries that have them give one answer. */
+static bool is_sure(const mr_kb *kb, const mr_kb_hit *hits, int n) {
+    if (n == 0 || !kb->candidates[0].same_words) return false;
+    for (int i = 1; i < n && kb->candidates[i].same_words; i++) {
+        if (!mr_str_eq(hits[i].answer, hits[0].answer)) return false;
+    }
+    return true;
+}
+
+/* Entries with the same answer stand together for it. Only the very words are sure. */
+static void settle(mr_kb_hit *hits, int n, bool sure) {
+    for (int i = 0; i < n; i++) {
+        for (int k = i + 1; k < n; k++) {
+            if (mr_str_eq(hits[k].answer, hits[i].answer)) hits[i].confidence += hits[k].confidence;
+        }
+        if (hits[i].confidence > ALMOST_SURE) hits[i].confidence = ALMOST_SURE;
+    }
+    if (sure) hits[0].confidence = 1;
+    for (int i = 1; i < n; i++) {
+        mr_kb_hit hit = hits[i];
+        int at = i;
+        for (; at > 0 && hits[at - 1].confidence < hit.confidence; at--) hits[at] = hits[at - 1];
+        hits[at] = hit;
+    }
 }
 
 /* ---- search ---- */
 
-static int by_rarity(const void *a, const void *b) {
-    const feature *x = *(feature *const *)a, *y = *(feature *const *)b;
-    if (x->entries != y->entries) return x->entries < y->entries ? -1 : 1;
-    return (x->hash > y->hash) - (x->hash < y->hash);
-}
-
-/* The rarest features of one kind that the index knows, within the budget. */
-static int choose_terms(const feature_set *set, mr_kb_feature_kind kind, const feature *terms[FEATURES_MAX]) {
-    int n = 0, chosen = 0;
-    for (int i = 0; i < set->n; i++) {
-        if (set->v[i].kind == kind && set->v[i].entries > 0) terms[n++] = &set->v[i];
+/* With the question in kb->words. */
+static int search_all(mr_kb *kb, const mr_intent *intents, mr_kb_hit *hits, int max, mr_error *err) {
+    mr_kb_hit all[MR_KB_HITS_MAX];
+    kb->n = 0;
+    read_question(kb);
+    if (add_same_words(kb, err) < 0 || add_similar(kb, err) < 0) return -1;
+    if (intents && add_likely(kb, intents, err) < 0) return -1;
+    if (judge(kb, intents, err) < 0) return -1;
+    qsort(kb->candidates, (size_t)kb->n, sizeof kb->candidates[0], by_confidence);
+    int least = max > RIVALS ? max : RIVALS, n = kb->n < least ? kb->n : least;
+    for (int i = 0; i < n; i++) {
+        if (hand_out(kb, &kb->candidates[i], &all[i], err) < 0) return -1;
     }
-    qsort(terms, (size_t)n, sizeof terms[0], by_rarity);
-    for (uint32_t postings = 0; chosen < n && chosen < TERMS_MAX; chosen++) {
-        postings += terms[chosen]->entries;
-        if (postings > POSTINGS_MAX) break;
-    }
-    return chosen;
+    settle(all, n, is_sure(kb, all, n));
+    if (n > max) n = max;
+    memcpy(hits, all, (size_t)n * sizeof *hits);
+    return n;
 }
 
-static void pile_add(pile *p, int64_t id, double weight) {
-    size_t i = (uint64_t)id & (PILE_SLOTS - 1);
-    while (p->slots[i].score > 0 && p->slots[i].id != id) i = (i + 1) & (PILE_SLOTS - 1);
-    if (p->slots[i].score == 0) {
-        if (p->n == 2 * POSTINGS_MAX) return;
-        p->used[p->n++] = (uint16_t)i;
-    }
-    p->slots[i].id = id;
-    p->slots[i].score += weight;
-}
-
-static void pile_clear(pile *p) {
-    for (int i = 0; i < p->n; i++) p->slots[p->used[i]].score = 0;
-    p->n = 0;
-}
-
-/* Keeps the `max` best, best first. */
-static void keep_best(candidate *best, int *n, int max, candidate c) {
-    int at = *n;
-    while (at > 0 && best[at - 1].score < c.score) at--;
-    if (at == max) return;
-    if (*n < max) (*n)++;
-    memmove(best + at + 1, best + at, (size_t)(*n - 1 - at) * sizeof *best);
-    best[at] = c;
-}
-
-/* Adds the entries of one feature to the pile. */
-static int ask_index(mr_kb *kb, const feature *f, mr_error *err) {
-    sqlite3_stmt *s = kb->file.stmt[f->kind == MR_KB_WORD ? FIND_WORD : FIND_TRIGRAM];
-    mr_buf_clear(&kb->match);
-    /* Normal form has no quotation marks, so nothing needs to be escaped. */
-    mr_buf_printf(&kb->match, "\"%.*s\"", MR_FMT(f->text));
-    sqlite3_bind_text(s, 1, kb->match.p, (int)kb->match.n, SQLITE_STATIC);
-    int rc;
-    while ((rc = sqlite3_step(s)) == SQLITE_ROW) pile_add(&kb->pile, sqlite3_column_int64(s, 0), f->square);
-    int failed = rc == SQLITE_DONE ? 0 : fail_sql(kb->file.db, err);
-    sqlite3_reset(s);
-    return failed;
-}
-
-static int ask_indexes(mr_kb *kb, mr_error *err) {
-    const feature *terms[FEATURES_MAX];
-    pile_clear(&kb->pile);
-    for (mr_kb_feature_kind kind = MR_KB_WORD; kind <= MR_KB_TRIGRAM; kind++) {
-        int n = choose_terms(&kb->query, kind, terms);
-        for (int i = 0; i < n; i++) {
-            if (ask_index(kb, terms[i], err) < 0) return -1;
-        }
-    }
-    return 0;
-}
-
-/* The row of an entry is the current one of the FETCH statement, which the caller resets. */
-static int fetch(mr_kb *kb, int64_t id, mr_error *err) {
-    sqlite3_stmt *s = kb->file.stmt[FETCH];
-    sqlite3_bind_int64(s, 1, id);
-    return sqlite3_step(s) == SQLITE_ROW ? 0 : fail_sql(kb->file.db, err);
-}
-
-static int search_similar(mr_kb *kb, candidate *best, int *n, int max, mr_error *err) {
-    candidate shortlist[CANDIDATES + 1];
-    int listed = 0, rc = 0;
-    feature_set_fill(&kb->query, &kb->file, mr_buf_str(&kb->norm));
-    if (ask_indexes(kb, err) < 0) return -1;
-    for (int i = 0; i < kb->pile.n; i++) {
-        keep_best(shortlist, &listed, CANDIDATES, kb->pile.slots[kb->pile.used[i]]);
-    }
-    for (int i = 0; rc == 0 && i < listed; i++) {
-        rc = fetch(kb, shortlist[i].id, err);
-        if (rc == 0) {
-            feature_set_fill(&kb->entry, &kb->file, column_text(kb->file.stmt[FETCH], 0));
-            shortlist[i].score = cosine(&kb->query, &kb->entry);
-            bool exact = *n > 0 && best[0].id == shortlist[i].id;
-            if (!exact) keep_best(best, n, max, shortlist[i]);
-        }
-        sqlite3_reset(kb->file.stmt[FETCH]);
-    }
-    return rc;
-}
-
-static int search_exact(mr_kb *kb, candidate *best, int *n, mr_error *err) {
-    sqlite3_stmt *s = kb->file.stmt[FIND_EXACT];
-    sqlite3_bind_text(s, 1, kb->norm.p, (int)kb->norm.n, SQLITE_STATIC);
-    int rc = sqlite3_step(s);
-    if (rc == SQLITE_ROW) best[(*n)++] = (candidate){sqlite3_column_int64(s, 0), 1.0};
-    int failed = rc == SQLITE_ROW || rc == SQLITE_DONE ? 0 : fail_sql(kb->file.db, err);
-    sqlite3_reset(s);
-    return failed;
-}
-
-static int hand_out(mr_kb *kb, const candidate *c, mr_kb_hit *hit, mr_error *err) {
-    int rc = fetch(kb, c->id, err);
-    if (rc == 0) {
-        sqlite3_stmt *s = kb->file.stmt[FETCH];
-        *hit = (mr_kb_hit){.score = c->score,
-                           .question = mr_arena_str(kb->found, column_text(s, 1)),
-                           .answer = mr_arena_str(kb->found, column_text(s, 2))};
-        if (!hit->question.p || !hit->answer.p) rc = mr_fail(err, MR_ENOMEM, "no memory for an answer");
-    }
-    sqlite3_reset(kb->file.stmt[FETCH]);
-    return rc;
-}
-
-static int run(kb_file *f, int statement, mr_error *err) {
-    int rc = sqlite3_step(f->stmt[statement]) == SQLITE_DONE ? 0 : fail_sql(f->db, err);
+static int run(mr_kb_file *f, mr_kb_statement statement, mr_error *err) {
+    int rc = mr_kb_file_step(f, f->stmt[statement], err);
     sqlite3_reset(f->stmt[statement]);
     return rc;
 }
 
-/* With the question in kb->norm. */
-static int search_all(mr_kb *kb, mr_kb_hit *hits, int max, mr_error *err) {
-    candidate best[MR_KB_HITS_MAX + 1];
-    int n = 0;
-    if (search_exact(kb, best, &n, err) < 0) return -1;
-    if (n < max && search_similar(kb, best, &n, max, err) < 0) return -1;
-    for (int i = 0; i < n; i++) {
-        if (hand_out(kb, &best[i], &hits[i], err) < 0) return -1;
-    }
-    return n;
-}
-
-int mr_kb_search(mr_kb *kb, mr_str question, mr_kb_hit *hits, int max, mr_error *err) {
+int mr_kb_search(mr_kb *kb, mr_str question, const mr_intent *intents, mr_kb_hit *hits, int max,
+                 mr_error *err) {
     mr_arena_reset(kb->found);
-    mr_buf_clear(&kb->norm);
+    mr_buf_clear(&kb->words);
     if (question.n > MR_KB_QUESTION_MAX || max < 1 || !mr_str_is_utf8(question)) return 0;
-    if (mr_text_words(question, &kb->norm, err) < 0) return -1;
-    if (kb->norm.n == 0 || kb->norm.n > MR_KB_QUESTION_MAX) return 0;
-    /* One transaction: SQLite takes its file lock once, not for each of the forty statements. */
-    if (run(&kb->file, BEGIN, err) < 0) return -1;
-    int n = search_all(kb, hits, max < MR_KB_HITS_MAX ? max : MR_KB_HITS_MAX, err);
+    if (mr_text_words(question, &kb->words, err) < 0) return -1;
+    if (kb->words.n == 0 || kb->words.n > MR_KB_QUESTION_MAX) return 0;
+    /* One transaction: SQLite takes its file lock once, not for each of the sixty statements. */
+    if (run(&kb->file, MR_KB_BEGIN, err) < 0) return -1;
+    int n = search_all(kb, intents, hits, max < MR_KB_HITS_MAX ? max : MR_KB_HITS_MAX, err);
     mr_error ignored;
-    run(&kb->file, END, &ignored);
+    run(&kb->file, MR_KB_END, &ignored);
     return n;
 }
 
-bool mr_kb_answers(const mr_kb_hit *hits, int n, double threshold) {
-    if (n < 1 || hits[0].score < threshold) return false;
-    for (int i = 1; i < n && hits[0].score < 1; i++) {
-        if (!mr_str_eq(hits[i].answer, hits[0].answer)) return hits[0].score - hits[i].score >= MARGIN;
-    }
-    return true;
+int mr_kb_title(mr_kb *kb, mr_str name, mr_str *title, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_BY_NAME];
+    *title = MR_STR("");
+    sqlite3_bind_text(s, 1, name.p, (int)name.n, SQLITE_STATIC);
+    int rc = mr_kb_file_step(&kb->file, s, err);
+    if (rc == 1) *title = mr_arena_str(kb->found, mr_kb_column(s, 1));
+    sqlite3_reset(s);
+    if (!title->p) rc = mr_fail(err, MR_ENOMEM, "no memory for a title");
+    return rc < 0 ? -1 : 0;
+}
+
+int mr_kb_has(mr_kb *kb, mr_str label, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_HAS];
+    sqlite3_bind_text(s, 1, label.p, (int)label.n, SQLITE_STATIC);
+    int rc = mr_kb_file_step(&kb->file, s, err);
+    sqlite3_reset(s);
+    return rc;
 }
 
 /* ---- opening ---- */
@@ -445,7 +431,7 @@ static bool same_file(const struct stat *a, const struct stat *b) {
 
 int mr_kb_refresh(mr_kb *kb, mr_error *err) {
     struct stat now;
-    kb_file fresh;
+    mr_kb_file fresh;
     if (stat(kb->path, &now) < 0) {
         if (kb->missing) return 0;
         kb->missing = true;
@@ -456,9 +442,9 @@ int mr_kb_refresh(mr_kb *kb, mr_error *err) {
     kb->missing = false;
     if (same_file(&now, &kb->seen)) return 0;
     kb->seen = now;
-    if (file_open(&fresh, kb->path, err) < 0) return mr_fail_in(err, "knowledge base %s", kb->path);
+    if (mr_kb_file_open(&fresh, kb->path, err) < 0) return mr_fail_in(err, "knowledge base %s", kb->path);
     mr_arena_reset(kb->found);
-    file_close(&kb->file);
+    mr_kb_file_close(&kb->file);
     kb->file = fresh;
     return 1;
 }
@@ -468,8 +454,8 @@ mr_kb *mr_kb_open(const char *path, mr_error *err) {
     if (kb) {
         kb->path = strdup(path);
         kb->found = mr_arena_new(4 << 20);
-        mr_buf_init(&kb->norm, 1 << 16);
-        mr_buf_init(&kb->match, 1 << 16);
+        mr_buf_init(&kb->words, 1 << 16);
+        mr_buf_init(&kb->match, 1 << 10);
     }
     if (!kb || !kb->path || !kb->found) {
         mr_fail(err, MR_ENOMEM, "no memory to open the knowledge base %s", path);
@@ -482,9 +468,9 @@ mr_kb *mr_kb_open(const char *path, mr_error *err) {
 
 void mr_kb_close(mr_kb *kb) {
     if (!kb) return;
-    file_close(&kb->file);
+    mr_kb_file_close(&kb->file);
     mr_arena_free(kb->found);
-    mr_buf_done(&kb->norm);
+    mr_buf_done(&kb->words);
     mr_buf_done(&kb->match);
     free(kb->path);
     free(kb);

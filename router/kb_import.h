@@ -3,26 +3,29 @@
  * An import builds the new file beside the old one (FILE.new) and puts it in its place by rename, so readers see the old
  * content or the new one, whole, and a crash in between changes nothing. Two imports at once: the second one is refused.
  *
- * TSV: question<TAB>answer, UTF-8, one entry a line; \n, \t and \\ stand for a line break, a tab and a backslash. Empty
- * lines and lines that begin with '#' are skipped. A question that is there already (in normal form) gets the new answer.
+ * The files are described in kb_format.h. An entry whose name is there already, or else its question (in words form),
+ * takes the place of that one with all its phrasings. Answers may hold the placeholders of kb_answer.h.
  */
 #ifndef MR_KB_IMPORT_H
 #define MR_KB_IMPORT_H
 
 #include "base/error.h"
+#include "router/kb_format.h"
+#include "router/kb_fuse.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 
-#define MR_KB_ANSWER_MAX 32768 /* bytes */
-
 typedef struct mr_kb_counts {
-    int added, changed, total;
+    int added, changed, total; /* entries */
+    int phrasings;             /* of all of them, their questions included */
 } mr_kb_counts;
 
-/* All of the TSV or, with an error naming its line, nothing. A missing `db` is made; `replace` drops what it held. */
-int mr_kb_import(const char *db, const char *tsv, bool replace, mr_kb_counts *counts, mr_error *err);
-/* Writes every entry as TSV, in the order of import. */
-int mr_kb_export(const char *db, FILE *out, mr_error *err);
+/* All of the file or, with an error naming its line, nothing. A missing `db` is made; `replace` drops what it held. */
+int mr_kb_import(const char *db, const char *file, bool replace, mr_kb_counts *counts, mr_error *err);
+/* Writes every entry, in the order of import. */
+int mr_kb_export(const char *db, mr_kb_format format, FILE *out, mr_error *err);
+/* Keeps the coefficients by which the base is sure of itself; by rename, as an import. */
+int mr_kb_set_fusion(const char *db, const mr_kb_fusion *f, mr_error *err);
 
 #endif

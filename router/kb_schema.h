@@ -1,21 +1,40 @@
-/* The SQLite file of the knowledge base, as kb.c reads it and kb_import.c writes it. */
+/* The SQLite file of the knowledge base, as kb_file.c reads it and kb_import.c writes it. */
 #ifndef MR_KB_SCHEMA_H
 #define MR_KB_SCHEMA_H
 
-/* In the file's header, so that another SQLite file is told apart; the version is raised when a table changes. */
+/* In the file's header, so that another SQLite file is told apart; the version is raised when a table or what a token is
+ * changes. */
 #define MR_KB_APPLICATION_ID 1296649035 /* "MILK": Millrace's knowledge */
-#define MR_KB_VERSION        2
+#define MR_KB_VERSION        3
 
-/* `norm` is the question in normal form, `words` its word features with spaces between. Both indexes hold no text of
- * their own. Trigram order and places do not matter, so the indexes keep only which entry has what. */
+/* An entry is an answer; its phrasings are the questions that it answers, the lowest id first: that one is its title.
+ * `follow` names other entries, with commas between; `alone` is 1 where no other entry has the same intent. `words` is a
+ * phrasing in words form, `tokens` the hashes of its distinct tokens (kb_text.h), 32 bits each, little-endian, `weight` the
+ * sum of the squares of what they weigh, which is known when an import has seen all of them. The index holds no text of
+ * its own, and only which phrasing has what. `setting` is how sure the base is of itself (kb_fuse.h). */
+#define MR_KB_SCHEMA_H
+
+/* In the file's header, so that another SQLite file is told apart; the version is raised when a table or what a token is
+ * changes. */
+#define MR_KB_APPLICATION_ID 1296649035 /* "MILK": Millrace's knowledge */
+#define MR_KB_VERSION        3
+
+/* An entry is an answer; its phrasings are the questions that it answers, the lowest id first: that one is its title.
+ * `words` is a phrasing in words form, `tokens` the hashes of its distinct tokens (kb_text.h), 32 bits each, little-endian,
+ * `weight` the sum of the squares of what they weigh, which is known when an import has seen all of them.
+ * `follow` names other entries, with commas between. `alone` is 1 where no other entry has the same intent. The index holds no text of its own, and only which phrasing has
+ * what. `setting` is how sure the base is of itself (kb_fuse.h). */
 #define MR_KB_SCHEMA                                                                                         \
-    "CREATE TABLE IF NOT EXISTS entry(id INTEGER PRIMARY KEY, question TEXT NOT NULL, answer TEXT NOT NULL," \
-    " norm TEXT NOT NULL UNIQUE, words TEXT NOT NULL);"                                                      \
-    "CREATE VIRTUAL TABLE IF NOT EXISTS by_word USING fts5(words, content='entry', content_rowid='id',"      \
-    " detail=column, tokenize=\"unicode61 remove_diacritics 0 categories 'L* M* N* Co'\");"                  \
-    "CREATE VIRTUAL TABLE IF NOT EXISTS by_trigram USING fts5(norm, content='entry', content_rowid='id',"    \
-    " detail=column, tokenize='trigram case_sensitive 1');"                                                  \
-    "CREATE VIRTUAL TABLE IF NOT EXISTS word_counts USING fts5vocab(by_word, row);"                          \
-    "CREATE VIRTUAL TABLE IF NOT EXISTS trigram_counts USING fts5vocab(by_trigram, row);"
+    "CREATE TABLE IF NOT EXISTS entry(id INTEGER PRIMARY KEY, name TEXT UNIQUE, answer TEXT NOT NULL,"       \
+    " intent TEXT NOT NULL, follow TEXT NOT NULL, alone INTEGER);"                                           \
+    "CREATE TABLE IF NOT EXISTS phrasing(id INTEGER PRIMARY KEY, entry INTEGER NOT NULL, text TEXT NOT "     \
+    "NULL, words TEXT NOT NULL, tokens BLOB NOT NULL, weight REAL);"                                         \
+    "CREATE INDEX IF NOT EXISTS phrasing_entry ON phrasing(entry, id);"                                      \
+    "CREATE INDEX IF NOT EXISTS phrasing_words ON phrasing(words, entry);"                                   \
+    "CREATE INDEX IF NOT EXISTS entry_intent ON entry(intent);"                                              \
+    "CREATE TABLE IF NOT EXISTS setting(name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;"          \
+    "CREATE VIRTUAL TABLE IF NOT EXISTS by_token USING fts5(text, content='phrasing', content_rowid='id',"   \
+    " detail=none, columnsize=0, tokenize='millrace');"                                                      \
+    "CREATE VIRTUAL TABLE IF NOT EXISTS token_counts USING fts5vocab(by_token, row);"
 
 #endif

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <sys/random.h>
 
+enum { HITS = 8 };
+
 /* 53 bits, so that the seed survives a trip through JavaScript. */
 static int random_seed(int64_t *out, mr_error *err) {
     uint64_t bits;
@@ -70,7 +72,7 @@ static bool guess_intent(const mr_routing *r, mr_str question, mr_route *out) {
 
 static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {
     static const double SAME_WORDING = 1;
-    mr_kb_hit hits[MR_KB_RIVALS];
+    mr_kb_hit hits[HITS];
     mr_error err;
     if ((!r->kb && !r->intent) || !may_be_routine(q)) return false;
     mr_str question = mr_request_question(q, a);
@@ -78,10 +80,10 @@ static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_are
     double threshold = guess_intent(r, question, out) ? r->conf->kb_threshold : SAME_WORDING;
     if (!r->kb) return false;
     int64_t start = mr_mono_us();
-    int n = mr_kb_search(r->kb, question, hits, MR_KB_RIVALS, &err);
+    int n = mr_kb_search(r->kb, question, r->intent, hits, HITS, &err);
     mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
     if (n < 0) mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err.msg));
-    if (!mr_kb_answers(hits, n, threshold)) return false;
+    if (n < 1 || hits[0].confidence < threshold) return false;
     out->answer = hits[0].answer;
     return true;
 }

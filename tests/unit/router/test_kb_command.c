@@ -72,11 +72,11 @@ static void expect(const fixture *f, const char *needle) {
 static void import_search_and_export_work_together(void **state) {
     fixture *f = *state;
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
-    expect(f, "2 questions added, 0 changed; 2 are in");
+    expect(f, "2 entries added, 0 changed; 2 with 2 phrasings are in");
     assert_int_equal(KB(f, "search", "how do i pay", "--kb", f->db), 0);
     expect(f, "1.000  How do I pay?");
     expect(f, "By card.");
-    expect(f, "The first one is the answer (2 questions, threshold 0.65)");
+    expect(f, "The first one is the answer (2 entries, threshold 0.65)");
     assert_int_equal(KB(f, "search", "weather", "--kb", f->db), 0);
     expect(f, "The model answers");
     assert_int_equal(KB(f, "export", "--kb", f->db), 0);
@@ -92,7 +92,7 @@ static void the_configuration_names_the_file_and_the_threshold(void **state) {
     write_file(config, text);
     assert_int_equal(KB(f, "import", "--config", config, f->tsv), 0);
     assert_int_equal(KB(f, "search", "pay", "--config", config), 0);
-    expect(f, "The first one is the answer (2 questions, threshold 0.05)");
+    expect(f, "The first one is the answer (2 entries, threshold 0.05)");
 }
 
 static void replace_and_a_second_import_count_what_they_do(void **state) {
@@ -100,9 +100,9 @@ static void replace_and_a_second_import_count_what_they_do(void **state) {
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
     write_file(f->tsv, "How do I pay?\tIn cash.\n");
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
-    expect(f, "0 questions added, 1 changed; 2 are in");
+    expect(f, "0 entries added, 1 changed; 2 with 2 phrasings are in");
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db, "--replace"), 0);
-    expect(f, "1 questions added, 0 changed; 1 are in");
+    expect(f, "1 entries added, 0 changed; 1 with 1 phrasings are in");
 }
 
 static void a_bad_line_fails_with_its_place(void **state) {
@@ -128,7 +128,7 @@ static void a_wrong_command_line_is_said_in_one_line(void **state) {
     assert_int_equal(KB(f, "imprt", f->tsv), 2);
     expect(f, "unknown command 'imprt' (did you mean 'import'?). Try millrace kb --help.\n");
     assert_int_equal(KB(f, "import"), 2);
-    expect(f, "import needs FILE.tsv");
+    expect(f, "import needs FILE");
     assert_int_equal(KB(f, "import", "a", "b", "--kb", f->db), 2);
     expect(f, "unexpected argument 'b'");
     assert_int_equal(KB(f, "search", "a", "--replace", "--kb", f->db), 2);
@@ -139,6 +139,68 @@ static void a_wrong_command_line_is_said_in_one_line(void **state) {
     expect(f, "--config FILE with router.kb");
     assert_int_equal(KB(f, "search", "a", "--config", "nowhere.conf"), 2);
     expect(f, "nowhere.conf");
+}
+
+static void jsonl_goes_in_and_out(void **state) {
+    fixture *f = *state;
+    char json[120], again[120], text[300];
+    static const char line[] =
+        "{\"question\":\"Returns?\",\"answer\":\"Within a week.\",\"name\":\"returns\"}\n";
+    snprintf(json, sizeof(json), "%s/in.jsonl", f->folder);
+    snprintf(again, sizeof(again), "%s/out.jsonl", f->folder);
+    write_file(json, line);
+    assert_int_equal(KB(f, "import", json, "--kb", f->db), 0);
+    assert_int_equal(KB(f, "export", "--format", "jsonl", "--kb", f->db), 0);
+    assert_string_equal(f->text, line);
+    assert_int_equal(KB(f, "export", again, "--kb", f->db), 0);
+    FILE *in = fopen(again, "r");
+    assert_non_null(in);
+    text[fread(text, 1, sizeof(text) - 1, in)] = '\0';
+    fclose(in);
+    assert_string_equal(text, line);
+    assert_int_equal(KB(f, "export", "--format", "xml", "--kb", f->db), 2);
+    expect(f, "--format is tsv or jsonl, not 'xml'");
+}
+
+/* Eight questions of two entries, and four that are about something else. */
+static const char questions[] = "pay\tcan I pay by card\npay\thow to pay\npay\tpaying\npay\tpay please\n"
+                                "pay\t怎么付款\npay\t付款\nopen\tare you open\nopen\twhen do you open\n"
+                                "none\tthe weather\nnone\twrite a poem\nnone\t天气\nnone\twho are you\n";
+
+static void eval_prints_how_good_it_is(void **state) {
+    fixture *f = *state;
+    write_file(f->tsv,
+               "How do I pay?\tBy card.\t\tpay\n如何付款？\t\nWhen are you open?\tAt nine.\t\topen\n");
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
+    write_file(f->tsv, questions);
+    assert_int_equal(KB(f, "eval", f->tsv, "--kb", f->db), 0);
+    expect(f, "12 questions, 8 of them with an entry; threshold 0.65");
+    expect(f, "recall@1                               100.00 %");
+    expect(f, "MRR                                    1.0000");
+    expect(f, "answered, of those without an entry      0.00 %");
+    expect(f, "microseconds");
+}
+
+static void calibrate_keeps_what_it_found(void **state) {
+    fixture *f = *state;
+    char before[20000];
+    write_file(f->tsv,
+               "How do I pay?\tBy card.\t\tpay\n如何付款？\t\nWhen are you open?\tAt nine.\t\topen\n");
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
+    assert_int_equal(KB(f, "search", "pay please", "--kb", f->db), 0);
+    memcpy(before, f->text, sizeof(before));
+    write_file(f->tsv, questions);
+    assert_int_equal(KB(f, "calibrate", f->tsv, "--kb", f->db), 0);
+    expect(f, "Calibrated by 12 questions");
+    expect(f, "plain");
+    assert_int_equal(KB(f, "search", "pay please", "--kb", f->db), 0);
+    assert_true(strcmp(f->text, before) >
+                0); /* surer of what was right: the text begins with the confidence */
+    write_file(f->tsv, "New?\tYes.\n");
+    memcpy(before, f->text, sizeof(before));
+    assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0); /* and an import keeps it */
+    assert_int_equal(KB(f, "search", "how do i pay", "--kb", f->db), 0);
+    expect(f, "1.000  How do I pay?");
 }
 
 static void help_is_printed(void **state) {
@@ -161,6 +223,9 @@ int main(void) {
         COMMAND_TEST(a_bad_line_fails_with_its_place),
         COMMAND_TEST(a_missing_file_fails_with_advice),
         COMMAND_TEST(a_wrong_command_line_is_said_in_one_line),
+        COMMAND_TEST(jsonl_goes_in_and_out),
+        COMMAND_TEST(eval_prints_how_good_it_is),
+        COMMAND_TEST(calibrate_keeps_what_it_found),
         COMMAND_TEST(help_is_printed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,11 @@
 /* The normal form of text: what counts as the same wording. */
 #include "text/text_norm.h"
+#include "text/text_stem.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -45,6 +47,35 @@ static void words_form_keeps_letters_and_digits_only(void **state) {
     assert_becomes(mr_text_words, "", "");
 }
 
+static void assert_stem(const char *word, const char *expected) {
+    char out[MR_TEXT_STEM_MAX];
+    mr_str stem = mr_text_stem(mr_str_of(word), out);
+    if (!mr_str_eqz(stem, expected)) fail_msg("%s: %.*s", word, MR_FMT(stem));
+}
+
+static void forms_of_a_word_have_one_stem(void **state) {
+    (void)state;
+    static const char *const forms[][4] = {
+        {"reset", "resets", "resetting", "reset"},    {"cancel", "cancels", "cancelling", "canceling"},
+        {"order", "orders", "ordered", "ordering"},   {"city", "cities", "city", "city"},
+        {"change", "changes", "changed", "changing"}, {"address", "addresses", "addressed", "address"},
+        {"pass", "passes", "passed", "passing"},      {"quick", "quickly", "quick", "quick"}};
+    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+        char out[MR_TEXT_STEM_MAX], z[MR_TEXT_STEM_MAX + 1] = "";
+        mr_str stem = mr_text_stem(mr_str_of(forms[i][0]), out);
+        memcpy(z, stem.p, stem.n);
+        for (int k = 1; k < 4; k++) assert_stem(forms[i][k], z);
+    }
+}
+
+static void what_only_looks_like_a_form_stays(void **state) {
+    (void)state;
+    static const char *const words[] = {"bus", "this", "status", "red",    "sing", "thing",
+                                        "fly", "a",    "x2s",    "müssen", "密码"};
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) assert_stem(words[i], words[i]);
+    assert_stem("abcdefghijklmnopqrstuvwxyzabcdefghs", "abcdefghijklmnopqrstuvwxyzabcdefghs");
+}
+
 static void malformed_text_and_text_that_grows_too_long_fail(void **state) {
     (void)state;
     mr_buf out;
@@ -64,6 +95,8 @@ int main(void) {
         cmocka_unit_test(traditional_chinese_is_simplified_chinese),
         cmocka_unit_test(what_cannot_be_seen_is_not_there),
         cmocka_unit_test(words_form_keeps_letters_and_digits_only),
+        cmocka_unit_test(forms_of_a_word_have_one_stem),
+        cmocka_unit_test(what_only_looks_like_a_form_stays),
         cmocka_unit_test(malformed_text_and_text_that_grows_too_long_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

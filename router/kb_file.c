@@ -1,0 +1,193 @@
+/* Opens a knowledge base and loads what a search needs at hand; see kb_file.h. */
+#include "router/kb_file.h"
+
+#include "router/kb_schema.h"
+#include "router/kb_text.h"
+#include "router/kb_tokenizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MMAP_BYTES = 1 << 30, FIRST_CAP = 4096 };
+
+/* Trigrams of a word repeat what the word says; half the weight each keeps the word ahead and still forgives endings and
+ * typos. */
+static const double TRIGRAM = 0.5;
+
+#define TITLE(entry) "(SELECT text FROM phrasing WHERE entry = " entry " ORDER BY id LIMIT 1)"
+
+static const char *const sql[MR_KB_STATEMENTS] = {
+    [MR_KB_BEGIN] = "BEGIN",
+    [MR_KB_END] = "ROLLBACK",
+    [MR_KB_FIND_WORDS] = "SELECT DISTINCT entry FROM phrasing WHERE words = ?1 ORDER BY entry",
+    [MR_KB_FIND_TOKEN] = "SELECT rowid FROM by_token WHERE by_token MATCH ?1",
+    [MR_KB_PHRASING] = "SELECT entry, tokens, weight FROM phrasing WHERE id = ?1",
+    [MR_KB_OF_INTENT] = ("SELECT e.id, p.tokens, p.weight FROM entry e JOIN phrasing p ON p.id = (SELECT "
+                         "min(id) FROM phrasing "
+                         "WHERE entry = e.id) WHERE e.intent = ?1 LIMIT ?2"),
+    [MR_KB_INTENT] = "SELECT intent, alone FROM entry WHERE id = ?1",
+    [MR_KB_ENTRY] = "SELECT " TITLE("?1") ", name, answer, intent, follow FROM entry WHERE id = ?1",
+    [MR_KB_BY_NAME] = "SELECT id, " TITLE("entry.id") " FROM entry WHERE name = ?1",
+    [MR_KB_HAS] =
+        "SELECT 1 FROM entry WHERE name = ?1 UNION ALL SELECT 1 FROM entry WHERE intent = ?1 LIMIT 1",
+};
+
+int mr_kb_fail_sql(sqlite3 *db, mr_error *err) {
+    return mr_fail(err, MR_EIO, "SQLite says: %s", db ? sqlite3_errmsg(db) : "out of memory");
+}
+
+int mr_kb_file_step(mr_kb_file *f, sqlite3_stmt *s, mr_error *err) {
+    int rc = sqlite3_step(s);
+    return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : mr_kb_fail_sql(f->db, err);
+}
+
+mr_str mr_kb_column(sqlite3_stmt *s, int i) {
+    const char *p = sqlite3_column_blob(s, i);
+    return (mr_str){p ? p : "", (size_t)sqlite3_column_bytes(s, i)};
+}
+
+/* ---- weights ---- */
+
+static mr_kb_weight *weight_slot(mr_kb_weight *v, uint32_t cap, uint32_t hash) {
+    uint32_t i = hash & (cap - 1);
+    while (v[i].hash != 0 && v[i].hash != hash) i = (i + 1) & (cap - 1);
+    return &v[i];
+}
+
+static double square_of(const mr_kb_file *f, uint32_t phrasings, bool trigram) {
+    double n = phrasings, idf = log(1 + (f->phrasings - n + 0.5) / (n + 0.5));
+    return idf * idf * (trigram ? TRIGRAM * TRIGRAM : 1);
+}
+
+static int weights_grow(mr_kb_file *f, mr_error *err) {
+    uint32_t cap = f->cap ? 2 * f->cap : FIRST_CAP;
+    mr_kb_weight *bigger = calloc(cap, sizeof *bigger);
+    if (!bigger) return mr_fail(err, MR_ENOMEM, "no memory for the weights of %u tokens", f->tokens);
+    for (uint32_t i = 0; i < f->cap; i++) {
+        if (f->weights[i].hash != 0) *weight_slot(bigger, cap, f->weights[i].hash) = f->weights[i];
+    }
+    free(f->weights);
+    f->weights = bigger;
+    f->cap = cap;
+    return 0;
+}
+
+static int load_weights(mr_kb_file *f, mr_error *err) {
+    sqlite3_stmt *s = NULL;
+    int rc = 1;
+    if (sqlite3_prepare_v2(f->db, "SELECT term, doc FROM token_counts", -1, &s, NULL) != SQLITE_OK) {
+        rc = mr_kb_fail_sql(f->db, err);
+    }
+    while (rc == 1 && (rc = mr_kb_file_step(f, s, err)) == 1) {
+        mr_str token = mr_kb_column(s, 0);
+        uint32_t hash = mr_kb_token_hash(token), n = (uint32_t)sqlite3_column_int64(s, 1);
+        if (2 * f->tokens >= f->cap && weights_grow(f, err) < 0) rc = -1;
+        if (rc < 0) break;
+        mr_kb_weight *w = weight_slot(f->weights, f->cap, hash);
+        f->tokens += w->hash == 0;
+        *w = (mr_kb_weight){hash, n, (float)square_of(f, n, mr_kb_is_trigram(token))};
+    }
+    sqlite3_finalize(s);
+    return rc;
+}
+
+mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram) {
+    mr_kb_weight w = {0};
+    if (f->cap) w = *weight_slot(f->weights, f->cap, hash);
+    if (w.hash == 0) w = (mr_kb_weight){hash, 0, (float)square_of(f, 0, trigram)};
+    return w;
+}
+
+/* ---- opening ---- */
+
+static int read_number(sqlite3 *db, const char *query, double *out, mr_error *err) {
+    sqlite3_stmt *s = NULL;
+    int rc = 0;
+    if (sqlite3_prepare_v2(db, query, -1, &s, NULL) != SQLITE_OK || sqlite3_step(s) != SQLITE_ROW) {
+        rc = mr_kb_fail_sql(db, err);
+    } else {
+        *out = sqlite3_column_double(s, 0);
+    }
+    sqlite3_finalize(s);
+    return rc;
+}
+
+int mr_kb_file_check(sqlite3 *db, mr_error *err) {
+    double id = 0, version = 0;
+    if (read_number(db, "PRAGMA application_id", &id, err) < 0) return -1;
+    if (read_number(db, "PRAGMA user_version", &version, err) < 0) return -1;
+    if (id != MR_KB_APPLICATION_ID) {
+        return mr_fail(err, MR_EINVAL,
+                       "this is not a knowledge base: make one with `millrace kb import FILE.tsv`");
+    }
+    if (version == MR_KB_VERSION) return 0;
+    return mr_fail(err, MR_EINVAL,
+                   "it has format %.0f, this program reads %d: import its entries anew with --replace",
+                   version, MR_KB_VERSION);
+}
+
+static void take_setting(mr_kb_fusion *f, mr_str name, double value) {
+    for (int kind = 0; kind < MR_KB_KINDS; kind++) {
+        for (int i = 0; i < MR_KB_TERMS; i++) {
+            char known[40];
+            snprintf(known, sizeof known, "%s.%s", mr_kb_kind_names[kind], mr_kb_term_names[i]);
+            if (mr_str_eqz(name, known)) f->w[kind][i] = value;
+        }
+    }
+}
+
+static int load_settings(mr_kb_file *f, mr_error *err) {
+    sqlite3_stmt *s = NULL;
+    int rc = 1;
+    f->fusion = mr_kb_fusion_default;
+    if (sqlite3_prepare_v2(f->db, "SELECT name, value FROM setting", -1, &s, NULL) != SQLITE_OK) {
+        rc = mr_kb_fail_sql(f->db, err);
+    }
+    while (rc == 1 && (rc = mr_kb_file_step(f, s, err)) == 1) {
+        double value = sqlite3_column_double(s, 1);
+        if (isfinite(value)) take_setting(&f->fusion, mr_kb_column(s, 0), value);
+    }
+    sqlite3_finalize(s);
+    return rc;
+}
+
+void mr_kb_file_close(mr_kb_file *f) {
+    for (int i = 0; i < MR_KB_STATEMENTS; i++) sqlite3_finalize(f->stmt[i]);
+    sqlite3_close(f->db);
+    free(f->weights);
+    *f = (mr_kb_file){0};
+}
+
+static int prepare(mr_kb_file *f, mr_error *err) {
+    double entries = 0, phrasings = 0;
+    char mmap[64];
+    snprintf(mmap, sizeof mmap, "PRAGMA mmap_size = %d", MMAP_BYTES);
+    if (sqlite3_exec(f->db, mmap, NULL, NULL, NULL) != SQLITE_OK) return mr_kb_fail_sql(f->db, err);
+    for (int i = 0; i < MR_KB_STATEMENTS; i++) {
+        if (sqlite3_prepare_v3(f->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &f->stmt[i], NULL) !=
+            SQLITE_OK) {
+            return mr_kb_fail_sql(f->db, err);
+        }
+    }
+    if (read_number(f->db, "SELECT count(*) FROM entry", &entries, err) < 0) return -1;
+    if (read_number(f->db, "SELECT count(*) FROM phrasing", &phrasings, err) < 0) return -1;
+    f->entries = (int)entries;
+    f->phrasings = (int)phrasings;
+    if (load_settings(f, err) < 0) return -1;
+    return load_weights(f, err);
+}
+
+int mr_kb_file_open(mr_kb_file *f, const char *path, mr_error *err) {
+    *f = (mr_kb_file){0};
+    int rc = 0;
+    if (sqlite3_open_v2(path, &f->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
+        rc = mr_kb_fail_sql(f->db, err);
+    }
+    if (rc == 0) rc = mr_kb_file_check(f->db, err);
+    if (rc == 0) rc = mr_kb_tokenizer_register(f->db, err);
+    if (rc == 0) rc = prepare(f, err);
+    if (rc < 0) mr_kb_file_close(f);
+    return rc;
+}

@@ -1,0 +1,55 @@
+/* An opened knowledge base: the connection, the prepared statements, and what each token weighs. Internal to kb.c. */
+#ifndef MR_KB_FILE_H
+#define MR_KB_FILE_H
+
+#include "base/error.h"
+#include "base/str.h"
+#include "router/kb_fuse.h"
+
+#include <sqlite3.h>
+
+typedef enum {
+    MR_KB_BEGIN,
+    MR_KB_END,
+    MR_KB_FIND_WORDS, /* entries that have a phrasing in these words */
+    MR_KB_FIND_TOKEN, /* phrasings with this token */
+    MR_KB_PHRASING,   /* entry and tokens of a phrasing */
+    MR_KB_OF_INTENT,  /* entries of an intent, with the tokens of their titles */
+    MR_KB_INTENT,     /* intent of an entry */
+    MR_KB_ENTRY,      /* title, name, answer, intent and follow of an entry */
+    MR_KB_BY_NAME,    /* id and title of the entry of this name */
+    MR_KB_HAS,        /* a row if an entry has this name or intent */
+    MR_KB_STATEMENTS
+} mr_kb_statement;
+
+/* In how many phrasings a token is, and the square of its weight: open addressing by the token's hash. */
+typedef struct mr_kb_weight {
+    uint32_t hash; /* 0 = free */
+    uint32_t phrasings;
+    float square;
+} mr_kb_weight;
+
+typedef struct mr_kb_file {
+    sqlite3 *db;
+    sqlite3_stmt *stmt[MR_KB_STATEMENTS];
+    mr_kb_weight *weights;
+    uint32_t cap, tokens;
+    int entries, phrasings;
+    mr_kb_fusion fusion;
+} mr_kb_file;
+
+int mr_kb_file_open(mr_kb_file *f, const char *path, mr_error *err);
+void mr_kb_file_close(mr_kb_file *f); /* any file, {0} too */
+
+/* The weight of a token; of one that is not there, 0 phrasings and what the rarest one would weigh. */
+mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram);
+
+/* The statement's next row: 1, 0 when there is none, -1. */
+int mr_kb_file_step(mr_kb_file *f, sqlite3_stmt *s, mr_error *err);
+mr_str mr_kb_column(sqlite3_stmt *s, int i); /* text or blob; borrowed until the next step */
+
+int mr_kb_fail_sql(sqlite3 *db, mr_error *err);
+/* Whether this is a knowledge base of this format. */
+int mr_kb_file_check(sqlite3 *db, mr_error *err);
+
+#endif
