@@ -67,22 +67,27 @@ static json_t *choice_logprobs(const json_t *list) {
     return list ? json_pack("{s:O}", "content", list) : json_null();
 }
 
+static const char *source_name(const mr_response_end *end) {
+    return mr_source_names[MR_HAS(end, MR_RESPONSE_END_SOURCE) ? end->source : MR_SOURCE_MODEL];
+}
+
+/* `source` is none of OpenAI's members: what nobody generated is not billed, and this says why. */
 static json_t *usage_json(const mr_response_end *end) {
     const mr_usage *u = &end->usage;
     json_int_t hit =
         u->prompt_cache_hit_tokens < u->prompt_tokens ? u->prompt_cache_hit_tokens : u->prompt_tokens;
-    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:I}, s:I, s:I}", "prompt_tokens",
+    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:I}, s:I, s:I, s:s}", "prompt_tokens",
                      (json_int_t)u->prompt_tokens, "completion_tokens", (json_int_t)u->completion_tokens,
                      "total_tokens", (json_int_t)(u->prompt_tokens + u->completion_tokens),
                      "prompt_tokens_details", "cached_tokens", hit, "completion_tokens_details",
                      "reasoning_tokens", (json_int_t)u->reasoning_tokens, "prompt_cache_hit_tokens", hit,
-                     "prompt_cache_miss_tokens", (json_int_t)u->prompt_tokens - hit);
+                     "prompt_cache_miss_tokens", (json_int_t)u->prompt_tokens - hit, "source",
+                     source_name(end));
 }
 
 /* What OpenAI's API has no word for. */
 static json_t *extra_json(const mr_response_end *end) {
-    int source = MR_HAS(end, MR_RESPONSE_END_SOURCE) ? end->source : MR_SOURCE_MODEL;
-    return json_pack("{s:s}", "source", mr_source_names[source]);
+    return json_pack("{s:s}", "source", source_name(end));
 }
 
 /* A chunk with these choices (stolen). OpenAI says `usage: null` in all chunks but the last when it was asked for. */

@@ -15,8 +15,19 @@ const mr_conf_key mr_router_keys[] = {
      "Knowledge base for routine questions, made by `millrace kb import`. Empty: the model answers "
      "everything."},
     {"kb_threshold", MR_CONF_NUM, AT(kb_threshold), "0.65", 0, 1, NULL,
-     "Similarity from which the knowledge base answers; 1 is the same wording. `millrace kb search` shows "
-     "it."},
+     "Confidence from which the knowledge base answers: the probability that the answer is right; 1 is the "
+     "same "
+     "wording. `millrace kb search` shows it."},
+    {"kb_follow", MR_CONF_STR, AT(kb_follow), "You can also ask:", 0, 0, NULL,
+     "What stands over the numbered list of entries that follow an answer; empty: the list alone."},
+    {"kb_context", MR_CONF_INT, AT(kb_context), "3", 0, 8, NULL,
+     "Entries of the knowledge base that the model gets with a chat for which none was sure enough, as a "
+     "system message "
+     "before the last one; 0: none."},
+    {"kb_context_min", MR_CONF_NUM, AT(kb_context_min), "0.1", 0, 1, NULL,
+     "Least confidence of each of them."},
+    {"kb_context_tokens", MR_CONF_INT, AT(kb_context_tokens), "800", 1, 100000, NULL,
+     "Most tokens of all of them together, as estimated: what is too long is left out."},
     {"intent_model", MR_CONF_STR, AT(intent_model), "", 0, 0, NULL,
      "Model of intents, made by `millrace intent train`: the knowledge base answers what it calls routine, "
      "and of the "

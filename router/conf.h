@@ -11,6 +11,9 @@ typedef struct mr_router_conf {
     mr_strlist pools;
     const char *kb;
     double kb_threshold;
+    const char *kb_follow;
+    int64_t kb_context, kb_context_tokens;
+    double kb_context_min;
     const char *intent_model;
     double ai_share_min, ai_share_max;
     mr_strlist guard_lists;

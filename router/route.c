@@ -3,12 +3,16 @@
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "router/kb_answer.h"
+#include "router/kb_context.h"
 #include "router/purpose.h"
 
 #include <stdio.h>
 #include <sys/random.h>
 
 enum { HITS = 8 };
+
+static const double SAME_WORDING = 1;
 
 /* 53 bits, so that the seed survives a trip through JavaScript. */
 static int random_seed(int64_t *out, mr_error *err) {
@@ -70,29 +74,64 @@ static bool guess_intent(const mr_routing *r, mr_str question, mr_route *out) {
     return g.routine;
 }
 
-static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {
-    static const double SAME_WORDING = 1;
-    mr_kb_hit hits[HITS];
+/* -1 is logged already. */
+static int search(const mr_routing *r, mr_str question, const mr_intent *intents, mr_kb_hit *hits) {
     mr_error err;
+    int64_t start = mr_mono_us();
+    int n = mr_kb_search(r->kb, question, intents, hits, HITS, &err);
+    mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
+    if (n < 0) mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err.msg));
+    return n;
+}
+
+static bool reply(const mr_routing *r, const mr_kb_hit *hit, const mr_chat_request *q, mr_arena *a,
+                  mr_route *out) {
+    mr_error err;
+    if (mr_kb_reply(r->kb, r->conf, hit, q, a, &out->answer, &err) == 0) return true;
+    mr_log(MR_ERROR, "the knowledge base has no usable answer, the model answers", MR_S("error", err.msg));
+    return false;
+}
+
+/* A number alone means the title that stands behind it at the end of the answer before. */
+static bool answer_picked(const mr_routing *r, const mr_chat_request *q, mr_str said, mr_arena *a,
+                          mr_route *out) {
+    mr_kb_hit hits[HITS];
+    if (q->messages.n < 2) return false;
+    const mr_chat_message *before = &q->messages.v[q->messages.n - 2];
+    if (before->role != MR_ROLE_ASSISTANT) return false;
+    mr_str title = mr_kb_answer_pick(before->content, said);
+    return title.n > 0 && search(r, title, NULL, hits) > 0 && hits[0].confidence >= SAME_WORDING &&
+           reply(r, &hits[0], q, a, out);
+}
+
+static void add_context(const mr_routing *r, const mr_kb_hit *hits, int n, const mr_chat_request *q,
+                        mr_arena *a, mr_route *out) {
+    mr_error err;
+    if (mr_kb_context(r->conf, hits, n, q, a, &out->context, &err) == 0) return;
+    out->context = MR_STR("");
+    mr_log(MR_ERROR, "the model gets no entries of the knowledge base", MR_S("error", err.msg));
+}
+
+static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_arena *a, mr_route *out) {
+    mr_kb_hit hits[HITS];
     if ((!r->kb && !r->intent) || !may_be_routine(q)) return false;
     mr_str question = mr_request_question(q, a);
     if (question.n == 0) return false;
+    if (r->kb && answer_picked(r, q, question, a, out)) return true;
     double threshold = guess_intent(r, question, out) ? r->conf->kb_threshold : SAME_WORDING;
-    if (!r->kb) return false;
-    int64_t start = mr_mono_us();
-    int n = mr_kb_search(r->kb, question, r->intent, hits, HITS, &err);
-    mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
-    if (n < 0) mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err.msg));
-    if (n < 1 || hits[0].confidence < threshold) return false;
-    out->answer = hits[0].answer;
-    return true;
+    int n = r->kb ? search(r, question, r->intent, hits) : 0;
+    if (n > 0 && hits[0].confidence >= threshold && reply(r, &hits[0], q, a, out)) return true;
+    add_context(r, hits, n, q, a, out);
+    return false;
 }
 
 void mr_route_choose(const mr_routing *r, const mr_chat_request *q, int64_t now_ms, mr_arena *a,
                      mr_route *out) {
     mr_str pool = mr_router_pool(r->conf, q->model);
-    *out = (mr_route){
-        .kind = MR_ROUTE_MODEL, .intent = MR_STR(""), .key = q->session.n > 0 ? q->session : q->id};
+    *out = (mr_route){.kind = MR_ROUTE_MODEL,
+                      .intent = MR_STR(""),
+                      .context = MR_STR(""),
+                      .key = q->session.n > 0 ? q->session : q->id};
     snprintf(out->pool, sizeof out->pool, "%.*s", MR_FMT(pool));
     out->color = mr_weights_color(r->weights, pool, out->key);
     if (q->deadline_ms <= now_ms) {

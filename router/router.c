@@ -5,6 +5,7 @@
 #include "router/answer.h"
 #include "router/forwarder.h"
 #include "router/kb.h"
+#include "router/kb_context.h"
 #include "router/pools.h"
 #include "router/protect.h"
 #include "router/recall.h"
@@ -143,19 +144,32 @@ static int refuse(mr_router *r, job *j, outcome what, int status, const char *co
     return 0;
 }
 
+/* MR_ETOOBIG: Kafka takes no record of this size. */
+static int send_on(mr_router *r, job *j, const mr_address *to, const mr_chat_request *q, mr_error *err) {
+    mr_parcel *p = parcel_new(r, j, err);
+    if (!p) return -1;
+    if (mr_parcel_add(p, to, &mr_chat_request_def, q, err) == 0) {
+        ship(r, j, p, OUT_MODEL, NULL);
+        return 0;
+    }
+    mr_parcel_free(p);
+    return -1;
+}
+
 static int forward(mr_router *r, job *j, mr_chat_request *q, const mr_route *route, mr_error *err) {
     char topic[250];
     mr_address to = {.topic = topic, .partition = -1, .key = route->key, .traceparent = j->reply.traceparent};
     mr_bus_generate_topic(r->kafka, route->pool, route->color, topic);
     MR_SET(q, MR_CHAT_REQUEST_TRACE, trace, mr_str_of(j->reply.traceparent));
-    mr_parcel *p = parcel_new(r, j, err);
-    if (!p) return -1;
-    if (mr_parcel_add(p, &to, &mr_chat_request_def, q, err) == 0) {
-        ship(r, j, p, OUT_MODEL, NULL);
-        return 0;
+    bool context = route->context.n > 0 && mr_kb_context_put(q, route->context, r->arena);
+    int rc = send_on(r, j, &to, q, err);
+    if (rc < 0 && context && err->code == MR_ETOOBIG) { /* the conversation itself may fit */
+        mr_kb_context_take(q);
+        context = false;
+        rc = send_on(r, j, &to, q, err);
     }
-    mr_parcel_free(p);
-    if (err->code != MR_ETOOBIG) return -1;
+    if (rc == 0 && context) mr_counter_add(r->routing.context, 1);
+    if (rc == 0 || err->code != MR_ETOOBIG) return rc;
     return refuse(r, j, OUT_INVALID, 413, "request_too_large", "The conversation is too large; shorten it.",
                   err);
 }
@@ -555,8 +569,10 @@ static int make_metrics(mr_router *r, mr_error *err) {
                                   "From reading a request until what it led to was acknowledged.");
     r->routing.kb_seconds =
         mr_histogram_new(r->metrics, "millrace_router_kb_seconds", NULL, "A search of the knowledge base.");
-    r->kb_entries = mr_gauge_new(r->metrics, "millrace_router_kb_entries", NULL,
-                                 "Questions that the knowledge base knows.");
+    r->routing.context = mr_counter_new(r->metrics, "millrace_router_kb_context_total", NULL,
+                                        "Chats that the model got with entries of the knowledge base.");
+    r->kb_entries =
+        mr_gauge_new(r->metrics, "millrace_router_kb_entries", NULL, "Entries that the knowledge base has.");
     make_intent_metrics(r);
     refresh_intent(r);
     const mr_router_conf *c = r->conf;

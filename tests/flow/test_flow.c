@@ -151,15 +151,50 @@ static void many_chats_at_once_each_say_what_they_say_alone(void **state) {
 static void a_routine_question_is_answered_from_the_knowledge_base(void **state) {
     fixture *f = *state;
     for (int whole = 0; whole <= 1; whole++) {
-        chat *c = ask_and_wait(f, &(ask){.text = "what are your opening hours", .whole = whole});
+        chat *c =
+            ask_and_wait(f, &(ask){.text = "what are your opening hours", .whole = whole, .usage = true});
         assert_complete(c);
         assert_text(c, "We are open from 9 to 17, Monday to Friday.");
         assert_string_equal(c->source, "kb");
+        assert_string_equal(c->usage_source, "kb");
+        if (whole) assert_string_equal(c->header_source, "kb");
+        assert_int_equal(c->completion_tokens, 0);
         chat_free(c);
     }
     chat *c = ask_and_wait(f, &(ask){.text = "你们几点开门？"});
     assert_text(c, "我们早上九点开门。");
     chat_free(c);
+}
+
+static void what_follows_an_answer_is_listed_and_asked_for_by_its_number(void **state) {
+    fixture *f = *state;
+    static const char listed[] =
+        "In the old mill, dear guest.\n\nYou can also ask:\n1. What are your opening hours?";
+    chat *c = ask_and_wait(f, &(ask){.text = "Where is your shop?"});
+    assert_text(c, listed);
+    chat_free(c);
+    c = ask_and_wait(f, &(ask){.text = "1", .earlier = {"Where is your shop?", listed}});
+    assert_text(c, "We are open from 9 to 17, Monday to Friday.");
+    chat_free(c);
+}
+
+static void what_is_not_sure_enough_goes_to_the_model_with_the_entries(void **state) {
+    fixture *f = *state;
+    static const char context[] = "millrace_router_kb_context_total";
+    double before = pipeline_metric(f->p, PART_ROUTER, context);
+    chat *plain =
+        ask_and_wait(f, &(ask){.text = "A story about an old wheel", .max_tokens = 4, .usage = true});
+    assert_complete(plain);
+    assert_true(pipeline_metric(f->p, PART_ROUTER, context) == before);
+    chat *helped =
+        ask_and_wait(f, &(ask){.text = "A story about opening hours", .max_tokens = 4, .usage = true});
+    assert_complete(helped);
+    assert_string_equal(helped->source, "model");
+    assert_string_equal(helped->usage_source, "model");
+    assert_true(pipeline_metric(f->p, PART_ROUTER, context) == before + 1);
+    assert_true(helped->prompt_tokens > plain->prompt_tokens + 20);
+    chat_free(plain);
+    chat_free(helped);
 }
 
 static void title_and_summary_come_from_the_model_whatever_the_knowledge_base_says(void **state) {
@@ -337,6 +372,8 @@ int main(int argc, char **argv) {
         TEST(an_answer_ends_at_its_limit),
         TEST(many_chats_at_once_each_say_what_they_say_alone),
         TEST(a_routine_question_is_answered_from_the_knowledge_base),
+        TEST(what_follows_an_answer_is_listed_and_asked_for_by_its_number),
+        TEST(what_is_not_sure_enough_goes_to_the_model_with_the_entries),
         TEST(title_and_summary_come_from_the_model_whatever_the_knowledge_base_says),
         TEST(a_closed_tab_frees_the_engine),
         TEST(a_deadline_ends_the_answer_and_frees_the_engine),

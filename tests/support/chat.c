@@ -61,6 +61,7 @@ static void read_object(chat *c, const json_t *j) {
     if (json_is_object(usage)) {
         c->prompt_tokens = json_integer_value(json_object_get(usage, "prompt_tokens"));
         c->completion_tokens = json_integer_value(json_object_get(usage, "completion_tokens"));
+        copy_string(c->usage_source, sizeof(c->usage_source), json_object_get(usage, "source"));
     }
     if (!said) return;
     c->pieces++;
@@ -109,6 +110,11 @@ static bool is_type(struct evhttp_request *r, const char *type) {
     return v && strncmp(v, type, strlen(type)) == 0;
 }
 
+static void read_source(chat *c, struct evhttp_request *r) {
+    const char *v = evhttp_find_header(evhttp_request_get_input_headers(r), "x-millrace-source");
+    snprintf(c->header_source, sizeof(c->header_source), "%s", v ? v : "");
+}
+
 static void on_chunk(struct evhttp_request *r, void *arg) {
     chat *c = arg;
     char part[16384];
@@ -134,6 +140,7 @@ static void on_over(struct evhttp_request *r, void *arg) {
         return;
     }
     c->status = evhttp_request_get_response_code(r);
+    read_source(c, r);
     if (is_type(r, "application/json")) read_json(c, c->in.p, c->in.n);
 }
 

@@ -33,7 +33,7 @@ struct chat {
     mr_buf calls;   /* tool calls, each as "NAME(ARGUMENTS" and all but the last with ")" */
     char ids[1000]; /* of the calls, each with a blank behind it */
     int status;     /* of HTTP; 0: no answer (yet) */
-    char finish[32], source[16], code[64], message[300];
+    char finish[32], source[16], usage_source[16], header_source[16], code[64], message[300];
     int64_t prompt_tokens, completion_tokens;
     char id[128], at[64]; /* of the request; of the last event that was read whole */
     char next_at[64];     /* of the event that is being read */

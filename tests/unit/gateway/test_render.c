@@ -123,7 +123,8 @@ static void usage_comes_last_when_asked_for(void **state) {
         "id: 12\ndata: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,"
         "\"model\":\"small\",\"choices\":[],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":7,"
         "\"total_tokens\":17,\"prompt_tokens_details\":{\"cached_tokens\":4},\"completion_tokens_details\":"
-        "{\"reasoning_tokens\":3},\"prompt_cache_hit_tokens\":4,\"prompt_cache_miss_tokens\":6},"
+        "{\"reasoning_tokens\":3},\"prompt_cache_hit_tokens\":4,\"prompt_cache_miss_tokens\":6,\"source\":"
+        "\"kb\"},"
         "\"millrace\":{\"source\":\"kb\"}}\n\n");
 }
 
@@ -139,7 +140,8 @@ static void a_completion_is_one_json(void **state) {
         "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_"
         "tokens\":7,"
         "\"total_tokens\":17,\"prompt_tokens_details\":{\"cached_tokens\":4},\"completion_tokens_details\":"
-        "{\"reasoning_tokens\":3},\"prompt_cache_hit_tokens\":4,\"prompt_cache_miss_tokens\":6},"
+        "{\"reasoning_tokens\":3},\"prompt_cache_hit_tokens\":4,\"prompt_cache_miss_tokens\":6,\"source\":"
+        "\"kb\"},"
         "\"millrace\":{\"source\":\"kb\"}}");
 }
 
