@@ -56,6 +56,24 @@ const mr_conf_key mr_gateway_keys[] = {
     {"resume_grace_s", MR_CONF_INT, AT(resume_grace_s), "0", 0, 86400, NULL,
      "Seconds that an answer goes on after its client vanished, for requests without the header "
      "x-millrace-resume."},
+    {"guard_lists", MR_CONF_STRLIST, AT(guard_lists), "", 0, 0, NULL,
+     "Lists of words to look for, in requests before they are stored and in answers before they are sent, "
+     "each a TSV file: word, block|replace|flag|allow, category. A changed list is loaded again."},
+    {"guard_answers", MR_CONF_STR, AT(guard_answers), "stop", 0, 0, "off|stop|replace",
+     "What a word that blocks does to an answer: nothing (no word is looked for in answers), it ends there "
+     "with finish_reason content_filter, or *** goes out in its place."},
+    {"guard_injection", MR_CONF_STR, AT(guard_injection), "off", 0, 0, "off|flag|block",
+     "As router.guard_injection, before a request is stored."},
+    {"guard_personal", MR_CONF_STR, AT(guard_personal), "off", 0, 0, "off|flag|mask",
+     "As router.guard_personal, before a request (or a comment of feedback) is stored."},
+    {"guard_refusal", MR_CONF_STR, AT(guard_refusal), "Sorry, I cannot help with this request.", 0, 0, NULL,
+     "The answer to a request that is blocked."},
+    {"guard_audit_text", MR_CONF_BOOL, AT(guard_audit_text), "false", 0, 0, NULL,
+     "Whether chat.audit holds the words that were found (of personal data, the mask)."},
+    {"ai_label", MR_CONF_STR, AT(ai_label), "", 0, 0, NULL,
+     "A sentence to be put at the end of what the model wrote, such as `AI-generated`; the answer is then "
+     "marked `millrace.ai_generated` as well. Empty: none. Tool calls and structured answers get the mark "
+     "alone."},
     {"metrics_host", MR_CONF_STR, AT(metrics_host), "127.0.0.1", 0, 0, NULL,
      "Address of /metrics, /livez and /readyz."},
     {"metrics_port", MR_CONF_INT, AT(metrics_port), "8081", 0, 65535, NULL, "Their port; 0 is none."},

@@ -9,6 +9,7 @@
 #include "gateway/limits.h"
 #include "gateway/openai.h"
 #include "gateway/outbox.h"
+#include "gateway/protection.h"
 #include "gateway/stream.h"
 #include "pool/view.h"
 #include "schemas/estimate.h"
@@ -44,6 +45,7 @@ struct mr_gateway {
     mr_outbox *outbox;
     mr_consumer *responses, *control;
     mr_log_reader *log;
+    mr_protection *protection;
     mr_streams *streams;
     mr_view *workers;
     mr_counter *refused;
@@ -95,12 +97,29 @@ static int refuse_key(mr_auth_verdict v, mr_api_error *e) {
     }
 }
 
-static int authorize(const mr_gateway *g, const mr_call *call, unsigned scope, mr_grant *grant,
-                     mr_api_error *e) {
+/* A refusal of access goes on record, with the id that the request has or gets now. Returns -1. */
+static int put_on_record(mr_gateway *g, mr_call *call, const char *category, const char *tenant,
+                         const mr_api_error *e) {
+    const char *id = mr_call_own_header(call, "x-request-id");
+    char made[MR_REQUEST_ID_LEN + 1], trace[MR_TRACEPARENT_LEN + 1];
+    if (!id && mr_request_id(&(mr_request_place){.n = 1}, MR_STR(""), made) == 0) {
+        mr_call_set_header(call, "x-request-id", made);
+        id = made;
+    }
+    mr_trace_child(mr_str_of(mr_call_header(call, "traceparent")), trace);
+    if (id) mr_protection_refused(g->protection, category, e->code, mr_str_of(id), mr_str_of(tenant), trace);
+    return -1;
+}
+
+static int authorize(mr_gateway *g, mr_call *call, unsigned scope, mr_grant *grant, mr_api_error *e) {
     mr_auth_verdict v = mr_auth_check(g->auth, mr_call_header(call, "Authorization"), mr_now_ms(), grant);
-    if (v != MR_AUTH_OK) return refuse_key(v, e);
+    if (v != MR_AUTH_OK) {
+        refuse_key(v, e);
+        return put_on_record(g, call, "key", "", e);
+    }
     if (mr_grant_allows(grant, scope)) return 0;
-    return mr_refuse(e, 403, "insufficient_scope", NULL, "This API key is not meant for that.");
+    mr_refuse(e, 403, "insufficient_scope", NULL, "This API key is not meant for that.");
+    return put_on_record(g, call, "scope", grant->tenant, e);
 }
 
 static void reply_authorized(mr_gateway *g, mr_call *call, unsigned scope, json_t *page) {
@@ -190,9 +209,10 @@ static int read_grace(const mr_gateway *g, const mr_call *call, mr_stream_origin
     return 0;
 }
 
-static void origin(const mr_call *call, mr_stream_origin *from) {
+static void origin(const mr_call *call, const mr_grant *who, mr_stream_origin *from) {
     const char *own = mr_call_header(call, "x-request-id");
     mr_trace_child(mr_str_of(mr_call_header(call, "traceparent")), from->trace);
+    snprintf(from->tenant, sizeof(from->tenant), "%s", who->tenant);
     from->client_request[0] = '\0';
     if (own && strlen(own) < sizeof(from->client_request) && mr_id_ok(mr_str_of(own))) {
         snprintf(from->client_request, sizeof(from->client_request), "%s", own);
@@ -232,6 +252,7 @@ static int name_request(mr_gateway *g, mr_call *call, mr_str tenant, mr_openai_r
         .created_s = mr_now_ms() / 1000,
         .n = req->n,
         .usage = req->include_usage,
+        .form = req->form,
         .model = model_number(g, req->model)};
     if (mr_request_id(&at, tenant, id) < 0) return no_randomness(e);
     req->chat.id = mr_str_of(id);
@@ -247,6 +268,7 @@ typedef struct admission {
     mr_grant who; /* with the tenant that the request names */
     mr_openai_request req;
     mr_stream_origin from;
+    bool blocked;
     mr_arena *arena; /* of the request, while it waits for the limiter */
     mr_hold *hold;
 } admission;
@@ -290,12 +312,25 @@ static int refuse_limit(const mr_limit_verdict *v, mr_api_error *e) {
     return -1;
 }
 
+/* On its way; or answered here, where it was blocked. */
+static int launch(admission *a, mr_api_error *e) {
+    mr_gateway *g = a->g;
+    if (a->blocked) {
+        return mr_streams_refuse(g->streams, a->call, &a->req, &a->from, a->hold,
+                                 mr_str_of(g->conf->guard_refusal), e);
+    }
+    return mr_streams_start(g->streams, a->call, &a->req, &a->from, a->hold, e);
+}
+
 /* With the limiter's verdict: on its way, or refused. Takes over the hold. */
 static int enter(admission *a, const mr_limit_verdict *v, mr_api_error *e) {
     set_limit_headers(a->call, "requests", &v->requests);
     set_limit_headers(a->call, "tokens", &v->tokens);
-    if (v->refused != MR_LIMIT_NONE) return refuse_limit(v, e);
-    if (mr_streams_start(a->g->streams, a->call, &a->req, &a->from, a->hold, e) == 0) return 0;
+    if (v->refused != MR_LIMIT_NONE) {
+        refuse_limit(v, e);
+        return put_on_record(a->g, a->call, "limit", a->who.tenant, e);
+    }
+    if (launch(a, e) == 0) return 0;
     mr_hold_return(a->hold);
     return -1;
 }
@@ -327,6 +362,22 @@ static int64_t guess_cost(const mr_gateway *g, const mr_openai_request *req) {
     return mr_prompt_tokens(&req->chat) + req->n * answer;
 }
 
+/* Before anything of it is stored. Log probabilities would tell what a filter of answers takes out. */
+static int protect(admission *a, mr_arena *arena, mr_api_error *e) {
+    mr_protection *p = a->g->protection;
+    mr_error err;
+    if (a->req.chat.sampling.logprobs && mr_protection_filters(p)) {
+        return mr_refuse(e, 400, "unsupported_parameter", "logprobs",
+                         "logprobs: are not given here, because answers are filtered");
+    }
+    if (mr_protection_request(p, &a->req.chat, arena, a->from.trace, &a->blocked, &err) == 0) return 0;
+    mr_log(MR_ERROR, "a request could not be looked through", MR_S("request", a->id),
+           MR_S("reason", err.msg));
+    return err.code == MR_ETOOBIG
+               ? mr_refuse(e, 413, "request_too_large", NULL, "The conversation is too large; shorten it.")
+               : mr_refuse(e, 500, "out_of_memory", NULL, "Out of memory.");
+}
+
 /* Everything that can refuse a request, before any header of its answer is out. */
 static int parse(admission *a, mr_arena *arena, mr_api_error *e) {
     mr_gateway *g = a->g;
@@ -338,8 +389,8 @@ static int parse(admission *a, mr_arena *arena, mr_api_error *e) {
     if (check_ready(g, e) < 0 || check_wait(g, a->req.model, e) < 0) return -1;
     if (read_grace(g, a->call, &a->from, e) < 0) return -1;
     if (name_request(g, a->call, caller.tenant, &a->req, a->id, e) < 0) return -1;
-    origin(a->call, &a->from);
-    return 0;
+    origin(a->call, &a->who, &a->from);
+    return protect(a, arena, e);
 }
 
 static mr_arena *new_request_arena(const mr_gateway *g) {
@@ -366,7 +417,7 @@ static int admit(mr_gateway *g, mr_call *call, const admission *given, mr_api_er
     if (authorize(g, call, MR_SCOPE_CHAT, &now.who, e) < 0) return -1;
     if (!mr_limiter_applies(g->limiter, &now.who)) {
         if (parse(&now, g->request_arena, e) < 0) return -1;
-        return mr_streams_start(g->streams, call, &now.req, &now.from, NULL, e);
+        return launch(&now, e);
     }
     if (mr_streams_count(g->streams) + g->admissions >= g->conf->max_in_flight) {
         return mr_refuse(e, 429, "too_many_requests", NULL, "Too many requests at once; please try again.");
@@ -395,13 +446,12 @@ static void on_chat(void *arg, mr_call *call) {
 
 /* ---- going on with an answer ---- */
 
-static int read_resume(const mr_gateway *g, const mr_call *call, mr_resume *q, mr_api_error *e) {
+static int read_resume(mr_gateway *g, mr_call *call, mr_grant *who, mr_resume *q, mr_api_error *e) {
     char seen[MR_EVENT_ID_MAX] = "", stream[8] = "";
     const char *last = mr_call_header(call, "Last-Event-ID");
-    mr_grant grant;
-    if (authorize(g, call, MR_SCOPE_CHAT, &grant, e) < 0) return -1;
+    if (authorize(g, call, MR_SCOPE_CHAT, who, e) < 0) return -1;
     q->id = mr_str_of(strstr(mr_call_path(call), "completions/") + strlen("completions/"));
-    if (!mr_request_id_read(q->id, mr_str_of(grant.tenant), &q->at) ||
+    if (!mr_request_id_read(q->id, mr_str_of(who->tenant), &q->at) ||
         q->at.partition >= mr_consumer_partitions(g->responses, g->responses_topic)) {
         return mr_refuse(e, 404, "unknown_request", NULL, "There is no answer with this id.");
     }
@@ -417,9 +467,10 @@ static int read_resume(const mr_gateway *g, const mr_call *call, mr_resume *q, m
 static int resume(mr_gateway *g, mr_call *call, mr_api_error *e) {
     mr_resume q = {0};
     mr_stream_origin from;
-    if (read_resume(g, call, &q, e) < 0 || check_ready(g, e) < 0 || read_grace(g, call, &from, e) < 0)
+    mr_grant who;
+    if (read_resume(g, call, &who, &q, e) < 0 || check_ready(g, e) < 0 || read_grace(g, call, &from, e) < 0)
         return -1;
-    origin(call, &from);
+    origin(call, &who, &from);
     mr_call_set_header(call, "x-request-id", q.id.p);
     return mr_streams_resume(g->streams, call, &q, &from, e);
 }
@@ -456,7 +507,11 @@ static int take_feedback(mr_gateway *g, mr_call *call, mr_api_error *e) {
     if (authorize(g, call, MR_SCOPE_FEEDBACK, &grant, e) < 0) return -1;
     if (mr_openai_feedback(mr_call_body(call), g->request_arena, &f, e) < 0) return -1;
     if (check_ready(g, e) < 0) return -1;
-    origin(call, &from);
+    origin(call, &grant, &from);
+    if (MR_HAS(&f, MR_FEEDBACK_COMMENT) &&
+        mr_protection_remark(g->protection, &f.comment, g->request_arena, &err) < 0) {
+        return mr_refuse(e, 413, "request_too_large", "comment", "comment: is too long to be looked through");
+    }
     MR_SET(&f, MR_FEEDBACK_CREATED_MS, created_ms, mr_now_ms());
     mr_outbox_record rec = {MR_TOPIC_FEEDBACK, f.request, &mr_feedback_def, &f, from.trace};
     if (mr_outbox_send(g->outbox, &rec, on_feedback_acked, call, &ticket, &err) < 0) {
@@ -589,6 +644,7 @@ static void on_tick(void *arg) {
     mr_gateway *g = arg;
     mr_auth_refresh(g->auth);
     mr_streams_tick(g->streams);
+    mr_protection_tick(g->protection);
     if (g->drain_until_us) drain_step(g);
 }
 
@@ -614,7 +670,9 @@ static int open_bus(mr_gateway *g, mr_error *err) {
                                .arg = g};
     g->outbox = mr_outbox_new(g->kafka, g->loop, g->metrics, err);
     if (!g->outbox) return -1;
-    g->streams = mr_streams_new(g->conf, g->outbox, g->metrics, err);
+    g->protection = mr_protection_new(g->conf, g->outbox, g->metrics, err);
+    if (!g->protection) return -1;
+    g->streams = mr_streams_new(g->conf, g->outbox, g->protection, g->metrics, err);
     if (!g->streams) return -1;
     g->workers = mr_view_new(g->kafka, g->loop, g->metrics, "gateway_workers", err);
     if (!g->workers) return -1;
@@ -696,6 +754,7 @@ void mr_gateway_free(mr_gateway *g) {
     mr_consumer_free(g->control);
     mr_streams_free(
         g->streams); /* settles its holds, takes back its tickets, before the outbox' last reports */
+    mr_protection_free(g->protection);   /* sends its last records */
     mr_outbox_free(g->outbox, FLUSH_MS); /* those may answer calls that wait for them */
     mr_limiter_free(g->limiter);         /* answers calls that wait for it */
     mr_http_free(g->http);

@@ -182,6 +182,10 @@ void mr_call_set_header(mr_call *c, const char *name, const char *value) {
     evhttp_add_header(headers, name, value);
 }
 
+const char *mr_call_own_header(const mr_call *c, const char *name) {
+    return evhttp_find_header(evhttp_request_get_output_headers(c->req), name);
+}
+
 static void common_headers(mr_call *c) {
     mr_call_set_header(c, "Access-Control-Allow-Origin", "*");
     mr_call_set_header(c, "Access-Control-Expose-Headers", "x-request-id, retry-after, x-millrace-source");

@@ -66,6 +66,7 @@ bool mr_call_query(const mr_call *c, const char *name, char *out, size_t cap);
 /* ---- the reply ---- */
 
 void mr_call_set_header(mr_call *c, const char *name, const char *value);
+const char *mr_call_own_header(const mr_call *c, const char *name); /* that was set; NULL: none */
 /* Whole replies. They take the reference to j; NULL is said as an error 500. */
 void mr_call_json(mr_call *c, int status, json_t *j);
 void mr_call_reply(mr_call *c, int status, mr_str json);

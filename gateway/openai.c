@@ -298,6 +298,8 @@ static int fill(const mr_gateway_conf *conf, const mr_openai_caller *caller, con
     MR_SET(&out->chat, MR_CHAT_REQUEST_TENANT, tenant, caller->tenant);
     MR_SET(&out->chat, MR_CHAT_REQUEST_MODEL, model, mr_str_of(out->model));
     MR_SET(&out->chat, MR_CHAT_REQUEST_STREAM, stream, out->stream);
+    out->form = MR_HAS(&out->chat, MR_CHAT_REQUEST_RESPONSE_FORMAT) &&
+                out->chat.response_format.type != MR_FORMAT_TEXT;
     return 0;
 }
 

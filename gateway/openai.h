@@ -19,7 +19,8 @@ typedef struct mr_openai_request {
     mr_chat_request chat; /* without the fields of its journey: created_ms, reply_to, deadline_ms, trace */
     const char *model;    /* served; the configuration's string */
     bool stream, include_usage;
-    int n; /* answers that are wanted */
+    bool form; /* the answer has a form to keep, as JSON */
+    int n;     /* answers that are wanted */
 } mr_openai_request;
 
 /* All strings in `out` are the arena's, except those of `conf`. What is not understood but harmless is ignored; what would

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define LABEL_GAP "\n\n"
+
 static int put(const char *p, size_t n, void *out) {
     mr_buf_put(out, p, n);
     return ((mr_buf *)out)->failed ? -1 : 0;
@@ -67,8 +69,12 @@ static json_t *choice_logprobs(const json_t *list) {
     return list ? json_pack("{s:O}", "content", list) : json_null();
 }
 
+static int source_of(const mr_response_end *end) {
+    return MR_HAS(end, MR_RESPONSE_END_SOURCE) ? end->source : MR_SOURCE_MODEL;
+}
+
 static const char *source_name(const mr_response_end *end) {
-    return mr_source_names[MR_HAS(end, MR_RESPONSE_END_SOURCE) ? end->source : MR_SOURCE_MODEL];
+    return mr_source_names[source_of(end)];
 }
 
 /* `source` is none of OpenAI's members: what nobody generated is not billed, and this says why. */
@@ -86,8 +92,17 @@ static json_t *usage_json(const mr_response_end *end) {
 }
 
 /* What OpenAI's API has no word for. */
-static json_t *extra_json(const mr_response_end *end) {
-    return json_pack("{s:s}", "source", source_name(end));
+static json_t *extra_json(const mr_render *r, const mr_response_end *end) {
+    json_t *out = json_pack("{s:s}", "source", source_name(end));
+    if (out && r->marked && source_of(end) == MR_SOURCE_MODEL)
+        json_object_set_new(out, "ai_generated", json_true());
+    return out;
+}
+
+/* The sentence at the end of what the model wrote, or NULL: arguments of calls are for programs. */
+static const char *label_of(const mr_render *r, const mr_response_end *end) {
+    bool labelled = source_of(end) == MR_SOURCE_MODEL && end->finish_reason != MR_FINISH_TOOL_CALLS;
+    return labelled ? r->label : NULL;
 }
 
 /* A chunk with these choices (stolen). OpenAI says `usage: null` in all chunks but the last when it was asked for. */
@@ -131,10 +146,12 @@ void mr_render_piece(const mr_render *r, const mr_piece *p, mr_buf *out) {
 }
 
 void mr_render_end(const mr_render *r, const mr_response_end *end, const char *at, mr_buf *out) {
-    json_t *choices = json_pack("[{s:i, s:{}, s:n, s:s}]", "index", r->choice, "delta", "logprobs",
+    const char *label = label_of(r, end);
+    json_t *delta = label ? json_pack("{s:s+}", "content", LABEL_GAP, label) : json_object();
+    json_t *choices = json_pack("[{s:i, s:o, s:n, s:s}]", "index", r->choice, "delta", delta, "logprobs",
                                 "finish_reason", mr_finish_names[end->finish_reason]);
     json_t *last = chunk_json(r, choices);
-    if (last) json_object_set_new(last, "millrace", extra_json(end));
+    if (last) json_object_set_new(last, "millrace", extra_json(r, end));
     event(last, at, out);
 }
 
@@ -143,7 +160,7 @@ void mr_render_usage(const mr_render *r, const mr_response_end *end, const char 
     json_t *usage = chunk_json(r, json_array());
     if (usage) {
         json_object_set_new(usage, "usage", usage_json(end));
-        json_object_set_new(usage, "millrace", extra_json(end));
+        json_object_set_new(usage, "millrace", extra_json(r, end));
     }
     event(usage, at, out);
 }
@@ -159,9 +176,11 @@ void mr_render_sentence(const mr_api_error *e, bool first, mr_buf *out) {
 /* ---- whole answers ---- */
 
 /* An answer of calls alone has no content, rather than an empty one. */
-static json_t *message_json(const mr_reply *reply) {
+static json_t *message_json(const mr_reply *reply, const char *label) {
     bool calls = reply->calls->n > 0, silent = calls && reply->content.n == 0;
-    json_t *content = silent ? json_null() : json_stringn(reply->content.p, reply->content.n);
+    json_t *content = silent ? json_null()
+                             : json_pack("s%++", reply->content.p, reply->content.n, label ? LABEL_GAP : "",
+                                         label ? label : "");
     json_t *message = json_pack("{s:s, s:o}", "role", "assistant", "content", content);
     if (message && reply->reasoning.n > 0) {
         json_object_set_new(message, "reasoning_content",
@@ -175,13 +194,14 @@ static json_t *message_json(const mr_reply *reply) {
 }
 
 json_t *mr_render_choice(const mr_render *r, const mr_reply *reply, const mr_response_end *end) {
-    return json_pack("{s:i, s:o, s:o, s:s}", "index", r->choice, "message", message_json(reply), "logprobs",
-                     choice_logprobs(reply->logprobs), "finish_reason", mr_finish_names[end->finish_reason]);
+    return json_pack("{s:i, s:o, s:o, s:s}", "index", r->choice, "message",
+                     message_json(reply, label_of(r, end)), "logprobs", choice_logprobs(reply->logprobs),
+                     "finish_reason", mr_finish_names[end->finish_reason]);
 }
 
 void mr_render_completion(const mr_render *r, json_t *choices, const mr_response_end *end, mr_buf *out) {
     mr_render_json(json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o}", "id", r->id, "object", "chat.completion",
                              "created", (json_int_t)r->created, "model", r->model, "choices", choices,
-                             "usage", usage_json(end), "millrace", extra_json(end)),
+                             "usage", usage_json(end), "millrace", extra_json(r, end)),
                    out);
 }

@@ -21,9 +21,11 @@
 /* What all pieces of one answer have in common. */
 typedef struct mr_render {
     const char *id, *model;
-    int64_t created; /* unix seconds */
-    bool usage;      /* the client asked for the usage chunk */
-    int choice;      /* which of the answers to the request this is */
+    int64_t created;   /* unix seconds */
+    bool usage;        /* the client asked for the usage chunk */
+    int choice;        /* which of the answers to the request this is */
+    bool marked;       /* what the model wrote is marked as such… */
+    const char *label; /* …and ends with this sentence, or NULL */
 } mr_render;
 
 typedef struct mr_piece {

@@ -15,10 +15,11 @@
 #define AT_PARTITION 16 /* 3 */
 #define AT_POSITION  19 /* 6 */
 #define AT_CREATED   25 /* 4 */
-#define AT_N         29 /* 1: n - 1, and USAGE */
+#define AT_N         29 /* 1: n - 1, USAGE and FORM */
 #define AT_MODEL     30 /* 1 */
 #define AT_HASH      31 /* 8 */
 #define USAGE        0x80
+#define FORM         0x40
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -68,7 +69,7 @@ int mr_request_id(const mr_request_place *at, mr_str tenant, char out[MR_REQUEST
     put(raw + AT_PARTITION, 3, (uint64_t)at->partition);
     put(raw + AT_POSITION, 6, (uint64_t)at->position);
     put(raw + AT_CREATED, 4, (uint64_t)at->created_s);
-    raw[AT_N] = (unsigned char)((at->n - 1) | (at->usage ? USAGE : 0));
+    raw[AT_N] = (unsigned char)((at->n - 1) | (at->usage ? USAGE : 0) | (at->form ? FORM : 0));
     raw[AT_MODEL] = (unsigned char)at->model;
     put(raw + AT_HASH, 8, hash_of(raw, tenant));
     memcpy(out, PREFIX, PREFIX_LEN);
@@ -83,8 +84,9 @@ bool mr_request_id_read(mr_str id, mr_str tenant, mr_request_place *at) {
     *at = (mr_request_place){.partition = (int32_t)get(raw + AT_PARTITION, 3),
                              .position = (int64_t)get(raw + AT_POSITION, 6),
                              .created_s = (int64_t)get(raw + AT_CREATED, 4),
-                             .n = (raw[AT_N] & ~USAGE) + 1,
+                             .n = (raw[AT_N] & ~(USAGE | FORM)) + 1,
                              .usage = raw[AT_N] & USAGE,
+                             .form = raw[AT_N] & FORM,
                              .model = raw[AT_MODEL]};
     return at->n <= MR_CHOICES_MAX;
 }

@@ -20,6 +20,7 @@ typedef struct mr_request_place {
     int64_t created_s;
     int n;      /* answers */
     bool usage; /* the usage chunk was asked for */
+    bool form;  /* the answer has a form to keep */
     int model;  /* number in gateway.models */
 } mr_request_place;
 

@@ -52,6 +52,7 @@ int mr_streams_resume(mr_streams *s, mr_call *call, const mr_resume *q, const mr
                              .model = q->at.model < models->n ? models->v[q->at.model] : models->v[0],
                              .stream = q->streamed,
                              .include_usage = q->at.usage,
+                             .form = q->at.form,
                              .n = q->at.n};
     mr_error err;
     if (s->count >= s->conf->max_in_flight) {

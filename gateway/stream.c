@@ -4,10 +4,14 @@
 #include "base/log.h"
 #include "gateway/regenerate.h"
 #include "gateway/resume.h"
+#include "gateway/stream_records.h"
 #include "gateway/stream_say.h"
 #include "schemas/estimate.h"
 #include "schemas/hash.h"
 
+#include <stdio.h>
+
+#define USAGE_WAIT_S   2 /* for that of an answer which a word has stopped */
 #define DEADLINE_GRACE 2 /* seconds for the worker to end the answer itself, with its usage */
 
 /* ---- admission ---- */
@@ -70,8 +74,41 @@ int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const
         return refuse_send(e, &err);
     }
     st->hold = hold;
-    if (hold) st->seen = mr_prompt_tokens(r);
+    if (hold || mr_protection_filters(s->protection)) st->prompt = mr_prompt_tokens(r);
+    st->seen = st->prompt;
     mr_stream_watch(st);
+    return 0;
+}
+
+/* The records of an answer of this text, as a worker would send them. */
+static void play(mr_streams *s, mr_str request, mr_str text) {
+    char hash[MR_TEXT_HASH_LEN + 1];
+    mr_response_delta d = {0};
+    mr_response_end end = {0};
+    mr_text_hash_hex(mr_text_hash_feed(mr_text_hash_init(), text), hash);
+    d.request = end.request = request;
+    d.text = text;
+    d.hash = end.hash = mr_str_of(hash);
+    end.offset = (int64_t)text.n;
+    end.finish_reason = MR_FINISH_CONTENT_FILTER;
+    MR_SET(&d, MR_RESPONSE_DELTA_SOURCE, source, MR_SOURCE_GUARD);
+    MR_SET(&end, MR_RESPONSE_END_SOURCE, source, MR_SOURCE_GUARD);
+    mr_streams_delta(s, &d, NULL);
+    mr_streams_end(s, &end, NULL);
+}
+
+int mr_streams_refuse(mr_streams *s, mr_call *call, mr_openai_request *req, const mr_stream_origin *from,
+                      mr_hold *hold, mr_str text, mr_api_error *e) {
+    char id[MR_CHOICE_ID_LEN + 1];
+    mr_stream *st = mr_stream_new(s, call, req, from);
+    if (!st) return mr_refuse(e, 500, "out_of_memory", NULL, "Out of memory.");
+    st->hold = hold;
+    mr_stream_watch(st);
+    for (int i = 0, n = req->n; i < n; i++) {
+        if (i > 0 && !mr_streams_find(s, req->chat.id)) break; /* its client does not read */
+        snprintf(id, sizeof(id), i ? "%.*s-%d" : "%.*s", MR_FMT(req->chat.id), i);
+        play(s, mr_str_of(id), text);
+    }
     return 0;
 }
 
@@ -89,10 +126,24 @@ static int64_t age_s(const mr_stream *st, int64_t now_us) {
     return st->caught_up ? mr_now_ms() / 1000 - st->at.created_s : (now_us - st->started_us) / 1000000;
 }
 
+/* One whose usage has been waited for for too long. */
+static mr_choice *find_overdue(mr_stream *st, int64_t now_us) {
+    for (int i = 0; i < st->n; i++) {
+        mr_choice *c = &st->choice[i];
+        if (c->state == CHOICE_STOPPED && now_us - c->stopped_us >= USAGE_WAIT_S * 1000000) return c;
+    }
+    return NULL;
+}
+
 static void tick(mr_stream *st, int64_t now_us) {
     const mr_gateway_conf *conf = st->table->conf;
     int64_t age = age_s(st, now_us);
     mr_api_error e;
+    mr_choice *overdue = find_overdue(st, now_us);
+    if (overdue) {
+        mr_choice_end_stopped(overdue);
+        return;
+    }
     if (st->resumed && !mr_resume_tick(st, now_us)) return;
     if (!st->call && now_us - st->vanished_us >= st->from.grace_s * 1000000) {
         mr_stream_cancel(st, st->table->cancelled_closed);

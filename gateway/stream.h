@@ -1,7 +1,8 @@
 /* The requests in flight: from admission over the records that come back to the last byte of the answer.
  *
  *     PRODUCING ──broker has it──> ACCEPTED ──terminal record──> gone
- *         └── not delivered: 503        └── peer gone, too slow, too late, contradicting records: cancelled, gone
+ *         └── not delivered: 503        ├── peer gone, too slow, too late, contradicting records: cancelled, gone
+ *                                       └── a word that must not go out: cancelled ──usage, or too long without──> gone
  *
  * Several answers to one request (`n`) are as many requests to the workers, with ids of their own ("ID-1"…), whose records
  * go out through one call: it ends when all of them have ended well, or one of them badly.
@@ -10,6 +11,9 @@
  * another connection may go on with the answer from the log (mr_streams_resume): its entry is fed with the records of
  * that, from the answer's first on, and says only what its client lacks. The latest connection is the one whose end
  * cancels.
+ *
+ * Where answers are filtered (protection.h), an event's id counts the answer's own bytes up to which all was said, and who
+ * goes on with an answer filters it from its beginning: so every connection says the same.
  *
  * A streamed request gets its 200 and a first comment when the broker has it, and a comment whenever it was silent for
  * keep_alive_s. Every entry ends in exactly one way, and says so in one log line. Loop's thread; the table owns its entries,
@@ -20,24 +24,28 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "gateway/auth.h"
 #include "gateway/conf.h"
 #include "gateway/http.h"
 #include "gateway/limits.h"
 #include "gateway/log_reader.h"
 #include "gateway/openai.h"
 #include "gateway/outbox.h"
+#include "gateway/protection.h"
 #include "gateway/request_id.h"
 #include "schemas/messages.h"
 
 typedef struct mr_streams mr_streams;
 
-mr_streams *mr_streams_new(const mr_gateway_conf *conf, mr_outbox *out, mr_metrics *m, mr_error *err);
+mr_streams *mr_streams_new(const mr_gateway_conf *conf, mr_outbox *out, mr_protection *protection,
+                           mr_metrics *m, mr_error *err);
 /* The calls of what is left are not touched. */
 void mr_streams_free(mr_streams *s);
 
 /* What came with a request besides its body. */
 typedef struct mr_stream_origin {
     char trace[MR_TRACEPARENT_LEN + 1];
+    char tenant[MR_TENANT_MAX + 1];
     char client_request[65]; /* the client's own x-request-id, for the log; may be empty */
     int64_t grace_s;         /* how long the answer goes on without its client */
 } mr_stream_origin;
@@ -60,6 +68,10 @@ typedef struct mr_log_place {
  * limits (NULL: nothing). On failure both stay the caller's, the call to be answered with e. */
 int mr_streams_start(mr_streams *s, mr_call *call, mr_openai_request *req, const mr_stream_origin *from,
                      mr_hold *hold, mr_api_error *e);
+
+/* Likewise, for a request that no worker gets: its answer is this text, with finish_reason content_filter. */
+int mr_streams_refuse(mr_streams *s, mr_call *call, mr_openai_request *req, const mr_stream_origin *from,
+                      mr_hold *hold, mr_str text, mr_api_error *e);
 
 /* Likewise for an answer that was begun before, from the log. */
 int mr_streams_resume(mr_streams *s, mr_call *call, const mr_resume *q, const mr_stream_origin *from,

@@ -44,10 +44,12 @@ static void register_metrics(mr_streams *s, mr_metrics *m) {
     s->cancelled_closed = mr_counter_new(m, cancels, "reason=\"closed\"", why);
     s->cancelled_slow = mr_counter_new(m, cancels, "reason=\"slow_client\"", why);
     s->cancelled_late = mr_counter_new(m, cancels, "reason=\"timeout\"", why);
+    s->cancelled_word = mr_counter_new(m, cancels, "reason=\"content_filter\"", why);
     s->cancelled_broken = mr_counter_new(m, cancels, "reason=\"broken\"", why);
 }
 
-mr_streams *mr_streams_new(const mr_gateway_conf *conf, mr_outbox *out, mr_metrics *m, mr_error *err) {
+mr_streams *mr_streams_new(const mr_gateway_conf *conf, mr_outbox *out, mr_protection *protection,
+                           mr_metrics *m, mr_error *err) {
     mr_streams *s = calloc(1, sizeof(*s));
     size_t n = 16;
     while (n < (size_t)conf->max_in_flight) n *= 2;
@@ -56,6 +58,7 @@ mr_streams *mr_streams_new(const mr_gateway_conf *conf, mr_outbox *out, mr_metri
         return NULL;
     }
     mr_buf_init(&s->event, EVENT_MAX);
+    mr_buf_init(&s->clear, EVENT_MAX);
     s->buckets = calloc(n, sizeof(bucket));
     s->arena = mr_arena_new(4 * (size_t)conf->body_max + MR_TOKENS_MAX * sizeof(int64_t) + (1u << 20));
     if (!s->buckets || !s->arena) {
@@ -65,6 +68,7 @@ mr_streams *mr_streams_new(const mr_gateway_conf *conf, mr_outbox *out, mr_metri
     }
     s->conf = conf;
     s->out = out;
+    s->protection = protection;
     s->nbuckets = n;
     register_metrics(s, m);
     return s;
@@ -87,6 +91,12 @@ static void forget_request(mr_choice *c) {
     mr_buf_done(&c->request);
 }
 
+void mr_choice_report(mr_choice *c) {
+    const mr_stream_origin *from = &c->of->from;
+    mr_protection_report(c->of->table->protection, &c->findings, mr_str_of(c->id), mr_str_of(from->tenant),
+                         from->trace);
+}
+
 static void choice_done(mr_choice *c) {
     if (c->ticket) mr_ticket_forget(c->ticket);
     LIST_REMOVE(c, in_bucket);
@@ -96,6 +106,9 @@ static void choice_done(mr_choice *c) {
     mr_buf_done(&c->reasoning);
     mr_calls_done(&c->calls);
     json_decref(c->logprobs);
+    mr_filter_free(c->filter);
+    mr_choice_report(c);
+    mr_findings_done(&c->findings);
 }
 
 static void settle(mr_stream *st) {
@@ -122,6 +135,7 @@ void mr_streams_free(mr_streams *s) {
     if (!s) return;
     for (mr_stream *st; (st = LIST_FIRST(&s->all));) mr_stream_free(st);
     mr_buf_done(&s->event);
+    mr_buf_done(&s->clear);
     mr_arena_free(s->arena);
     free(s->buckets);
     free(s);
@@ -139,6 +153,7 @@ int mr_streams_count(const mr_streams *s) {
 
 /* The first choice has the request's own id, so that a single one looks as if there were no others. */
 static void choice_init(mr_choice *c, mr_stream *st, int index, const mr_openai_request *req) {
+    const char *label = st->table->conf->ai_label;
     c->of = st;
     c->generation = 1;
     if (index == 0) {
@@ -146,7 +161,13 @@ static void choice_init(mr_choice *c, mr_stream *st, int index, const mr_openai_
     } else {
         snprintf(c->id, sizeof(c->id), "%.*s-%d", MR_FMT(req->chat.id), index);
     }
-    c->render = (mr_render){st->choice[0].id, req->model, mr_now_ms() / 1000, req->include_usage, index};
+    c->render = (mr_render){.id = st->choice[0].id,
+                            .model = req->model,
+                            .created = mr_now_ms() / 1000,
+                            .usage = req->include_usage,
+                            .choice = index,
+                            .marked = *label,
+                            .label = *label && !req->form ? label : NULL};
     mr_answer_init(&c->answer);
     mr_prefix_init(&c->sent);
     mr_buf_init(&c->content, ANSWER_MAX);

@@ -14,6 +14,7 @@
 #include "gateway/answer.h"
 #include "gateway/calls.h"
 #include "gateway/prefix.h"
+#include "gateway/protection.h"
 #include "gateway/render.h"
 #include "gateway/stream.h"
 
@@ -22,7 +23,12 @@
 #define MR_CHOICE_ID_LEN (MR_REQUEST_ID_LEN + 12)
 #define MR_RECORD_ID_LEN (MR_CHOICE_ID_LEN + 12)
 
-typedef enum { CHOICE_PRODUCING, CHOICE_ACCEPTED, CHOICE_ENDED } choice_state;
+typedef enum {
+    CHOICE_PRODUCING,
+    CHOICE_ACCEPTED,
+    CHOICE_STOPPED, /* by a word: cancelled, and only the usage is still waited for */
+    CHOICE_ENDED,
+} choice_state;
 
 /* One answer: a request to the workers.
  *
@@ -45,6 +51,14 @@ typedef struct mr_choice {
     mr_buf content, reasoning; /* when not streamed */
     json_t *logprobs;          /* likewise */
     mr_calls calls;            /* their arguments likewise */
+    /* where answers are filtered */
+    mr_filter *filter; /* of the text of a channel that is under way, which began there in the answer */
+    int channel;
+    uint64_t channel_at;
+    uint64_t passed; /* bytes of the answer that what was said stands for */
+    mr_findings findings;
+    int64_t tokens; /* that came */
+    int64_t stopped_us;
     /* of a resumed one */
     uint64_t skip;      /* bytes that its client has */
     int64_t next;       /* offset in the log of its next record */
@@ -63,7 +77,8 @@ typedef struct mr_stream {
     int source;
     mr_hold *hold;   /* of limits; NULL: nothing */
     bool accepted;   /* by Kafka, or by a record of its answer */
-    int64_t seen;    /* tokens of the prompt as guessed and of what came: the cost, should it not end well */
+    int64_t prompt;  /* its tokens, guessed, where that is needed */
+    int64_t seen;    /* those and what came: the cost, should it not end well */
     mr_usage usage;  /* of the choices that have ended */
     json_t *replies; /* of them, when not streamed */
     int64_t vanished_us;
@@ -83,20 +98,21 @@ typedef LIST_HEAD(bucket, mr_choice) bucket;
 struct mr_streams {
     const mr_gateway_conf *conf;
     mr_outbox *out;
+    mr_protection *protection;
     bucket *buckets;
     size_t nbuckets; /* a power of two */
     LIST_HEAD(, mr_stream) all;
     int count;
     size_t kept;              /* bytes of the requests that are kept */
     mr_arena *arena;          /* of a request that is asked again */
-    mr_buf event;             /* scratch */
+    mr_buf event, clear;      /* scratch: what is said; what a filter let through */
     char at[MR_EVENT_ID_MAX]; /* likewise */
     mr_log_reader *log;
     mr_gauge *in_flight;
     mr_histogram *first_token, *duration;
     mr_counter *duplicates, *gaps, *mismatches, *strays, *late, *prompt_tokens, *completion_tokens;
     mr_counter *differing, *regenerated, *resumes;
-    mr_counter *cancelled_closed, *cancelled_slow, *cancelled_late, *cancelled_broken;
+    mr_counter *cancelled_closed, *cancelled_slow, *cancelled_late, *cancelled_broken, *cancelled_word;
 };
 
 bucket *mr_streams_bucket(mr_streams *s, mr_str id);
@@ -106,6 +122,13 @@ mr_choice *mr_streams_find(mr_streams *s, mr_str id);
 mr_stream *mr_stream_new(mr_streams *s, mr_call *call, const mr_openai_request *req,
                          const mr_stream_origin *from);
 void mr_stream_free(mr_stream *st);
+
+/* Are its texts filtered? What the guard itself says is not. */
+static inline bool mr_stream_filters(const mr_stream *st) {
+    return st->source != MR_SOURCE_GUARD && mr_protection_filters(st->table->protection);
+}
+/* What was found in the choice goes on record; at its end that happens of itself. */
+void mr_choice_report(mr_choice *c);
 
 /* Id of the records of the choice's generation. */
 void mr_choice_record_id(const mr_choice *c, char out[MR_RECORD_ID_LEN + 1]);

@@ -1,4 +1,5 @@
-/* What the records of an answer mean for its entry: mr_streams_delta and mr_streams_end of stream.h. */
+/* See stream_records.h. */
+#include "gateway/stream_records.h"
 
 #include "base/log.h"
 #include "gateway/regenerate.h"
@@ -84,7 +85,7 @@ static void take_delta(mr_choice *c, const mr_response_delta *d) {
     mr_stream *st = c->of;
     mr_streams *s = st->table;
     mr_str fresh;
-    if (!receive(c, d->request, d->attempt)) return;
+    if (!receive(c, d->request, d->attempt) || c->state == CHOICE_STOPPED) return;
     mr_answer_verdict verdict = mr_answer_delta(&c->answer, d->offset, d->text, d->hash, &fresh);
     if (verdict == MR_ANSWER_DUPLICATE) return;
     if (verdict != MR_ANSWER_NEW) {
@@ -93,6 +94,7 @@ static void take_delta(mr_choice *c, const mr_response_delta *d) {
     }
     if (MR_HAS(d, MR_RESPONSE_DELTA_SOURCE)) st->source = d->source;
     st->seen += d->tokens;
+    c->tokens += d->tokens;
     mr_prefix_add(&c->sent, d, &c->answer);
     if (fresh.n == 0 && d->logprobs.n == 0) return;
     mr_calls_verdict call =
@@ -133,6 +135,25 @@ static void add_usage(mr_stream *st, const mr_usage *u) {
     sum->reasoning_tokens += u->reasoning_tokens;
 }
 
+static void end_well(mr_choice *c, const mr_response_end *end) {
+    mr_stream *st = c->of;
+    mr_response_end whole = *end;
+    add_usage(st, &end->usage);
+    c->state = CHOICE_ENDED;
+    st->ended++;
+    whole.usage = st->usage;
+    mr_choice_finish(c, &whole);
+}
+
+static void end_stopped(mr_choice *c, const mr_response_end *end) {
+    mr_response_end stopped = mr_choice_stopped_end(c, end);
+    end_well(c, &stopped);
+}
+
+void mr_choice_end_stopped(mr_choice *c) {
+    end_stopped(c, NULL);
+}
+
 /* The answer ended badly where it was made. */
 static void fail_by_record(mr_choice *c, const mr_response_end *end) {
     const mr_response_error *r = &end->error;
@@ -153,6 +174,10 @@ static void take_end(mr_choice *c, const mr_response_end *end) {
     mr_stream *st = c->of;
     mr_streams *s = st->table;
     if (!receive(c, end->request, end->attempt)) return;
+    if (c->state == CHOICE_STOPPED) {
+        end_stopped(c, end);
+        return;
+    }
     bool failed = end->finish_reason == MR_FINISH_ERROR || end->finish_reason == MR_FINISH_CANCELLED;
     if (failed && MR_HAS(end, MR_RESPONSE_END_ATTEMPT) && end->attempt < c->attempt) {
         mr_counter_add(s->late, 1); /* of a worker that was taken for dead: another one has the request */
@@ -168,12 +193,12 @@ static void take_end(mr_choice *c, const mr_response_end *end) {
         contradict(c, verdict, MR_HAS(end, MR_RESPONSE_END_ATTEMPT) ? end->attempt : c->attempt);
         return;
     }
-    add_usage(st, &end->usage);
-    c->state = CHOICE_ENDED;
-    st->ended++;
-    mr_response_end whole = *end;
-    whole.usage = st->usage;
-    mr_choice_finish(c, &whole);
+    if (!mr_choice_flush(c)) return;
+    if (c->state == CHOICE_STOPPED) {
+        end_stopped(c, end);
+    } else {
+        end_well(c, end);
+    }
 }
 
 void mr_streams_end(mr_streams *s, const mr_response_end *end, const mr_log_place *from) {

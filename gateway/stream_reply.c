@@ -1,7 +1,10 @@
 /* See stream_reply.h. */
 #include "gateway/stream_reply.h"
 
+#include "base/loop.h"
 #include "gateway/stream_say.h"
+
+/* ---- text ---- */
 
 /* The log probabilities of the last `fresh` of the delta's bytes. */
 static int append_logprobs(const mr_response_delta *d, size_t fresh, json_t *list) {
@@ -60,6 +63,107 @@ void mr_stream_fail_memory(mr_stream *st) {
     mr_api_error e;
     mr_refuse(&e, 500, "out_of_memory", NULL, "Out of memory.");
     mr_stream_fail(st, st->table->cancelled_broken, &e);
+}
+
+/* ---- filtered text ---- */
+
+/* Text that the filter let through. False when the entry is gone. */
+static bool hand_on(mr_choice *c, int channel, mr_str text) {
+    mr_stream *st = c->of;
+    mr_buf *event = &st->table->event;
+    if (text.n == 0) return true;
+    if (!st->streamed) {
+        mr_buf *out = channel == MR_CHANNEL_REASONING ? &c->reasoning : &c->content;
+        mr_buf_put(out, text.p, text.n);
+        return true;
+    }
+    if (!st->call) return true;
+    mr_piece p = {.channel = channel, .text = text, .first = !c->begun, .at = mr_stream_event_id(st)};
+    c->begun = true;
+    mr_buf_clear(event);
+    mr_render_piece(&c->render, &p, event);
+    return mr_stream_say_event(st);
+}
+
+static void stop(mr_choice *c) {
+    mr_counter_add(c->of->table->cancelled_word, 1);
+    mr_choice_cancel(c);
+    mr_choice_report(c);
+    c->state = CHOICE_STOPPED;
+    c->stopped_us = mr_mono_us();
+}
+
+static void on_found(void *arg, const mr_guard_rule *rule, mr_guard_action done, mr_str text) {
+    mr_choice *c = arg;
+    mr_protection_found(c->of->table->protection, &c->findings, rule, done, text);
+}
+
+/* More of the text of the channel that is under way. False when the entry is gone. */
+static bool feed(mr_choice *c, mr_str text, bool over) {
+    mr_streams *s = c->of->table;
+    mr_error err;
+    mr_buf_clear(&s->clear);
+    if (mr_filter_feed(c->filter, text, over, &s->clear, &err) < 0 || s->clear.failed) {
+        mr_stream_fail_memory(c->of);
+        return false;
+    }
+    c->passed = c->channel_at + mr_filter_passed(c->filter);
+    bool stopped = mr_filter_stopped(c->filter);
+    if (over) {
+        mr_filter_free(c->filter);
+        c->filter = NULL;
+    }
+    if (!hand_on(c, c->channel, mr_buf_str(&s->clear))) return false;
+    if (stopped) stop(c);
+    return true;
+}
+
+bool mr_choice_flush(mr_choice *c) {
+    return !c->filter || c->state == CHOICE_STOPPED || feed(c, MR_STR(""), true);
+}
+
+/* The first text of a channel, at that place of the answer. */
+static int open_filter(mr_choice *c, int channel, uint64_t at) {
+    mr_error err;
+    size_t skip = c->skip > at ? (size_t)(c->skip - at) : 0;
+    c->channel = channel;
+    c->channel_at = at;
+    c->filter = mr_protection_filter(c->of->table->protection, skip, on_found, c, &err);
+    return c->filter ? 0 : -1;
+}
+
+/* A text ends where another channel begins. Arguments of calls are JSON for programs: they go by as they are. */
+static void filter(mr_choice *c, const mr_response_delta *d, mr_str fresh, bool call_begins) {
+    bool call = d->channel == MR_CHANNEL_TOOL_CALL;
+    if (c->filter && c->channel != d->channel && (!mr_choice_flush(c) || c->state == CHOICE_STOPPED)) return;
+    if (call) {
+        c->passed = c->answer.bytes;
+        if (c->of->streamed) {
+            pass_on(c, d, fresh, call_begins);
+        } else {
+            collect(c, d, fresh);
+        }
+    } else if (!c->filter && open_filter(c, d->channel, c->answer.bytes - fresh.n) < 0) {
+        mr_stream_fail_memory(c->of);
+    } else {
+        (void)feed(c, fresh, false);
+    }
+}
+
+/* ---- ends ---- */
+
+mr_response_end mr_choice_stopped_end(const mr_choice *c, const mr_response_end *end) {
+    mr_response_end out = {0};
+    MR_SET(&out, MR_RESPONSE_END_FINISH_REASON, finish_reason, MR_FINISH_CONTENT_FILTER);
+    MR_SET(&out, MR_RESPONSE_END_SOURCE, source, c->of->source);
+    if (end && MR_HAS(end, MR_RESPONSE_END_USAGE)) {
+        out.usage = end->usage;
+    } else {
+        MR_SET(&out.usage, MR_USAGE_PROMPT_TOKENS, prompt_tokens, c->of->prompt);
+        MR_SET(&out.usage, MR_USAGE_COMPLETION_TOKENS, completion_tokens, c->tokens);
+    }
+    MR_MARK(&out, MR_RESPONSE_END_USAGE);
+    return out;
 }
 
 /* The last words of a choice that is streamed; *whole is its end with the usage of all. */
@@ -122,7 +226,9 @@ static void finish_collected(mr_choice *c, const mr_response_end *whole) {
 /* ---- either ---- */
 
 void mr_choice_text(mr_choice *c, const mr_response_delta *d, mr_str fresh, bool call_begins) {
-    if (c->of->streamed) {
+    if (mr_stream_filters(c->of)) {
+        filter(c, d, fresh, call_begins);
+    } else if (c->of->streamed) {
         pass_on(c, d, fresh, call_begins);
     } else {
         collect(c, d, fresh);

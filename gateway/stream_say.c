@@ -55,7 +55,7 @@ void mr_choice_cancel(const mr_choice *choice) {
 
 void mr_stream_cancel_rest(const mr_stream *st) {
     for (int i = 0; i < st->n; i++) {
-        if (st->choice[i].state != CHOICE_ENDED) mr_choice_cancel(&st->choice[i]);
+        if (st->choice[i].state < CHOICE_STOPPED) mr_choice_cancel(&st->choice[i]);
     }
 }
 
@@ -69,7 +69,8 @@ const char *mr_stream_event_id(mr_stream *st) {
     uint64_t bytes[MR_CHOICES_MAX];
     for (int i = 0; i < st->n; i++) {
         const mr_choice *c = &st->choice[i];
-        bytes[i] = c->answer.bytes > c->skip ? c->answer.bytes : c->skip;
+        uint64_t said = mr_stream_filters(st) ? c->passed : c->answer.bytes;
+        bytes[i] = said > c->skip ? said : c->skip;
     }
     mr_event_id(bytes, st->n, st->table->at);
     return st->table->at;

@@ -111,6 +111,10 @@ int mr_guard_rules(const mr_guard *g) {
     return mr_words_count(g->words);
 }
 
+mr_words *mr_guard_words(mr_guard *g) {
+    return g->words;
+}
+
 int mr_guard_scan(mr_guard *g, mr_str text, mr_guard_hit_cb *cb, void *arg, mr_error *err) {
     mr_error ignored;
     if (mr_scan_feed(g->scan, text, cb, arg, err) < 0) {

@@ -25,6 +25,8 @@ typedef struct mr_guard mr_guard;
 mr_guard *mr_guard_open(const mr_guard_options *o, mr_error *err);
 void mr_guard_close(mr_guard *g);
 int mr_guard_rules(const mr_guard *g);
+/* The lists that are in service now; hold them to use them beyond the next refresh. */
+mr_words *mr_guard_words(mr_guard *g);
 
 /* Calls back for what is in a whole text: the words in order, then the personal data in order. */
 int mr_guard_scan(mr_guard *g, mr_str text, mr_guard_hit_cb *cb, void *arg, mr_error *err);

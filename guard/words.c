@@ -440,7 +440,8 @@ static void check_matches(mr_scan *s, bool over) {
     s->nfound = kept;
 }
 
-/* Says what is sure: an allowed phrase that covers a hit may end a longest pattern after the hit's start. */
+/* Says what is sure: an allowed phrase that covers a hit may end a longest pattern after the hit's start. When the text is
+ * over, or after so long a gap that no word goes on, all of it is. */
 static void decide(mr_scan *s, bool over, mr_guard_hit_cb *cb, void *arg) {
     uint64_t longest = s->words->letters;
     size_t kept = 0;
@@ -472,7 +473,7 @@ static int flush(mr_scan *s, bool over, mr_guard_hit_cb *cb, void *arg, mr_error
         }
     }
     mr_buf_clear(&s->batch);
-    decide(s, over, cb, arg);
+    decide(s, over || s->fold.gap == MR_GAP_LONG, cb, arg);
     if (s->nwindow > keep) {
         memmove(s->window, s->window + s->nwindow - keep, keep * sizeof *s->window);
         s->nwindow = keep;
@@ -523,6 +524,6 @@ int mr_scan_finish(mr_scan *s, mr_guard_hit_cb *cb, void *arg, mr_error *err) {
 
 size_t mr_scan_settled(const mr_scan *s) {
     size_t longest = s->words->letters;
-    if (s->nwindow == 0) return s->text_at;
+    if (s->nwindow == 0 || s->fold.gap == MR_GAP_LONG) return s->text_at; /* no word goes on over that */
     return s->window[s->nwindow > longest ? s->nwindow - longest : 0].start;
 }

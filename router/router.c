@@ -2,12 +2,12 @@
 #include "router/router.h"
 
 #include "base/log.h"
+#include "guard/protect.h"
 #include "router/answer.h"
 #include "router/forwarder.h"
 #include "router/kb.h"
 #include "router/kb_context.h"
 #include "router/pools.h"
-#include "router/protect.h"
 #include "router/recall.h"
 #include "router/route.h"
 #include "router/share.h"
@@ -56,6 +56,7 @@ struct mr_router {
     mr_pools *pools;
     mr_kb *kb;
     mr_intent *intent;
+    mr_tally *tally;
     mr_protect *protect;
     mr_recall *recall;
     size_t waiting_bytes; /* of records that wait for Redis */
@@ -65,7 +66,8 @@ struct mr_router {
     bool stalled; /* a record was sent back because there was no room */
     bool closing, failed;
     unsigned ticks;
-    char requests_topic[250], responses_topic[250], control_topic[250], dead_topic[250], group[300];
+    char requests_topic[250], responses_topic[250], control_topic[250], dead_topic[250], audit_topic[250],
+        group[300];
     mr_counter *count[OUTCOMES];
     mr_histogram *seconds;
     mr_gauge *kb_entries, *intent_threshold, *ai_share, *out_of_band;
@@ -122,10 +124,25 @@ static void ship(mr_router *r, job *j, mr_parcel *p, outcome what, const char *r
     mr_parcel_send(p);
 }
 
+typedef struct audit_parcel {
+    const mr_router *r;
+    const job *j;
+    mr_parcel *p;
+} audit_parcel;
+
+static int add_audit(void *arg, const mr_audit *audit, mr_error *err) {
+    const audit_parcel *to = arg;
+    mr_address address = {.topic = to->r->audit_topic,
+                          .partition = -1,
+                          .key = audit->request,
+                          .traceparent = to->j->reply.traceparent};
+    return mr_parcel_add(to->p, &address, &mr_audit_def, audit, err);
+}
+
 /* With the records of what the guard decided, which so arrive whenever the rest does. */
 static mr_parcel *parcel_new(mr_router *r, job *j, mr_error *err) {
     mr_parcel *p = mr_parcel_new(r->forwarder, j, err);
-    if (!p || mr_protect_audit(r->protect, p, j->reply.traceparent, err) == 0) return p;
+    if (!p || mr_protect_audit(r->protect, add_audit, &(audit_parcel){r, j, p}, err) == 0) return p;
     mr_parcel_free(p);
     return NULL;
 }
@@ -537,6 +554,7 @@ static void name_topics(mr_router *r) {
     mr_bus_topic(r->kafka, MR_TOPIC_RESPONSES, r->responses_topic);
     mr_bus_topic(r->kafka, MR_TOPIC_CONTROL, r->control_topic);
     mr_bus_topic(r->kafka, MR_TOPIC_DEAD, r->dead_topic);
+    mr_bus_topic(r->kafka, MR_TOPIC_AUDIT, r->audit_topic);
     snprintf(r->group, sizeof r->group, "%smillrace-router", r->kafka->prefix);
 }
 
@@ -576,7 +594,14 @@ static int make_metrics(mr_router *r, mr_error *err) {
     make_intent_metrics(r);
     refresh_intent(r);
     const mr_router_conf *c = r->conf;
-    r->protect = mr_protect_new(c, r->kafka, r->metrics, err);
+    r->tally = mr_tally_new(r->metrics, "router", err);
+    if (!r->tally) return -1;
+    r->protect = mr_protect_new(&(mr_protect_options){.part = "router",
+                                                      .lists = c->guard_lists,
+                                                      .injection = c->guard_injection,
+                                                      .personal = c->guard_personal,
+                                                      .audit_text = c->guard_audit_text},
+                                r->tally, r->metrics, err);
     if (!r->protect) return -1;
     return mr_metrics_serve(r->metrics, r->loop, c->metrics_host, (int)c->metrics_port, on_ready, r, err);
 }
@@ -660,6 +685,7 @@ void mr_router_free(mr_router *r) {
     mr_kb_close(r->kb);
     mr_intent_close(r->intent);
     mr_protect_free(r->protect);
+    mr_tally_free(r->tally);
     mr_weights_free(r->weights);
     mr_arena_free(r->arena);
     mr_arena_free(r->control_arena);

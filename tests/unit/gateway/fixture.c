@@ -131,6 +131,14 @@ void worker_error(fixture *f, const mr_chat_request *r, const char *text, int st
     send_record(f, &mr_response_end_def, &e, r->id);
 }
 
+void worker_end_as(fixture *f, const mr_chat_request *r, const char *text, int source, int finish) {
+    char hash[MR_TEXT_HASH_LEN + 1];
+    mr_response_end e = an_end(r, text, hash);
+    e.source = source;
+    e.finish_reason = finish;
+    send_record(f, &mr_response_end_def, &e, r->id);
+}
+
 void worker_answer(fixture *f, const mr_chat_request *r, const char *text) {
     size_t n = strlen(text);
     for (size_t i = 0; i < n; i += 7) worker_delta(f, r, text, i, i + 7 < n ? i + 7 : n);
@@ -150,6 +158,9 @@ static bool on_record(void *arg, const mr_record *rec) {
     if (strcmp(rec->topic, MR_TOPIC_CONTROL) == 0) {
         assert_true(f->ncontrols < SEEN_MAX);
         decode(f, &mr_control_def, rec, &f->controls[f->ncontrols++]);
+    } else if (strcmp(rec->topic, MR_TOPIC_AUDIT) == 0) {
+        assert_true(f->naudits < SEEN_MAX);
+        decode(f, &mr_audit_def, rec, &f->audits[f->naudits++]);
     } else if (strcmp(rec->topic, MR_TOPIC_FEEDBACK) == 0) {
         decode(f, &mr_feedback_def, rec, &f->feedback);
         f->nfeedback++;
@@ -193,6 +204,31 @@ void worker_sees_cancel(fixture *f, const mr_chat_request *r) {
     if (!test_wait(f->loop, WAIT_MS, has_cancel, &(wanted){f, 0, r->id})) fail_msg("no cancel came");
 }
 
+typedef struct sought {
+    fixture *f;
+    int from;
+    mr_str request;
+    const char *rule;
+    const mr_audit *found;
+} sought;
+
+static bool has_audit(void *arg) {
+    sought *s = arg;
+    s->found = NULL;
+    for (int i = s->from; i < s->f->naudits && !s->found; i++) {
+        const mr_audit *a = &s->f->audits[i];
+        bool asked = s->request.n == 0 || mr_str_eq(a->request, s->request);
+        if (asked && mr_str_eqz(a->rule, s->rule)) s->found = a;
+    }
+    return s->found != NULL;
+}
+
+const mr_audit *wait_audit(fixture *f, int from, mr_str request, const char *rule) {
+    sought s = {f, from, request, rule, NULL};
+    if (!test_wait(f->loop, WAIT_MS, has_audit, &s)) fail_msg("chat.audit has no record of %s", rule);
+    return s.found;
+}
+
 /* ---- the whole ---- */
 
 void fixture_init(fixture *f) {
@@ -213,6 +249,11 @@ void fixture_init(fixture *f) {
                                 .idle_timeout_s = 75,
                                 .keep_alive_s = 1,
                                 .drain_s = 5,
+                                .guard_answers = "stop",
+                                .guard_injection = "off",
+                                .guard_personal = "off",
+                                .guard_refusal = "I cannot help with this.",
+                                .ai_label = "",
                                 .metrics_host = "127.0.0.1"};
     f->redis_conf = (mr_redis_conf){.address = "", .password = "", .prefix = "t:", .timeout_ms = 500};
 }
@@ -230,17 +271,19 @@ void fixture_start(fixture *f) {
     test_kafka_topic(f->kafka, MR_TOPIC_RESPONSES, 4);
     test_kafka_topic(f->kafka, MR_TOPIC_CONTROL, 1);
     test_kafka_topic(f->kafka, MR_TOPIC_FEEDBACK, 1);
+    test_kafka_topic(f->kafka, MR_TOPIC_AUDIT, 1);
     test_kafka_topic(f->kafka, MR_TOPIC_WORKERS, 1);
     f->kafka_conf = test_kafka_conf(f->kafka);
     f->arena = mr_arena_new(64u << 20);
     f->loop = mr_loop_new(&err);
     f->metrics = mr_metrics_new(&err);
     f->producer = mr_producer_new(&f->kafka_conf, f->loop, f->metrics, "test", NULL, NULL, &err);
-    mr_consumer_options o = {.topics = {MR_TOPIC_REQUESTS, MR_TOPIC_CONTROL, MR_TOPIC_FEEDBACK},
-                             .partition = -1,
-                             .start = MR_FROM_BEGINNING,
-                             .on_record = on_record,
-                             .arg = f};
+    mr_consumer_options o = {
+        .topics = {MR_TOPIC_REQUESTS, MR_TOPIC_CONTROL, MR_TOPIC_FEEDBACK, MR_TOPIC_AUDIT},
+        .partition = -1,
+        .start = MR_FROM_BEGINNING,
+        .on_record = on_record,
+        .arg = f};
     f->consumer = mr_consumer_new(&f->kafka_conf, &o, f->loop, f->metrics, "test", &err);
     if (!f->producer || !f->consumer) fail_msg("%s", err.msg);
     f->gateway = mr_gateway_new(&f->conf, &f->kafka_conf, &f->redis_conf, f->loop, &err);

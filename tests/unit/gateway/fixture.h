@@ -29,6 +29,8 @@ typedef struct fixture {
     int nrequests;
     mr_control controls[SEEN_MAX];
     int ncontrols;
+    mr_audit audits[SEEN_MAX];
+    int naudits;
     mr_feedback feedback;
     int nfeedback;
     const char *auto_answer; /* when set, every request is answered with it at once */
@@ -53,11 +55,16 @@ void worker_call(fixture *f, const mr_chat_request *r, int64_t index, const char
 void worker_tokens(fixture *f, const mr_chat_request *r, int attempt, const char *text, size_t from,
                    size_t to);
 void worker_end(fixture *f, const mr_chat_request *r, const char *text);
+/* One with this source (enum mr_source) and reason. */
+void worker_end_as(fixture *f, const mr_chat_request *r, const char *text, int source, int finish);
 void worker_error(fixture *f, const mr_chat_request *r, const char *text, int status, const char *code,
                   const char *message);
 void worker_answer(fixture *f, const mr_chat_request *r, const char *text);
 /* Wait for a cancel of this request. */
 void worker_sees_cancel(fixture *f, const mr_chat_request *r);
+
+/* Wait for a record of chat.audit by this rule, from number `from` on; of this request, if it is not empty. */
+const mr_audit *wait_audit(fixture *f, int from, mr_str request, const char *rule);
 
 /* ---- clients ---- */
 

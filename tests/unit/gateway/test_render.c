@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-static const mr_render plain = {"chatcmpl-1", "small", 1700000000, false, 0};
-static const mr_render with_usage = {"chatcmpl-1", "small", 1700000000, true, 0};
+static const mr_render plain = {"chatcmpl-1", "small", 1700000000, false, 0, false, NULL};
+static const mr_render with_usage = {"chatcmpl-1", "small", 1700000000, true, 0, false, NULL};
 
 static mr_response_end an_end(void) {
     mr_response_end e = {.finish_reason = MR_FINISH_STOP};

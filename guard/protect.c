@@ -1,55 +1,29 @@
 /* Decisions on requests, and their records; see protect.h. */
-#include "router/protect.h"
+#include "guard/protect.h"
 
 #include "base/log.h"
 #include "base/loop.h"
-#include "guard/guard.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    KINDS_MAX = 100,    /* lines of millrace_router_guard_hits_total */
-    DECISIONS_MAX = 32, /* records of a request; hits of more rules than that are only counted */
-    EDITS_MAX = 1 << 18,
-    TEXT_KEPT = 200, /* bytes of a hit in its record */
-};
-
-static const char layer[] = "input";
-
-/* What was done because of a rule. */
-typedef struct decision {
-    char rule[MR_GUARD_ID_MAX + 1], category[MR_GUARD_CATEGORY_MAX + 1];
-    mr_guard_action action;
-    int64_t count;
-    char text[TEXT_KEPT + 1];
-} decision;
+enum { EDITS_MAX = 1 << 18 };
 
 typedef struct edit {
     size_t start, end;
     const char *substitute;
 } edit;
 
-typedef struct kind_count {
-    char category[MR_GUARD_CATEGORY_MAX + 1];
-    mr_guard_action action;
-    mr_counter *count;
-} kind_count;
-
 struct mr_protect {
-    const mr_router_conf *conf;
     mr_guard *guard;
-    mr_metrics *metrics;
+    mr_tally *tally;
     mr_histogram *seconds;
     mr_gauge *rules;
-    char topic[250];
-    kind_count kinds[KINDS_MAX];
-    int nkinds;
+    bool audit_text;
     /* of the last request */
     char request[MR_ID_MAX + 1], tenant[MR_NAME_MAX + 1];
-    decision decisions[DECISIONS_MAX];
-    int ndecisions;
+    mr_findings findings;
     bool blocked;
     /* of the text that is looked through */
     mr_str text;
@@ -58,56 +32,6 @@ struct mr_protect {
     size_t nedits, edits_cap;
     bool failed;
 };
-
-/* ---- counting ---- */
-
-static void count(mr_protect *p, const char *category, mr_guard_action action) {
-    char labels[120];
-    int i = 0;
-    while (i < p->nkinds && (p->kinds[i].action != action || strcmp(p->kinds[i].category, category) != 0))
-        i++;
-    if (i == KINDS_MAX) return;
-    kind_count *k = &p->kinds[i];
-    if (i == p->nkinds) {
-        p->nkinds++;
-        snprintf(k->category, sizeof k->category, "%s", category);
-        k->action = action;
-        snprintf(labels, sizeof labels, "layer=\"%s\",category=\"%s\",action=\"%s\"", layer, category,
-                 mr_guard_action_names[action]);
-        k->count = mr_counter_new(p->metrics, "millrace_router_guard_hits_total", labels,
-                                  "What the guard found in requests, and what was done.");
-    }
-    mr_counter_add(k->count, 1);
-}
-
-/* As much of a text as is kept, cut between characters. */
-static void keep_text(char out[TEXT_KEPT + 1], mr_str text) {
-    size_t n = text.n < TEXT_KEPT ? text.n : TEXT_KEPT;
-    while (n > 0 && n < text.n && ((unsigned char)text.p[n] & 0xC0) == 0x80) n--;
-    memcpy(out, text.p, n);
-    out[n] = '\0';
-}
-
-static void note(mr_protect *p, const mr_guard_hit *hit, mr_guard_action action) {
-    const mr_guard_rule *rule = hit->rule;
-    bool personal = strcmp(rule->category, MR_GUARD_PERSONAL) == 0;
-    int i = 0;
-    count(p, rule->category, action);
-    while (i < p->ndecisions &&
-           (p->decisions[i].action != action || strcmp(p->decisions[i].rule, rule->id) != 0))
-        i++;
-    if (i == DECISIONS_MAX) return;
-    decision *d = &p->decisions[i];
-    if (i == p->ndecisions) {
-        p->ndecisions++;
-        *d = (decision){.action = action};
-        snprintf(d->rule, sizeof d->rule, "%s", rule->id);
-        snprintf(d->category, sizeof d->category, "%s", rule->category);
-        mr_str found = {p->text.p + hit->start, hit->end - hit->start};
-        keep_text(d->text, personal ? mr_str_of(rule->substitute) : found);
-    }
-    d->count++;
-}
 
 /* ---- deciding ---- */
 
@@ -131,7 +55,8 @@ static void on_hit(void *arg, const mr_guard_hit *hit) {
     if (p->orders && strcmp(hit->rule->category, MR_GUARD_INJECTION) == 0) return;
     if (action == MR_GUARD_FLAG && !p->fresh) return; /* said when it was new */
     if (action == MR_GUARD_BLOCK && !p->fresh) action = MR_GUARD_REPLACE;
-    note(p, hit, action);
+    mr_tally_count(p->tally, MR_LAYER_INPUT, hit->rule->category, action);
+    mr_findings_add(&p->findings, hit->rule, action, (mr_str){p->text.p + hit->start, hit->end - hit->start});
     if (action == MR_GUARD_BLOCK) p->blocked = true;
     if (action == MR_GUARD_REPLACE || action == MR_GUARD_MASK) add_edit(p, hit);
 }
@@ -208,34 +133,26 @@ int mr_protect_request(mr_protect *p, mr_chat_request *q, mr_arena *a, bool *blo
     return rc;
 }
 
+int mr_protect_remark(mr_protect *p, mr_str *text, mr_arena *a, mr_error *err) {
+    p->fresh = p->orders = false;
+    int rc = protect_text(p, text, a, err);
+    mr_protect_forget(p);
+    return rc;
+}
+
 void mr_protect_forget(mr_protect *p) {
-    p->ndecisions = 0;
+    mr_findings_clear(&p->findings);
     p->blocked = false;
 }
 
 /* ---- records ---- */
 
-static int add_record(mr_protect *p, const decision *d, mr_parcel *parcel, const char *traceparent,
-                      mr_error *err) {
-    mr_audit audit = {0};
-    mr_address to = {
-        .topic = p->topic, .partition = -1, .key = mr_str_of(p->request), .traceparent = traceparent};
-    MR_SET(&audit, MR_AUDIT_V, v, MR_SCHEMA_VERSION);
-    MR_SET(&audit, MR_AUDIT_REQUEST, request, mr_str_of(p->request));
-    if (p->tenant[0]) MR_SET(&audit, MR_AUDIT_TENANT, tenant, mr_str_of(p->tenant));
-    MR_SET(&audit, MR_AUDIT_LAYER, layer, MR_LAYER_INPUT);
-    MR_SET(&audit, MR_AUDIT_CATEGORY, category, mr_str_of(d->category));
-    MR_SET(&audit, MR_AUDIT_ACTION, action, d->action);
-    MR_SET(&audit, MR_AUDIT_RULE, rule, mr_str_of(d->rule));
-    MR_SET(&audit, MR_AUDIT_COUNT, count, d->count);
-    MR_SET(&audit, MR_AUDIT_CREATED_MS, created_ms, mr_now_ms());
-    if (p->conf->guard_audit_text) MR_SET(&audit, MR_AUDIT_TEXT, text, mr_str_of(d->text));
-    return mr_parcel_add(parcel, &to, &mr_audit_def, &audit, err);
-}
-
-int mr_protect_audit(mr_protect *p, mr_parcel *parcel, const char *traceparent, mr_error *err) {
-    for (int i = 0; i < p->ndecisions; i++) {
-        if (add_record(p, &p->decisions[i], parcel, traceparent, err) < 0) return -1;
+int mr_protect_audit(mr_protect *p, mr_protect_audit_cb *cb, void *arg, mr_error *err) {
+    mr_audit audit;
+    for (int i = 0; i < p->findings.n; i++) {
+        mr_finding_record(&p->findings.v[i], MR_LAYER_INPUT, mr_str_of(p->request), mr_str_of(p->tenant),
+                          p->audit_text, &audit);
+        if (cb(arg, &audit, err) < 0) return -1;
     }
     return 0;
 }
@@ -249,26 +166,26 @@ static mr_guard_action action_of(const char *name) {
     return MR_GUARD_OFF;
 }
 
-mr_protect *mr_protect_new(const mr_router_conf *conf, const mr_kafka_conf *kafka, mr_metrics *m,
-                           mr_error *err) {
-    mr_guard_options o = {conf->guard_lists, action_of(conf->guard_injection),
-                          action_of(conf->guard_personal)};
+mr_protect *mr_protect_new(const mr_protect_options *o, mr_tally *tally, mr_metrics *m, mr_error *err) {
+    mr_guard_options guard = {o->lists, action_of(o->injection), action_of(o->personal)};
+    char name[80];
     mr_protect *p = calloc(1, sizeof *p);
     if (!p) {
         mr_fail(err, MR_ENOMEM, "no memory for the guard");
         return NULL;
     }
-    p->conf = conf;
-    p->metrics = m;
-    mr_bus_topic(kafka, MR_TOPIC_AUDIT, p->topic);
-    p->guard = mr_guard_open(&o, err);
+    p->tally = tally;
+    p->audit_text = o->audit_text;
+    p->guard = mr_guard_open(&guard, err);
     if (!p->guard) {
-        mr_fail_in(err, "router.guard_lists");
+        mr_fail_in(err, "%s.guard_lists", o->part);
         mr_protect_free(p);
         return NULL;
     }
-    p->seconds = mr_histogram_new(m, "millrace_router_guard_seconds", NULL, "Looking through a request.");
-    p->rules = mr_gauge_new(m, "millrace_router_guard_rules", NULL, "Words and phrases that are looked for.");
+    snprintf(name, sizeof name, "millrace_%s_guard_seconds", o->part);
+    p->seconds = mr_histogram_new(m, name, NULL, "Looking through a request.");
+    snprintf(name, sizeof name, "millrace_%s_guard_rules", o->part);
+    p->rules = mr_gauge_new(m, name, NULL, "Words and phrases that are looked for.");
     mr_gauge_set(p->rules, mr_guard_rules(p->guard));
     return p;
 }
@@ -276,6 +193,7 @@ mr_protect *mr_protect_new(const mr_router_conf *conf, const mr_kafka_conf *kafk
 void mr_protect_free(mr_protect *p) {
     if (!p) return;
     mr_guard_close(p->guard);
+    mr_findings_done(&p->findings);
     free(p->edits);
     free(p);
 }
