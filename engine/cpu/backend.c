@@ -79,20 +79,36 @@ static int widest_input(const model_config *c) {
     return widest < c->intermediate ? c->intermediate : widest;
 }
 
+static size_t packed_row(int cols) {
+    const size_t as_bf16 = matrix_packed_bytes(MATRIX_BF16_TILED, cols),
+                 as_int8 = matrix_packed_bytes(MATRIX_W8A8, cols);
+    return as_bf16 > as_int8 ? as_bf16 : as_int8;
+}
+
+/* h and packed hold a row per token, and later one per row of logits. */
+static cpu_rows place_rows(cpu_backend *b, size_t tokens, size_t logits) {
+    const model_config *c = &b->model->config;
+    arena *w = &b->workspace;
+    const size_t half = (size_t)c->head_dim / 2, f = sizeof(float), most = tokens > logits ? tokens : logits;
+    cpu_rows r;
+    r.cos = arena_get(w, tokens, half * f);
+    r.sin = arena_get(w, tokens, half * f);
+    r.x = arena_get(w, tokens, (size_t)c->hidden * f);
+    r.h = arena_get(w, most, (size_t)c->hidden * f);
+    r.packed = arena_get(w, most, packed_row(widest_input(c)));
+    return r;
+}
+
 static void place_workspace(cpu_backend *b) {
     const model_config *c = &b->model->config;
     arena *w = &b->workspace;
     const size_t t = (size_t)b->base.opt.max_tokens, f = sizeof(float);
     const size_t d = (size_t)c->head_dim, hidden = (size_t)c->hidden, wide = (size_t)c->intermediate;
     const size_t logits = (size_t)b->base.opt.max_logits;
-    /* h holds a row per token, and later one per row of logits */
-    const size_t h_rows = t > logits ? t : logits;
     b->token = arena_get(w, t, sizeof *b->token);
     b->logit_token = arena_get(w, logits, sizeof *b->logit_token);
-    b->cos = arena_get(w, t, d / 2 * f);
-    b->sin = arena_get(w, t, d / 2 * f);
-    b->x = arena_get(w, t, hidden * f);
-    b->h = arena_get(w, h_rows, hidden * f);
+    b->shared = place_rows(b, t, logits);
+    for (int i = 0; i < b->base.opt.threads; i++) b->own[i] = place_rows(b, CPU_FEW_TOKENS, CPU_FEW_TOKENS);
     b->q = arena_get(w, t, (size_t)c->heads * d * f);
     b->att = arena_get(w, t, (size_t)c->heads * d * f);
     b->key = arena_get(w, t, (size_t)c->kv_heads * d * f);
@@ -100,9 +116,7 @@ static void place_workspace(cpu_backend *b) {
     b->y = arena_get(w, t, hidden * f);
     b->gate = arena_get(w, t, wide * f);
     b->up = arena_get(w, t, wide * f);
-    const size_t as_bf16 = matrix_packed_bytes(MATRIX_BF16_TILED, widest_input(c)),
-                 as_int8 = matrix_packed_bytes(MATRIX_W8A8, widest_input(c));
-    b->packed = arena_get(w, h_rows, as_bf16 > as_int8 ? as_bf16 : as_int8);
+    b->packed_gate = arena_get(w, t, packed_row(c->intermediate));
     b->scores_stride = (size_t)b->base.opt.max_blocks_per_seq * (size_t)b->base.opt.block_tokens;
     b->scores = arena_get(w, (size_t)b->base.opt.threads * ATTEND_ROWS, b->scores_stride * f);
     b->logits = arena_get(w, logits, (size_t)c->vocab * f);
@@ -221,7 +235,8 @@ static int choose(cpu_backend *b, const model *m, const backend_options *opt, en
     b->k = kernels_select(opt->isa, err);
     if (!b->k) return -1;
     b->layer = calloc((size_t)m->config.layers, sizeof *b->layer);
-    return b->layer ? 0 : engine_fail(err, ENGINE_ENOMEM, "out of memory");
+    b->own = calloc((size_t)opt->threads, sizeof *b->own);
+    return b->layer && b->own ? 0 : engine_fail(err, ENGINE_ENOMEM, "out of memory");
 }
 
 static int open_backend(cpu_backend *b, const model *m, const backend_options *opt, engine_error *err) {
@@ -244,6 +259,7 @@ static void cpu_close(backend *base) {
     arena_done(&b->workspace);
     arena_done(&b->cache);
     free(b->layer);
+    free(b->own);
     free(b);
 }
 
@@ -314,5 +330,6 @@ int backend_measure_cpu(const model *m, const backend_options *opt, backend_memo
                                 .workspace = b.workspace.used};
     }
     free(b.layer);
+    free(b.own);
     return rc;
 }

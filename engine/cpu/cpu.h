@@ -20,6 +20,16 @@ typedef struct cpu_token {
     const batch_seq *seq;
 } cpu_token;
 
+/* Rows of the tokens of a pass that are the input of the next matmul, and how they came about. */
+typedef struct cpu_rows {
+    float *cos, *sin;      /* [head_dim / 2] each */
+    float *x;              /* [hidden]: the residual stream */
+    float *h;              /* [hidden]: normalised input of a matmul; later the rows that want logits */
+    unsigned char *packed; /* the same, or another input, as the matmul's format wants it */
+} cpu_rows;
+
+enum { CPU_FEW_TOKENS = 2 };
+
 typedef struct cpu_backend {
     backend base;
     const model *model;
@@ -40,17 +50,16 @@ typedef struct cpu_backend {
     /* the batch: T = its tokens */
     const batch_seq *seqs;
     int nseqs, ntokens, nlogits;
-    cpu_token *token;      /* [T] */
-    int *logit_token;      /* [nlogits]: which tokens want logits */
-    float *cos, *sin;      /* [T, head_dim / 2] */
-    float *x;              /* [T, hidden]: the residual stream */
-    float *h;              /* [T, hidden]: normalised input of a matmul; later the rows that want logits */
-    float *q, *att;        /* [T, heads * head_dim] */
-    float *key, *value;    /* [T, kv_heads * head_dim] */
-    float *y;              /* [T, hidden]: what a block adds to x */
-    float *gate, *up;      /* [T, intermediate] */
-    unsigned char *packed; /* [T]: the input of the next matmul as its format wants it */
-    float *scores;         /* [threads][ATTEND_ROWS][scores_stride] */
+    cpu_token *token;           /* [T] */
+    int *logit_token;           /* [nlogits]: which tokens want logits */
+    cpu_rows shared;            /* of T tokens */
+    cpu_rows *own;              /* [threads], of CPU_FEW_TOKENS each: see forward.c */
+    float *q, *att;             /* [T, heads * head_dim] */
+    float *key, *value;         /* [T, kv_heads * head_dim] */
+    float *y;                   /* [T, hidden]: what a block adds to x */
+    float *gate, *up;           /* [T, intermediate] */
+    unsigned char *packed_gate; /* [T]: the input of down as its format wants it */
+    float *scores;              /* [threads][ATTEND_ROWS][scores_stride] */
     size_t scores_stride;
     float *logits;   /* [max_logits, vocab] */
     float *gathered; /* [ranks][nlogits, rank_vocab]: each rank's logits, before they are put side by side */

@@ -2,7 +2,8 @@
  *
  * Every compute thread runs forward_thread() and takes its share of each stage; barriers stand where a stage reads what
  * others wrote. Matmuls are split by rows of weights, so each weight is read by one thread; norms, rope and the cache by
- * tokens; attention by tiles of query rows. No share changes the arithmetic of a token: see kernels.h.
+ * tokens; attention by tiles of query rows. Of few tokens, where waiting would weigh most, each thread does the norms for itself
+ * and puts into the cache what it attends to: four or five barriers a layer. No share changes the arithmetic of a token: see kernels.h.
  *
  * One rank of several computes its heads and columns, and meets the others where comm.h says. Nothing is allocated, and
  * nothing can fail here but such a meeting: the batch was checked by backend_forward.
@@ -24,23 +25,46 @@ static range share(const cpu_backend *b, int thread, int n, int unit) {
     return (range){begin, end < n ? end : n};
 }
 
-/* Rows of the n of x as the format of w wants them, one by one; nothing to do where that is f32. */
-static void pack(const cpu_backend *b, const matrix *w, const float *x, int n, range rows) {
-    if (!b->k->pack[w->format]) return;
-    const int most = b->k->panel_tokens;
-    const size_t bytes = matrix_packed_bytes(w->format, w->cols);
-    for (int t = rows.begin; t < rows.end; t++) {
-        const int first = t / most * most, width = n - first < most ? n - first : most;
-        b->k->pack[w->format](b->packed + (size_t)first * bytes, t - first, width,
-                              x + (size_t)t * (size_t)w->cols, w->cols);
-    }
+/* What a thread works with in this pass. Of few tokens each thread computes the norms and the packed rows for itself, which is
+ * sooner done than waiting for who has them; of many, each does a share for all. */
+typedef struct pass {
+    const cpu_backend *b;
+    int thread;
+    bool few;
+    cpu_rows rows;
+} pass;
+
+static pass pass_of(const cpu_backend *b, int thread) {
+    const bool few = b->ntokens <= CPU_FEW_TOKENS;
+    return (pass){b, thread, few, few ? b->own[thread] : b->shared};
 }
 
-/* The same for an x that others wrote parts of, between barriers. */
-static void pack_shared(const cpu_backend *b, int thread, const matrix *w, const float *x) {
+/* The n tokens that this thread prepares: all, when it does so for itself. */
+static range my_tokens(const pass *p, int n) {
+    return p->few ? (range){0, n} : share(p->b, p->thread, n, 1);
+}
+
+/* After what each did a share of for all. */
+static void join_shares(const pass *p) {
+    if (!p->few) pool_barrier(p->b->pool);
+}
+
+/* Columns of row t of the n of x into the panels at `to`, as the format of w wants them; nothing to do where that is f32. */
+static void pack_row(const cpu_backend *b, const matrix *w, const float *x, int t, int n, range columns,
+                     unsigned char *to) {
     if (!b->k->pack[w->format]) return;
-    pack(b, w, x, b->ntokens, share(b, thread, b->ntokens, 1));
-    pool_barrier(b->pool);
+    const int most = b->k->panel_tokens, first = t / most * most, width = n - first < most ? n - first : most;
+    b->k->pack[w->format](to + (size_t)first * matrix_packed_bytes(w->format, w->cols), t - first, width,
+                          x + (size_t)t * (size_t)w->cols, w->cols, columns.begin, columns.end);
+}
+
+/* The input of the matmul with w, of which others wrote parts before the last barrier. */
+static void pack_rows(const pass *p, const matrix *w, const float *x) {
+    if (!p->b->k->pack[w->format]) return;
+    const range r = my_tokens(p, p->b->ntokens);
+    for (int t = r.begin; t < r.end; t++)
+        pack_row(p->b, w, x, t, p->b->ntokens, (range){0, w->cols}, p->rows.packed);
+    join_shares(p);
 }
 
 /* A thread's rows of a matrix: whole cache lines of the result, and whole tiles. */
@@ -55,29 +79,31 @@ static const unsigned char *first_read(const cpu_backend *b, int thread, const m
     return rows.begin < rows.end ? matrix_tile(w, rows.begin / TILE_LANES) : NULL;
 }
 
-/* y [n, w->rows of y_stride] = x [n, w->cols] . w^T: this thread's rows. `next` is the matrix that is read after w, or NULL. */
-static void matmul_into(const cpu_backend *b, int thread, const matrix *w, const matrix *next, const float *x,
-                        int n, float *y, int y_stride) {
-    const range rows = share_of_rows(b, thread, w);
+/* y [n, w->rows of y_stride] = x [n, w->cols] . w^T: this thread's rows. `packed` is x as the format of w wants it; `next` the
+ * matrix that is read after w, or NULL. */
+static void matmul_into(const pass *p, const matrix *w, const matrix *next, const float *x,
+                        const unsigned char *packed, int n, float *y, int y_stride) {
+    const cpu_backend *b = p->b;
+    const range rows = share_of_rows(b, p->thread, w);
     if (rows.begin == rows.end) return;
     const activations in = {.x = x,
-                            .packed = b->packed,
+                            .packed = packed,
                             .packed_bytes = matrix_packed_bytes(w->format, w->cols),
-                            .next = first_read(b, thread, next)};
+                            .next = first_read(b, p->thread, next)};
     b->k->matmul[w->format](w, rows.begin, rows.end, &in, n, y, (size_t)y_stride);
 }
 
-static void matmul(const cpu_backend *b, int thread, const matrix *w, const matrix *next, const float *x,
-                   int n, float *y) {
-    matmul_into(b, thread, w, next, x, n, y, w->rows);
+static void matmul(const pass *p, const matrix *w, const matrix *next, const float *x, float *y) {
+    matmul_into(p, w, next, x, p->rows.packed, p->b->ntokens, y, w->rows);
 }
 
 /* y, of which every rank has a part, becomes the sum of all ranks', between barriers. */
-static void sum_of_ranks(const cpu_backend *b, int thread, float *y) {
+static void sum_of_ranks(const pass *p, float *y) {
+    const cpu_backend *b = p->b;
     comm *c = b->base.opt.comm;
     if (!c) return;
     const size_t n = (size_t)b->ntokens * (size_t)b->model->config.hidden;
-    if (thread == 0 && !b->failure->code) comm_all_reduce(c, y, n, b->failure);
+    if (p->thread == 0 && !b->failure->code) comm_all_reduce(c, y, n, b->failure);
     pool_barrier(b->pool);
 }
 
@@ -94,51 +120,48 @@ static void embed_token(const cpu_backend *b, int32_t id, float *out) {
 }
 
 /* x = embedding of each token; and the angles of its position */
-static void embed(const cpu_backend *b, int thread) {
+static void embed(const pass *p) {
+    const cpu_backend *b = p->b;
     const model_config *c = &b->model->config;
     const size_t hidden = (size_t)c->hidden, half = (size_t)c->head_dim / 2;
-    range r = share(b, thread, b->ntokens, 1);
+    range r = my_tokens(p, b->ntokens);
     for (int t = r.begin; t < r.end; t++) {
-        embed_token(b, b->token[t].id, b->x + (size_t)t * hidden);
-        rope_angles(c, b->rope_frequency, b->token[t].pos, b->cos + (size_t)t * half,
-                    b->sin + (size_t)t * half);
+        embed_token(b, b->token[t].id, p->rows.x + (size_t)t * hidden);
+        rope_angles(c, b->rope_frequency, b->token[t].pos, p->rows.cos + (size_t)t * half,
+                    p->rows.sin + (size_t)t * half);
     }
 }
 
 /* x += add (NULL in the first layer); h = norm(x), ready for the matmul with `next` */
-static void norm(const cpu_backend *b, int thread, const float *add, const float *weight,
-                 const matrix *next) {
+static void norm(const pass *p, const float *add, const float *weight, const matrix *next) {
+    const cpu_backend *b = p->b;
     const model_config *c = &b->model->config;
-    range r = share(b, thread, b->ntokens, 1);
+    range r = my_tokens(p, b->ntokens);
     for (int t = r.begin; t < r.end; t++) {
         const size_t at = (size_t)t * (size_t)c->hidden;
-        b->k->add_rmsnorm(b->h + at, b->x + at, add ? add + at : NULL, weight, c->hidden, c->norm_eps);
+        b->k->add_rmsnorm(p->rows.h + at, p->rows.x + at, add ? add + at : NULL, weight, c->hidden,
+                          c->norm_eps);
+        pack_row(b, next, p->rows.h, t, b->ntokens, (range){0, c->hidden}, p->rows.packed);
     }
-    pack(b, next, b->h, b->ntokens, r);
+    join_shares(p);
 }
 
-/* Rotates q and k, and puts k and v into the cache; keys lie there rotated. */
-static void rope_and_store(const cpu_backend *b, int thread, int layer) {
+/* Of one token and KV head: rotates its k and the q of its group, and puts k and v into the cache; keys lie there rotated. */
+static void rope_and_store(const pass *p, int layer, int t, int kv_head) {
+    const cpu_backend *b = p->b;
     const model_config *c = &b->model->config;
     const kv_layout *kv = &b->kv;
-    const size_t d = (size_t)c->head_dim, half = d / 2, heads = (size_t)c->heads,
-                 kv_heads = (size_t)c->kv_heads;
-    range r = share(b, thread, b->ntokens, 1);
-    for (int t = r.begin; t < r.end; t++) {
-        const cpu_token *token = &b->token[t];
-        const float *cos = b->cos + (size_t)t * half, *sin = b->sin + (size_t)t * half;
-        const int block = token->seq->blocks[token->pos / kv->block_tokens],
-                  slot = token->pos % kv->block_tokens;
-        unsigned char *data =
-            b->kv_data + (size_t)layer * b->kv_layer_bytes + (size_t)block * kv->block_bytes;
-        for (size_t h = 0; h < heads; h++)
-            b->k->rope(b->q + ((size_t)t * heads + h) * d, cos, sin, c->head_dim / 2);
-        for (size_t h = 0; h < kv_heads; h++) {
-            const size_t at = ((size_t)t * kv_heads + h) * d;
-            b->k->rope(b->key + at, cos, sin, c->head_dim / 2);
-            b->k->kv_put(kv, data + h * kv->head_bytes, slot, b->key + at, b->value + at);
-        }
-    }
+    const cpu_token *token = &b->token[t];
+    const int half = c->head_dim / 2, group = c->heads / c->kv_heads;
+    const int block = token->seq->blocks[token->pos / kv->block_tokens], slot = token->pos % kv->block_tokens;
+    const float *cos = p->rows.cos + (size_t)t * (size_t)half, *sin = p->rows.sin + (size_t)t * (size_t)half;
+    const size_t d = (size_t)c->head_dim, at = ((size_t)t * (size_t)c->kv_heads + (size_t)kv_head) * d;
+    for (int i = 0; i < group; i++) b->k->rope(b->q + (at * (size_t)group + (size_t)i * d), cos, sin, half);
+    b->k->rope(b->key + at, cos, sin, half);
+    b->k->kv_put(kv,
+                 b->kv_data + (size_t)layer * b->kv_layer_bytes + (size_t)block * kv->block_bytes +
+                     (size_t)kv_head * kv->head_bytes,
+                 slot, b->key + at, b->value + at);
 }
 
 /* One tile: query rows [row, row + rows) of a sequence for one KV head, where row = token * group + head in the group. */
@@ -166,90 +189,146 @@ static void attend_tile(const cpu_backend *b, int thread, int layer, const batch
     b->k->attend(&a);
 }
 
+/* One KV head of one sequence, by the thread that also puts its tokens into the cache. */
+static void attend_head(const pass *p, int layer, const batch_seq *s, int first_token, int kv_head) {
+    const cpu_backend *b = p->b;
+    const int rows = s->ntokens * (b->model->config.heads / b->model->config.kv_heads);
+    for (int t = 0; t < s->ntokens; t++) rope_and_store(p, layer, first_token + t, kv_head);
+    for (int row = 0; row < rows; row += ATTEND_ROWS) {
+        const int n = rows - row < ATTEND_ROWS ? rows - row : ATTEND_ROWS;
+        attend_tile(b, p->thread, layer, s, first_token, kv_head, row, n);
+    }
+}
+
+/* Does each thread's share of the rows of q, k and v make whole heads? Then it attends to what it has itself computed. */
+static bool owns_heads(const cpu_backend *b) {
+    const model_config *c = &b->model->config;
+    return c->kv_heads % pool_threads(b->pool) == 0 && c->head_dim % KERNEL_LANES == 0;
+}
+
+/* Heads are dealt to the threads: to each its own, or in turn. */
+static void attention_of_few(const pass *p, int layer) {
+    const cpu_backend *b = p->b;
+    const int kv_heads = b->model->config.kv_heads, threads = pool_threads(b->pool);
+    const bool own = owns_heads(b);
+    int first_token = 0, turn = 0;
+    if (!own) pool_barrier(b->pool);
+    for (int i = 0; i < b->nseqs; i++) {
+        for (int h = 0; h < kv_heads; h++) {
+            const int whose = own ? h / (kv_heads / threads) : turn++ % threads;
+            if (whose == p->thread) attend_head(p, layer, &b->seqs[i], first_token, h);
+        }
+        first_token += b->seqs[i].ntokens;
+    }
+}
+
 /* Tiles are dealt to the threads in turn: later tokens see more, so neighbours cost about the same. */
-static void attention(const cpu_backend *b, int thread, int layer) {
+static void attention(const pass *p, int layer) {
+    const cpu_backend *b = p->b;
     const model_config *c = &b->model->config;
     const int group = c->heads / c->kv_heads, threads = pool_threads(b->pool);
     int first_token = 0, turn = 0;
+    const range r = my_tokens(p, b->ntokens);
+    pool_barrier(b->pool);
+    for (int t = r.begin; t < r.end; t++) {
+        for (int h = 0; h < c->kv_heads; h++) rope_and_store(p, layer, t, h);
+    }
+    pool_barrier(b->pool);
     for (int i = 0; i < b->nseqs; i++) {
         const batch_seq *s = &b->seqs[i];
         const int rows = s->ntokens * group;
         for (int h = 0; h < c->kv_heads; h++) {
             for (int row = 0; row < rows; row += ATTEND_ROWS) {
-                if (turn++ % threads != thread) continue;
+                if (turn++ % threads != p->thread) continue;
                 int n = rows - row < ATTEND_ROWS ? rows - row : ATTEND_ROWS;
-                attend_tile(b, thread, layer, s, first_token, h, row, n);
+                attend_tile(b, p->thread, layer, s, first_token, h, row, n);
             }
         }
         first_token += s->ntokens;
     }
 }
 
-/* gate = silu(gate) * up, over the columns that this thread's matmuls just wrote */
-static void activate(const cpu_backend *b, int thread) {
+/* Columns of the MLP that this thread computes: whole groups of 8-bit activations where that deals them evenly. */
+static bool packs_own_columns(const cpu_backend *b) {
+    return b->model->config.intermediate % (INT8_GROUP * pool_threads(b->pool)) == 0;
+}
+
+/* gate = silu(gate) * up, over the columns that this thread's matmuls just wrote; and ready for the matmul with `next`, where
+ * those are whole groups. */
+static void activate(const pass *p, const matrix *next) {
+    const cpu_backend *b = p->b;
     const int width = b->model->config.intermediate;
-    range r = share(b, thread, width, KERNEL_LANES);
+    const bool ready = packs_own_columns(b);
+    range r = share(b, p->thread, width, KERNEL_LANES);
     for (int t = 0; t < b->ntokens; t++) {
         const size_t at = (size_t)t * (size_t)width + (size_t)r.begin;
         b->k->swiglu(b->gate + at, b->up + at, r.end - r.begin);
+        if (ready) pack_row(b, next, b->gate, t, b->ntokens, r, b->packed_gate);
     }
 }
 
 /* The last block's sum and the final norm, of the tokens that want logits only. */
-static void final_norm(const cpu_backend *b, int thread) {
+static void final_norm(const pass *p) {
+    const cpu_backend *b = p->b;
     const model_config *c = &b->model->config;
     const size_t hidden = (size_t)c->hidden;
-    range r = share(b, thread, b->nlogits, 1);
+    range r = my_tokens(p, b->nlogits);
     for (int i = r.begin; i < r.end; i++) {
         const size_t at = (size_t)b->logit_token[i] * hidden;
-        b->k->add_rmsnorm(b->h + (size_t)i * hidden, b->x + at, b->y + at, b->final_norm, c->hidden,
+        b->k->add_rmsnorm(p->rows.h + (size_t)i * hidden, p->rows.x + at, b->y + at, b->final_norm, c->hidden,
                           c->norm_eps);
+        pack_row(b, &b->head, p->rows.h, i, b->nlogits, (range){0, c->hidden}, p->rows.packed);
     }
-    pack(b, &b->head, b->h, b->nlogits, r);
+    join_shares(p);
 }
 
-static void layer_forward(const cpu_backend *b, int thread, int i) {
+static void attention_block(const pass *p, int i) {
+    const cpu_backend *b = p->b;
+    const cpu_layer *l = &b->layer[i];
+    norm(p, i ? b->y : NULL, l->attn_norm, &l->q);
+    matmul(p, &l->q, &l->k, p->rows.h, b->q);
+    matmul(p, &l->k, &l->v, p->rows.h, b->key);
+    matmul(p, &l->v, &l->o, p->rows.h, b->value);
+    if (p->few)
+        attention_of_few(p, i);
+    else
+        attention(p, i);
+    pool_barrier(b->pool);
+    pack_rows(p, &l->o, b->att);
+    matmul(p, &l->o, &l->gate, b->att, b->y);
+    pool_barrier(b->pool);
+    sum_of_ranks(p, b->y);
+}
+
+static void mlp_block(const pass *p, int i) {
+    const cpu_backend *b = p->b;
     const cpu_layer *l = &b->layer[i];
     const matrix *next = i + 1 < b->model->config.layers ? &l[1].q : &b->head;
-    const int n = b->ntokens;
-
-    norm(b, thread, i ? b->y : NULL, l->attn_norm, &l->q);
+    norm(p, b->y, l->mlp_norm, &l->gate);
+    matmul(p, &l->gate, &l->up, p->rows.h, b->gate);
+    matmul(p, &l->up, &l->down, p->rows.h, b->up);
+    activate(p, &l->down);
     pool_barrier(b->pool);
-    matmul(b, thread, &l->q, &l->k, b->h, n, b->q);
-    matmul(b, thread, &l->k, &l->v, b->h, n, b->key);
-    matmul(b, thread, &l->v, &l->o, b->h, n, b->value);
+    const bool ready = packs_own_columns(b);
+    if (!ready) pack_rows(p, &l->down, b->gate);
+    matmul_into(p, &l->down, next, b->gate, ready ? b->packed_gate : p->rows.packed, b->ntokens, b->y,
+                l->down.rows);
     pool_barrier(b->pool);
-    rope_and_store(b, thread, i);
-    pool_barrier(b->pool);
-    attention(b, thread, i);
-    pool_barrier(b->pool);
-    pack_shared(b, thread, &l->o, b->att);
-    matmul(b, thread, &l->o, &l->gate, b->att, n, b->y);
-    pool_barrier(b->pool);
-    sum_of_ranks(b, thread, b->y);
-
-    norm(b, thread, b->y, l->mlp_norm, &l->gate);
-    pool_barrier(b->pool);
-    matmul(b, thread, &l->gate, &l->up, b->h, n, b->gate);
-    matmul(b, thread, &l->up, &l->down, b->h, n, b->up);
-    activate(b, thread);
-    pool_barrier(b->pool);
-    pack_shared(b, thread, &l->down, b->gate);
-    matmul(b, thread, &l->down, next, b->gate, n, b->y);
-    pool_barrier(b->pool);
-    sum_of_ranks(b, thread, b->y);
+    sum_of_ranks(p, b->y);
 }
 
 /* A rank has the logits of its part of the vocabulary; they are gathered rank by rank, and then put side by side. */
-static void head_of_ranks(const cpu_backend *b, int thread) {
+static void head_of_ranks(const pass *p) {
+    const cpu_backend *b = p->b;
     comm *c = b->base.opt.comm;
     const int vocab = b->model->config.vocab, part = b->rank_vocab;
     const size_t n = (size_t)b->nlogits * (size_t)part;
-    matmul_into(b, thread, &b->head, NULL, b->h, b->nlogits, b->gathered + (size_t)c->rank * n, part);
+    matmul_into(p, &b->head, NULL, p->rows.h, p->rows.packed, b->nlogits, b->gathered + (size_t)c->rank * n,
+                part);
     pool_barrier(b->pool);
-    if (thread == 0) comm_all_gather(c, b->gathered, n, b->failure);
+    if (p->thread == 0) comm_all_gather(c, b->gathered, n, b->failure);
     pool_barrier(b->pool);
-    range r = share(b, thread, b->nlogits, 1);
+    range r = share(b, p->thread, b->nlogits, 1);
     for (int i = r.begin; i < r.end; i++) {
         for (int first = 0, rank = 0; first < vocab; first += part, rank++) {
             const size_t from = (size_t)rank * n + (size_t)i * (size_t)part;
@@ -262,17 +341,18 @@ static void head_of_ranks(const cpu_backend *b, int thread) {
 
 void forward_thread(void *backend_arg, int thread) {
     const cpu_backend *b = backend_arg;
-    embed(b, thread);
+    const pass p = pass_of(b, thread);
+    embed(&p);
     for (int i = 0; i < b->model->config.layers; i++) {
         /* all threads see it here: it was set before a barrier, and the next time is some barriers away */
         if (b->failure->code) return;
-        layer_forward(b, thread, i);
+        attention_block(&p, i);
+        mlp_block(&p, i);
     }
     if (!b->nlogits || b->failure->code) return;
-    final_norm(b, thread);
-    pool_barrier(b->pool);
+    final_norm(&p);
     if (b->base.opt.comm)
-        head_of_ranks(b, thread);
+        head_of_ranks(&p);
     else
-        matmul(b, thread, &b->head, NULL, b->h, b->nlogits, b->logits);
+        matmul_into(&p, &b->head, NULL, p.rows.h, p.rows.packed, b->nlogits, b->logits, b->head.rows);
 }

@@ -50,8 +50,10 @@ typedef struct kernels {
     const char *isa;
     /* y[t][r] = x[t] . w[r] + bias[r] for rows row0 <= r < row1; NULL where another format does it better */
     matmul_kernel *matmul[MATRIX_FORMATS];
-    /* the activations of one token into its place among `width` in a panel; NULL where matmul reads f32 */
-    void (*pack[MATRIX_FORMATS])(unsigned char *panel, int place, int width, const float *x, int n);
+    /* columns [from, to) of the n activations of one token into its place among `width` in a panel; from is a multiple of
+     * INT8_GROUP, and to as well or n; NULL where matmul reads f32 */
+    void (*pack[MATRIX_FORMATS])(unsigned char *panel, int place, int width, const float *x, int n, int from,
+                                 int to);
     int panel_tokens;
     /* out[0..n) = a row of weights in f32 */
     void (*widen)(float *out, const void *row, dtype type, int n);

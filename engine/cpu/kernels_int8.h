@@ -18,13 +18,15 @@ INLINE float quantise_group(int8_t *bytes, const float *x, int n) {
     return largest / 127.0f;
 }
 
-static void pack_int8(unsigned char *panel, int place, int width, const float *x, int n) {
-    const size_t units = unit_bytes(MATRIX_W8A8, n), across = (size_t)width;
-    float *scale = (float *)(void *)(panel + units * across) + place;
-    int32_t *offset = (int32_t *)(void *)(panel + units * across) + (size_t)int8_groups(n) * across + place;
-    panel += (size_t)place * UNIT_BYTES;
-    for (int from = 0; from < n; from += INT8_GROUP) {
-        const int count = n - from < INT8_GROUP ? n - from : INT8_GROUP;
+static void pack_int8(unsigned char *panel, int place, int width, const float *x, int n, int from, int to) {
+    const size_t units = unit_bytes(MATRIX_W8A8, n), across = (size_t)width,
+                 skipped = (size_t)(from / INT8_GROUP) * across;
+    float *scale = (float *)(void *)(panel + units * across) + place + skipped;
+    int32_t *offset =
+        (int32_t *)(void *)(panel + units * across) + (size_t)int8_groups(n) * across + place + skipped;
+    panel += (size_t)place * UNIT_BYTES + (size_t)from * across;
+    for (; from < to; from += INT8_GROUP) {
+        const int count = to - from < INT8_GROUP ? to - from : INT8_GROUP;
         int8_t bytes[INT8_GROUP] = {0};
         int32_t sum = 0;
         *scale = quantise_group(bytes, x + from, count);
@@ -68,10 +70,12 @@ INLINE void w8a8_tile(const matrix *m, int tile, const unsigned char *panel, con
         const int count = left < INT8_GROUP / UNIT_BYTES ? left : INT8_GROUP / UNIT_BYTES;
         vi acc[TILED_STREAMS][TILED_TOKENS];
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int t = 0; t < N; t++) acc[r][t] = vi_start(offset[t]);
-        w = dot_group(w, stride, x, count, ahead, acc, R, N);
+        const size_t read = (size_t)(w - (const uint8_t *)matrix_tile(m, tile)),
+                     fetched = fetch_near(stride - read, stride, ahead, N);
+        w = dot_group(w, stride, x, count, fetched, acc, R, N);
         UNROLL for (int r = 0; r < R; r++) {
             vf ws = vf_load((const float *)(const void *)(w + (size_t)r * stride));
-            fetch(w + (size_t)r * stride, ahead);
+            fetch(w + (size_t)r * stride, fetched);
             UNROLL for (int t = 0; t < N; t++) {
                 total[r][t] = vf_fma(vf_from_int(acc[r][t]), vf_mul(ws, vf_set1(scale[t])), total[r][t]);
             }

@@ -4,9 +4,9 @@
  * registers. TILED_MATMUL makes an instance of it for each N, and the matmul over them: every weight comes from memory once
  * for a block of tokens, and the walk does not change what is added to what in which order.
  *
- * While R tiles are multiplied, the R after them are fetched into L2, line by line at the pace of the multiplication: a tile is
- * too short for the CPU's own prefetchers, which have to find each new stream. The last tiles fetch the first of the thread's
- * next matmul, so that memory has something to do while the threads wait for each other.
+ * While R tiles are multiplied, what comes after is fetched into L2, line by line at the pace of the multiplication: a tile is too
+ * short for the CPU's own prefetchers, which have to find each new stream. With several tokens that is the R tiles after these. The
+ * last tiles fetch from the thread's next matmul, so that memory has something to do while the threads wait for each other.
  */
 
 /* 16 rows of one token's result; the last tile may have fewer. */
@@ -16,9 +16,9 @@ INLINE void store_tile(const matrix *m, int tile, vf v, float *y) {
     vf_store_n(y + row, v, left);
 }
 
-/* A single token is bounded by memory, and reads four streams of weights; with more tokens, the including file says how many
+/* A single token is bounded by memory, and reads two streams of weights; with more tokens, the including file says how many
  * tiles (TILED_ROWS) and tokens (TILED_TOKENS) its registers hold. */
-enum { TILED_STREAMS = 4 };
+enum { TILED_STREAMS = 2 };
 
 /* Tiles [tile, end) against one panel, of as many tokens as the instance is for; x and y begin with its first token. `next` is
  * what is read after them, or NULL. */
@@ -28,6 +28,18 @@ typedef void tile_run(const matrix *m, int tile, int end, const unsigned char *p
 /* From an address in a tile to the same place in what is read next; a number, for the two are not of one object. */
 INLINE size_t fetch_distance(const matrix *m, int tile, const unsigned char *next) {
     return next ? (size_t)((uintptr_t)next - (uintptr_t)matrix_tile(m, tile)) : 0;
+}
+
+/* For a single token, which waits for nothing but memory: as far ahead in each stream as memory takes to answer. Fetched a whole
+ * tile ahead, lines come in an order that quick memory is a sixth slower at. */
+enum { FETCH_AHEAD = (INT8_GROUP / UNIT_BYTES + 1) * TILE_LANES * UNIT_BYTES };
+
+/* The same from a place in a tile with `left` bytes to the tile's end: a little ahead in the tile, and from near its end into what
+ * is read next. */
+INLINE size_t fetch_near(size_t left, size_t tile_bytes, size_t distance, const int N) {
+    if (N > 1) return distance;
+    if (left > FETCH_AHEAD) return FETCH_AHEAD;
+    return distance ? distance - tile_bytes + FETCH_AHEAD : 0;
 }
 
 INLINE void fetch(const unsigned char *w, size_t distance) {

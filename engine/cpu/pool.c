@@ -20,7 +20,9 @@
 #include <unistd.h>
 
 /* About 50 microseconds: longer than the stages of a layer are apart, shorter than a time slice. */
-#define SPINS 1500
+#define SPINS              1500
+/* From one job to the next, about as long as the caller takes to draw a token of a large vocabulary: waking costs as much again. */
+#define SPINS_BETWEEN_JOBS (4 * SPINS)
 
 typedef struct worker {
     pool *pool;
@@ -30,7 +32,7 @@ typedef struct worker {
 
 struct pool {
     atomic_int threads; /* changes only when starting fails half-way */
-    int spins;
+    bool spin;
     pool_job *job; /* written before the barrier that starts it */
     void *arg;
     bool stop;
@@ -59,7 +61,8 @@ static void sleep_while(pool *p, unsigned phase) {
     atomic_fetch_sub(&p->sleepers, 1);
 }
 
-void pool_barrier(pool *p) {
+/* Spins first, and then sleeps. */
+static void meet(pool *p, int spins) {
     unsigned phase = atomic_load_explicit(&p->phase, memory_order_acquire);
     if (atomic_fetch_add(&p->arrived, 1) + 1 == atomic_load_explicit(&p->threads, memory_order_relaxed)) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
@@ -68,18 +71,22 @@ void pool_barrier(pool *p) {
             syscall(SYS_futex, &p->phase, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
         return;
     }
-    for (int i = 0; i < p->spins; i++) {
+    for (int i = 0; p->spin && i < spins; i++) {
         if (atomic_load_explicit(&p->phase, memory_order_acquire) != phase) return;
         relax();
     }
     sleep_while(p, phase);
 }
 
+void pool_barrier(pool *p) {
+    meet(p, SPINS);
+}
+
 static void *worker_main(void *arg) {
     worker *w = arg;
     pool *p = w->pool;
     for (;;) {
-        pool_barrier(p);
+        meet(p, SPINS_BETWEEN_JOBS);
         if (p->stop) return NULL;
         p->job(p->arg, w->index);
         pool_barrier(p);
@@ -132,7 +139,7 @@ pool *pool_new(int threads, engine_error *err) {
     int cpus = sched_getaffinity(0, sizeof mask, &mask) ? 0 : CPU_COUNT(&mask);
     atomic_init(&p->threads, threads);
     /* with more threads than CPUs, who spins keeps the one it waits for from running */
-    p->spins = threads <= cpus ? SPINS : 0;
+    p->spin = threads <= cpus;
     p->worker = calloc((size_t)threads, sizeof *p->worker);
     if (!p->worker) {
         engine_fail(err, ENGINE_ENOMEM, "out of memory");
