@@ -6,7 +6,8 @@
 
 The peers are built apart, for this CPU (`cmake -DGGML_NATIVE=ON`), and read PREFIX-q8_0.gguf or PREFIX-bf16.gguf of make_gguf.py.
 In each round every engine runs everything once, so that all see the same moods of the machine. A figure is the mean over the
-tokens of a run, in the best run of each engine.
+tokens of a run, in the best run of each engine. One sequence's decode follows the mood of memory, which changes within seconds: with
+--turns N the engines decode N more times, one right after the other, and the median of the turns' ratios is printed with each turn.
 Beside our figures stands what the machine could do at best, measured by our bench in the same seconds: what its read bandwidth
 or its multiplier allows, whichever is less. The machine must be otherwise idle.
 """
@@ -17,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from statistics import median
 
 BATCHES = (1, 8, 16)
 PROMPT = 512
@@ -86,6 +88,32 @@ def run_peer(a, folder, settings, into):
             best(into, f"batch {cells[2]}", float(cells[7]))
 
 
+def decode_turn(a):
+    """One sequence's decode by each engine in turn: tokens/s of ours, of each peer, and the share of the read bandwidth that ours took."""
+    text, _ = run([a.engine, "bench", "--random", a.shape, "--weights", "int8" if a.weights == "int8" else "stored",
+                   "--threads", str(a.threads), "--context", str(a.context), "--batch", "1", "--steps", str(a.tokens),
+                   "--repeat", "1", "--max-context", str(MAX_CONTEXT), "--json"])
+    row = next(row for row in json.loads(text)["rows"] if row["kind"] == "decode")
+    share = row["ceiling_share"] * row["mean_tokens_per_second"] / row["tokens_per_second"]
+    rates = []
+    for name, folder in (("llama.cpp", a.llama), ("ik_llama.cpp", a.ik)):
+        text, _ = run([f"{folder}/llama-bench", "-m", f"{a.models}-{'q8_0' if a.weights == 'int8' else 'bf16'}.gguf", "-t",
+                       str(a.threads), *SETTINGS[name][0], "-p", "0", "-n", str(a.tokens), "-r", "1", "-o", "json"])
+        rates.append(json.loads(text)[0]["avg_ts"])
+    return row["mean_tokens_per_second"], rates, share, row["ceiling_share"], row["read_bytes_per_second"]
+
+
+def print_turns(a):
+    turns = [decode_turn(a) for _ in range(a.turns)]
+    print("\n| one sequence's decode, turn | Millrace | read GB/s | of it, mean | quickest step | llama.cpp | ik_llama.cpp | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for i, (ours, peers, mean, quickest, read) in enumerate(turns):
+        print(f"| {i + 1} | {ours:.1f} | {read / 1e9:.1f} | {100 * mean:.0f} % | {100 * quickest:.0f} % | {peers[0]:.1f} | {peers[1]:.1f} "
+              f"| {ours / max(peers):.2f} |")
+    print(f"| median | | | {100 * median(t[2] for t in turns):.0f} % | {100 * median(t[3] for t in turns):.0f} % | | "
+          f"| {median(t[0] / max(t[1]) for t in turns):.2f} |")
+
+
 def print_table(a, ours, peers):
     name = os.path.basename(a.shape).removesuffix(".json")
     print(f"| {name}, {a.weights} | Millrace | limit | of limit | read GB/s | " + " | ".join(peers) + " | ratio |")
@@ -116,6 +144,7 @@ def main():
     p.add_argument("--context", type=int, default=32, help="tokens before the decode that is timed (32)")
     p.add_argument("--tokens", type=int, default=16, help="tokens that each sequence decodes (16)")
     p.add_argument("--all-settings", action="store_true", help="try every setting of the peers, not the best known alone")
+    p.add_argument("--turns", type=int, default=0, help="more decodes of one sequence, in turn (0)")
     a = p.parse_args()
     ours, peers = {}, {"llama.cpp": {}, "ik_llama.cpp": {}}
     for _ in range(a.rounds):
@@ -124,6 +153,8 @@ def main():
             for settings in SETTINGS[name] if a.all_settings else SETTINGS[name][:1]:
                 run_peer(a, folder, settings, peers[name])
     print_table(a, ours, peers)
+    if a.turns:
+        print_turns(a)
 
 
 main()

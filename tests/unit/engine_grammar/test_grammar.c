@@ -181,6 +181,7 @@ static void any_object_is_taken_without_a_schema(void **state) {
     words_open(&w, "qwen2");
     grammar *g = grammar_new(w.v, NULL, 0, &err);
     assert_true(takes(g, "{}"));
+    assert_false(takes(g, "{\"\": 1}"));
     assert_true(takes(g, "{\"a\": [1, 2.5e3, {\"b\": null}], \"c\": \"\\u00e9\\n\"}"));
     assert_true(takes(g, "{\n  \"a\": {\n    \"b\": true\n  }\n}"));
     assert_false(takes(g, "[1]"));
