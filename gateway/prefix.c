@@ -30,11 +30,17 @@ static bool append(mr_prefix *p, const int64_t *ids, uint32_t n) {
     return true;
 }
 
-/* How many of the delta's tokens are known already, or -1: it does not continue the prefix. */
+/* How many of the delta's tokens are known already, or -1: it does not continue the prefix. Where it goes on with the text, some
+ * may be known all the same: two attempts may cut their deltas before and after a token without text. */
 static int64_t overlap(const mr_prefix *p, const mr_response_delta *d) {
-    if ((uint64_t)d->offset == p->bytes) return 0;
-    bool covers = d->index <= p->n && d->index + d->tokens >= p->n;
-    return (uint64_t)d->offset < p->bytes && covers ? p->n - d->index : -1;
+    int64_t known = p->n - d->index;
+    bool covers = known >= 0 && known <= d->tokens;
+    if ((uint64_t)d->offset == p->bytes) {
+        bool same = covers && known > 0 &&
+                    memcmp(p->ids + d->index, d->token_ids.v, (size_t)known * sizeof(*p->ids)) == 0;
+        return same ? known : 0;
+    }
+    return (uint64_t)d->offset < p->bytes && covers ? known : -1;
 }
 
 void mr_prefix_add(mr_prefix *p, const mr_response_delta *d, const mr_answer *after) {

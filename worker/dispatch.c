@@ -1,10 +1,11 @@
 /* Who runs next, and what to do when the engine dies. See parts.h.
  *
  * When an engine dies, every request in it is a suspect, and mostly all but one are innocent. A first time all of them go on
- * together: most deaths have nothing to do with a request. What was there twice is tried: it runs alone, so that
- * the next death names the guilty one, and that one is given up (its third start failed). Whoever gets past the
- * place where the engine died is cleared and steps aside for the next trial. A request that other workers died of
- * (Redis knows) is tried the same way, but until its end, because nobody knows the place.
+ * together: most deaths have nothing to do with a request. What was there twice is tried, with nothing else in the engine. Of few
+ * suspects each is tried alone, so that the next death names the guilty one, and that one is given up. Many are tried in groups, in
+ * smaller ones after a further death, then alone: each by itself would make all who wait wait for all of them. Whoever
+ * gets past the place where the engine died is cleared, and steps aside for the next trial. A request that other workers died
+ * of (Redis knows) is tried the same way, but until its end, because nobody knows the place.
  *
  * Who is next is admit.h's to say, as long as requests wait there and not in the engine, which serves them as they come. So the engine
  * gets no more prompts than it computes in a moment, and nothing while it has no memory. And when it is full, one request of the
@@ -20,6 +21,9 @@
 #define TRIAL_STARTS 2     /* failed starts that make a suspect */
 #define ASIDE_US     20000 /* at least, between two requests that step aside */
 #define TRIAL_TOKENS 8 /* past the place where the engine died; four times as many at each further trial */
+#define TRIAL_GROUP                                                                                          \
+    16           /* suspects at most that are tried together; a quarter of it after a further failed start */
+#define TRIALS 4 /* of so many groups, where that makes them smaller */
 
 /* ---- slots: what is in the engine ---- */
 
@@ -44,6 +48,11 @@ mr_job *mr_dispatch_find(const mr_supervisor *s, int64_t engine_id) {
     return j && j->engine_id == engine_id ? j : NULL;
 }
 
+static void end_trial(mr_supervisor *s, mr_job *j) {
+    s->trials -= j->tried;
+    j->tried = false;
+}
+
 void mr_dispatch_left(mr_supervisor *s, mr_job *j) {
     s->slots[j->engine_id % MR_SLOTS] = NULL;
     s->running--;
@@ -54,7 +63,7 @@ void mr_dispatch_left(mr_supervisor *s, mr_job *j) {
     j->engine_id = 0;
     mr_dispatch_computed(s, j);
     mr_admit_left(s->line, mr_str_of(j->tenant));
-    if (s->trial == j) s->trial = NULL;
+    end_trial(s, j);
 }
 
 void mr_dispatch_computed(mr_supervisor *s, mr_job *j) {
@@ -80,11 +89,31 @@ static bool has_place(const mr_supervisor *s) {
     return s->engine->running < s->places && s->computing < s->opt.worker->prefill_ahead && !s->engine_waits;
 }
 
+/* A trial begins: so many may be in it. Of few suspects each is tried alone, which names the guilty one at once. */
+static int group_size(const mr_supervisor *s) {
+    int n = (mr_admit_waiting(s->suspects) + TRIALS - 1) / TRIALS;
+    return n < TRIAL_GROUP ? n : TRIAL_GROUP;
+}
+
+/* So many may run in a trial with one that failed so often. */
+static int group_of(const mr_job *j) {
+    int64_t more = j->starts - TRIAL_STARTS;
+    return more >= 2 ? 1 : more == 1 ? TRIAL_GROUP / 4 : TRIAL_GROUP;
+}
+
+static mr_job *next_suspect(mr_supervisor *s) {
+    int most = group_of((const mr_job *)mr_admit_next(s->suspects));
+    if (!s->trials) s->trial_most = group_size(s);
+    if (s->trial_most < most) most = s->trial_most;
+    if (s->running > s->trials || s->trials >= most) return NULL;
+    s->trial_most = most;
+    return (mr_job *)mr_admit_pop_returned(s->suspects);
+}
+
 static mr_job *next_job(mr_supervisor *s) {
-    if (s->trial || !has_place(s) || !mr_recycle_admits(s->recycle)) return NULL;
-    if (mr_admit_waiting(s->suspects)) {
-        return s->running ? NULL : (mr_job *)mr_admit_pop_returned(s->suspects);
-    }
+    if (!has_place(s) || !mr_recycle_admits(s->recycle)) return NULL;
+    if (mr_admit_waiting(s->suspects)) return next_suspect(s);
+    if (s->trials) return NULL;
     return (mr_job *)(mr_loop_draining(s->loop) ? mr_admit_pop_returned(s->line) : mr_admit_pop(s->line));
 }
 
@@ -99,23 +128,37 @@ static int submit(const mr_job *j, mr_error *err) {
     return mr_host_send(j->in->host, &f, err);
 }
 
+/* Redis counts it before it can do harm, so that the next worker knows. */
+static void count(mr_supervisor *s, mr_job *j, int64_t more) {
+    if (j->ours) mr_starts_add(s->starts, mr_str_of(j->id), more);
+    if (!j->ours) j->uncounted += more;
+    j->counted += more;
+}
+
+static void try_alone_or_together(mr_supervisor *s, mr_job *j) {
+    j->tried = true;
+    s->trials++;
+    if (s->trial_most == 1) count(s, j, MR_STARTS_ALONE);
+    mr_counter_add(s->metrics.trials, 1);
+    mr_log(MR_WARN, "request runs on trial: engines died while it ran", MR_S("request", j->id),
+           MR_I("starts", j->starts), MR_I("together", s->trial_most));
+}
+
 static void count_start(mr_supervisor *s, mr_job *j) {
-    if (!j->parked) {
-        j->starts++;
-        if (j->ours) mr_starts_add(s->starts, mr_str_of(j->id), 1);
+    if (j->parked) {
+        if (j->counted > 1) count(s, j, 1 - j->counted); /* it was alone, and no more is */
+        j->parked = false;
+        return;
     }
-    if (j->starts > TRIAL_STARTS && !j->parked) {
-        s->trial = j;
-        mr_counter_add(s->metrics.trials, 1);
-        mr_log(MR_WARN, "request runs alone: engines died while it ran", MR_S("request", j->id),
-               MR_I("starts", j->starts));
-    }
-    j->parked = false;
+    j->starts++;
+    j->counted = 0;
+    count(s, j, 1);
+    if (j->starts > TRIAL_STARTS) try_alone_or_together(s, j);
 }
 
 static void start(mr_supervisor *s, mr_job *j) {
     mr_error err;
-    if (j->starts >= MR_MAX_STARTS && !j->parked) {
+    if ((j->named || j->starts >= MR_MAX_STARTS) && !j->parked) {
         mr_answer_condemn(s, j);
         return;
     }
@@ -177,7 +220,7 @@ static mr_job *find_aside(const mr_engine *e, const mr_job *next) {
 static void make_room(mr_supervisor *s) {
     int64_t now = mr_mono_us();
     const mr_job *next = (const mr_job *)mr_admit_next(s->line);
-    bool full = s->engine->running >= s->places && !s->trial && !mr_admit_waiting(s->suspects);
+    bool full = s->engine->running >= s->places && !s->trials && !mr_admit_waiting(s->suspects);
     if (!full || !next || next->started_us || now - s->made_room_us < ASIDE_US || mr_loop_draining(s->loop))
         return;
     s->made_room_us = now;
@@ -198,6 +241,10 @@ void mr_dispatch(mr_supervisor *s) {
 }
 
 /* ---- stopping ---- */
+
+bool mr_dispatch_counts(const mr_job *j) {
+    return j->starts > 0 && (j->parked || j->state == MR_JOB_RUNNING || j->state == MR_JOB_STOPPING);
+}
 
 void mr_dispatch_stop(mr_job *j, mr_stop why) {
     mr_error err;
@@ -224,12 +271,14 @@ void mr_dispatch_drop(mr_supervisor *s, mr_job *j, const char *why) {
 
 /* Cleared: it counts as started once, and steps aside when others wait for their trial. */
 void mr_dispatch_progress(mr_supervisor *s, mr_job *j) {
-    if (s->trial != j || !j->known_place || j->state != MR_JOB_RUNNING) return;
+    if (!j->tried || !j->known_place || j->state != MR_JOB_RUNNING) return;
     int doublings = j->trials < 8 ? 2 * j->trials : 16;
     if (j->ntokens - j->resumed_at < (uint32_t)TRIAL_TOKENS << doublings) return;
-    s->trial = NULL;
+    end_trial(s, j);
     j->trials++;
     j->starts = 1;
+    j->uncounted = 0;
+    j->counted = 1;
     mr_starts_set(s->starts, mr_str_of(j->id), j->starts);
     if (mr_admit_waiting(s->suspects)) {
         mr_dispatch_stop(j, MR_STOP_PARK);
@@ -264,6 +313,7 @@ void mr_dispatch_canary_left(mr_supervisor *s) {
 
 static void lost(mr_supervisor *s, mr_job *j) {
     mr_stop stop = j->stop;
+    j->named = j->counted > 1;
     mr_dispatch_left(s, j);
     j->known_place = true;
     if (stop == MR_STOP_NONE || stop == MR_STOP_PARK || stop == MR_STOP_ASIDE) {

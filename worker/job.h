@@ -41,11 +41,15 @@ typedef struct mr_job {
     int64_t offset;
     bool ours; /* its partition is assigned to us */
 
-    int64_t starts; /* that have not ended, this one included */
+    int64_t starts;    /* that have not ended, this one included */
+    int64_t counted;   /* what the last of them added to Redis' count: more for one alone on trial */
+    int64_t uncounted; /* what Redis does not count, as another worker had the request then */
     int trials, breaks;
     bool known_place; /* it was running when an engine died: its trial is over once it is past that place */
     int asides;       /* how often it made room for another tenant */
     bool parked;      /* its next start is no new one */
+    bool tried;       /* it runs on trial */
+    bool named;       /* its engine or worker died while it ran alone on trial: it is given up */
 
     bool keeps;    /* its turn is kept in its session: */
     mr_buf answer; /* the content so far, as much as is kept */

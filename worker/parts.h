@@ -19,7 +19,8 @@
 #include "worker/starts.h"
 #include "worker/supervisor.h"
 
-#define MR_MAX_STARTS      3 /* a request that took its engine or worker down so often is given up */
+#define MR_MAX_STARTS                                                                                        \
+    5 /* a request whose starts failed so often is given up, also if others always ran beside it */
 
 #define MR_BYTES_PER_TOKEN 4 /* of a request, as an estimate */
 #define MR_PROMPT_WEIGHT                                                                                     \
@@ -85,15 +86,15 @@ struct mr_supervisor {
     mr_jobs *jobs;
     mr_recent *finished; /* records answered here, should they come again */
     mr_admit *line;
-    mr_admit *suspects;    /* each is to run alone */
-    mr_job *trial;         /* the one that does */
-    mr_job **slots;        /* what is in the engines, by engine_id modulo MR_SLOTS */
-    int places;            /* of an engine */
-    int running;           /* in both */
-    int64_t computing;     /* of all jobs in engines: tokens of prompts that were not computed yet */
-    int64_t engine_waits;  /* sequences that it had no memory for, the last two times that it spoke… */
-    int64_t engine_waited; /* …and the last time */
-    int64_t made_room_us;  /* when somebody last stepped aside */
+    mr_admit *suspects;     /* are to run in small groups, in the end alone */
+    int trials, trial_most; /* how many of them run now, and may run together with these */
+    mr_job **slots;         /* what is in the engines, by engine_id modulo MR_SLOTS */
+    int places;             /* of an engine */
+    int running;            /* in both */
+    int64_t computing;      /* of all jobs in engines: tokens of prompts that were not computed yet */
+    int64_t engine_waits;   /* sequences that it had no memory for, the last two times that it spoke… */
+    int64_t engine_waited;  /* …and the last time */
+    int64_t made_room_us;   /* when somebody last stepped aside */
     int64_t last_engine_id;
     bool full, closing;
     char last_death[500]; /* of the engine */
@@ -128,6 +129,7 @@ void mr_supervisor_report_recycled(mr_supervisor *s, int64_t order, bool beside,
 /* dispatch.c */
 void mr_dispatch(mr_supervisor *s);                                  /* starts what may start */
 void mr_dispatch_wait(mr_supervisor *s, mr_job *j, const char *why); /* into the line that is right for it */
+bool mr_dispatch_counts(const mr_job *j); /* one of j->starts is under way, and has not failed */
 void mr_dispatch_stop(mr_job *j, mr_stop why);
 void mr_dispatch_drop(mr_supervisor *s, mr_job *j, const char *why);
 void mr_dispatch_left(mr_supervisor *s, mr_job *j);     /* it is no more in the engine */

@@ -61,7 +61,8 @@ static void on_claimed_again(void *owner, int64_t starts, int64_t attempt, bool 
 /* Whoever had the partition meanwhile may have said something: what is said from now on comes after that. */
 static void claim_again(mr_supervisor *s, mr_job *j) {
     claim *c = malloc(sizeof(*c));
-    if (j->starts) mr_starts_add(s->starts, mr_str_of(j->id), 1);
+    if (j->uncounted) mr_starts_add(s->starts, mr_str_of(j->id), j->uncounted);
+    j->uncounted = 0;
     if (!c) return;
     c->s = s;
     snprintf(c->id, sizeof(c->id), "%s", j->id);
@@ -151,7 +152,8 @@ static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record
 static void on_starts(void *owner, int64_t starts, int64_t attempt, bool ended) {
     mr_job *j = owner;
     mr_supervisor *s = j->of;
-    j->starts = starts;
+    j->starts = starts % MR_STARTS_ALONE;
+    j->named = starts >= MR_STARTS_ALONE;
     j->stream.attempt = attempt;
     if (s->closing) {
         /* freed with the table */
@@ -279,11 +281,14 @@ bool mr_receive(void *supervisor, const mr_record *r) {
 /* Lost: this process was frozen or cut off for so long that others were given the partition, and have begun. Otherwise
  * what has not begun is dropped: it comes again, here or elsewhere. What has begun goes on, because the partition mostly
  * comes back, and then it is recognised; should another worker do it as well, readers join both by offset and hash.
- * It isn't the request's fault, so the start does not count. */
+ * It isn't the request's fault, so the start that is under way does not count; those that failed do, wherever it goes. */
 static void let_go(mr_supervisor *s, mr_job *j, bool lost) {
     bool was_ours = j->ours;
     j->ours = false;
-    if (was_ours && j->starts) mr_starts_add(s->starts, mr_str_of(j->id), -1);
+    if (was_ours && mr_dispatch_counts(j)) {
+        mr_starts_add(s->starts, mr_str_of(j->id), -j->counted);
+        j->uncounted += j->counted;
+    }
     if (lost && j->state != MR_JOB_LOOKING && j->state != MR_JOB_ENDING) {
         mr_counter_add(s->metrics.dropped, 1);
         mr_dispatch_drop(s, j, "its partition went to another worker while this one was away");

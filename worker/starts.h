@@ -6,8 +6,8 @@
  * and a partition does not change hands for a dead worker in less than kafka.session_timeout_ms; only workers that
  * pass a partition on in good health may then have the same number.
  *
- * The hash `request:<id>` holds the starts (n), the attempt (a), and where the record was that has been answered (end), so that the
- * same record, delivered again, is not answered again. While Redis is away nothing is known from before, and the count lives
+ * The hash `request:<id>` holds the starts (n; MR_STARTS_ALONE more when one was alone on trial), the attempt (a), and where the
+ * record was that has been answered (end), so that the same record, delivered again, is not answered again. While Redis is away nothing is known from before, and the count lives
  * with the request alone: a request that takes whole workers down is then not recognised, one that takes engines down
  * still is. Counts are changed by differences, so that two workers that have the same request do not undo each other's.
  *
@@ -20,6 +20,7 @@
 
 #define MR_STARTS_TTL_S 86400
 #define MR_ENDED_TTL_S  3600
+#define MR_STARTS_ALONE 1000
 
 typedef struct mr_starts mr_starts;
 

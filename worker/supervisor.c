@@ -141,8 +141,9 @@ static void add_metrics(mr_worker_metrics *w, mr_metrics *m) {
                        "Requests given up here because their partition was given to another worker.");
     w->asides = mr_counter_new(m, "millrace_worker_stepped_aside_total", NULL,
                                "Times that a running request made room for another tenant's.");
-    w->trials = mr_counter_new(m, "millrace_worker_trials_total", NULL,
-                               "Requests that ran alone because engines died while they ran.");
+    w->trials =
+        mr_counter_new(m, "millrace_worker_trials_total", NULL,
+                       "Requests that ran alone or in a small group because engines died while they ran.");
     w->first_token =
         mr_histogram_new(m, "millrace_worker_first_token_seconds", NULL, "Receipt to first token.");
     w->queued = mr_histogram_new(m, "millrace_worker_queued_seconds", NULL, "Receipt to start.");
@@ -263,7 +264,7 @@ void mr_supervisor_check_drained(mr_supervisor *s) {
 /* The rest goes to other workers, and being stopped here is not its fault. */
 static void give_up_drain(mr_supervisor *s) {
     for (const mr_job *j = mr_jobs_first(s->jobs); j; j = j->next) {
-        if (begun(j) && j->starts) mr_starts_add(s->starts, mr_str_of(j->id), -1);
+        if (mr_dispatch_counts(j)) mr_starts_add(s->starts, mr_str_of(j->id), -j->counted);
     }
     mr_log(MR_WARN, "drain ends with requests unfinished: other workers take them",
            MR_I("running", s->running));
@@ -272,7 +273,7 @@ static void give_up_drain(mr_supervisor *s) {
 
 static void ask_canary(mr_supervisor *s) {
     mr_engine *e = s->engine;
-    if (s->canary_in || s->trial || e->running >= s->places || !mr_recycle_admits(s->recycle)) return;
+    if (s->canary_in || s->trials || e->running >= s->places || !mr_recycle_admits(s->recycle)) return;
     bool idle = e->running == 0 && mr_admit_waiting(s->line) == 0;
     if (!mr_host_ready(e->host) || !mr_canary_ask(s->canary, e->host, idle)) return;
     s->canary_in = e;

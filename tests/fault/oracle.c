@@ -98,12 +98,13 @@ static void join(entry *e, const mr_response_delta *d) {
     int64_t known = e->bytes - d->offset;
     uint64_t hash;
     if (known < 0 || d->index > e->next_token) e->hole = true;
+    /* also where its text is known: two attempts may cut before and after a token without text */
+    if (d->index + d->tokens > e->next_token) e->next_token = d->index + d->tokens;
     if (e->ends || known < 0 || known >= (int64_t)text.n) return;
     text.p += known;
     text.n -= (size_t)known;
     e->hash = mr_text_hash_feed(e->hash, text);
     e->bytes += (int64_t)text.n;
-    if (d->index + d->tokens > e->next_token) e->next_token = d->index + d->tokens;
     if (!mr_text_hash_parse(d->hash, &hash) || hash != e->hash) e->differs = true;
 }
 

@@ -70,6 +70,14 @@ static void what_another_attempt_repeats_counts_once(void **state) {
     expect(f, "abcdef", (int64_t[]){1, 2, 3}, 3);
 }
 
+static void a_token_without_text_counts_once_wherever_an_attempt_cuts(void **state) {
+    fixture *f = *state;
+    pass(f, "abcdef", 0, 4, 0, (int64_t[]){1, 2, 3}, 3); /* 3 has no text of its own */
+    pass(f, "abcdef", 0, 4, 0, (int64_t[]){1, 2}, 2);
+    pass(f, "abcdef", 4, 6, 2, (int64_t[]){3, 4}, 2);
+    expect(f, "abcdef", (int64_t[]){1, 2, 3, 4}, 4);
+}
+
 static void the_same_text_of_other_tokens_goes_on_at_its_end(void **state) {
     fixture *f = *state;
     pass(f, "abcdef", 0, 4, 0, (int64_t[]){1, 2}, 2);
@@ -116,6 +124,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(tokens_follow_each_other_as_their_text_does),
         TEST(what_another_attempt_repeats_counts_once),
+        TEST(a_token_without_text_counts_once_wherever_an_attempt_cuts),
         TEST(the_same_text_of_other_tokens_goes_on_at_its_end),
         TEST(tokens_that_do_not_line_up_are_not_guessed),
         TEST(text_that_was_held_back_until_the_end_is_not_covered),
