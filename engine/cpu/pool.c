@@ -33,7 +33,8 @@ typedef struct worker {
 struct pool {
     atomic_int threads; /* changes only when starting fails half-way */
     bool spin;
-    pool_job *job; /* written before the barrier that starts it */
+    int caller_cpu; /* the one that no worker is pinned to; -1: they are not pinned */
+    pool_job *job;  /* written before the barrier that starts it */
     void *arg;
     bool stop;
     worker *worker; /* [threads]; 0 is the caller and has no thread */
@@ -93,7 +94,19 @@ static void *worker_main(void *arg) {
     }
 }
 
+/* The kernel may have put the caller on a worker's CPU while that slept, and takes some milliseconds to see that both compute: it
+ * moves to the one that is left for it. It is not kept there. Best effort. */
+static void leave_workers_cpus(const pool *p) {
+    cpu_set_t before, one;
+    if (p->caller_cpu < 0 || sched_getcpu() == p->caller_cpu || sched_getaffinity(0, sizeof before, &before))
+        return;
+    CPU_ZERO(&one);
+    CPU_SET(p->caller_cpu, &one);
+    if (!sched_setaffinity(0, sizeof one, &one)) sched_setaffinity(0, sizeof before, &before);
+}
+
 void pool_run(pool *p, pool_job *job, void *arg) {
+    leave_workers_cpus(p);
     p->job = job;
     p->arg = arg;
     pool_barrier(p);
@@ -108,7 +121,10 @@ static void pin_workers(pool *p, const cpu_set_t *mask) {
     for (int i = 0; i < p->threads; i++) {
         do cpu++;
         while (cpu < CPU_SETSIZE && !CPU_ISSET(cpu, mask));
-        if (i == 0) continue;
+        if (i == 0) {
+            p->caller_cpu = cpu;
+            continue;
+        }
         cpu_set_t one;
         CPU_ZERO(&one);
         CPU_SET(cpu, &one);
@@ -137,6 +153,7 @@ pool *pool_new(int threads, engine_error *err) {
     memset(p, 0, sizeof *p);
     cpu_set_t mask;
     int cpus = sched_getaffinity(0, sizeof mask, &mask) ? 0 : CPU_COUNT(&mask);
+    p->caller_cpu = -1;
     atomic_init(&p->threads, threads);
     /* with more threads than CPUs, who spins keeps the one it waits for from running */
     p->spin = threads <= cpus;
