@@ -70,6 +70,7 @@ extern const mr_conf_key mr_kafka_keys[];
 
 typedef struct mr_redis_conf {
     const char *address; /* host:port; empty = run without Redis */
+    const char *user;    /* NULL is empty */
     const char *password;
     const char *prefix;
     int64_t timeout_ms;

@@ -38,9 +38,9 @@ struct mr_store {
     store_state state;
     char host[256];
     int port, timeout_ms, backoff_ms;
-    const char *password, *prefix; /* the mr_conf's */
-    int64_t since_us, retry_us;    /* when the connection attempt began; when the next one is due */
-    struct call *oldest, **newest; /* unanswered, in the order sent */
+    const char *user, *password, *prefix; /* the mr_conf's */
+    int64_t since_us, retry_us;           /* when the connection attempt began; when the next one is due */
+    struct call *oldest, **newest;        /* unanswered, in the order sent */
     int ncalls;
     mr_script *scripts;
     mr_gauge *up;
@@ -278,8 +278,9 @@ static void on_connect(const redisAsyncContext *ac, int status) {
     s->backoff_ms = BACKOFF_FIRST;
     set_state(s, STORE_UP, "connected");
     if (*s->password) {
-        mr_str argv[] = {MR_STR("AUTH"), mr_str_of(s->password)};
-        mr_store_command(s, on_auth, s, 2, argv);
+        mr_str argv[] = {MR_STR("AUTH"), mr_str_of(s->user), mr_str_of(s->password)};
+        if (!s->user) argv[1] = argv[2];
+        mr_store_command(s, on_auth, s, s->user ? 3 : 2, argv);
     }
     for (mr_script *x = s->scripts; x; x = x->next) load_script(x);
 }
@@ -369,6 +370,7 @@ mr_store *mr_store_new(const mr_redis_conf *conf, mr_loop *l, mr_metrics *m, con
     s->loop = l;
     s->newest = &s->oldest;
     s->timeout_ms = (int)conf->timeout_ms;
+    s->user = conf->user && *conf->user ? conf->user : NULL;
     s->password = conf->password;
     s->prefix = conf->prefix;
     s->backoff_ms = BACKOFF_FIRST;
@@ -419,7 +421,9 @@ redisContext *mr_store_connect_sync(const mr_redis_conf *conf, mr_error *err) {
         goto fail;
     }
     if (*conf->password) {
-        redisReply *r = redisCommand(c, "AUTH %s", conf->password);
+        bool named = conf->user && *conf->user;
+        redisReply *r = named ? redisCommand(c, "AUTH %s %s", conf->user, conf->password)
+                              : redisCommand(c, "AUTH %s", conf->password);
         bool ok = r && r->type != REDIS_REPLY_ERROR;
         if (!ok) mr_fail(err, MR_EREDIS, "Redis at %s: %s", conf->address, r ? r->str : c->errstr);
         freeReplyObject(r);

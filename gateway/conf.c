@@ -8,6 +8,11 @@ const mr_conf_key mr_gateway_keys[] = {
      "Address to listen on. Anything but loopback needs `keys`."},
     {"port", MR_CONF_INT, AT(port), "8080", 0, 65535, NULL,
      "TCP port of the OpenAI-compatible API; 0 takes a free one."},
+    {"tls_cert", MR_CONF_STR, AT(tls_cert), "", 0, 0, NULL,
+     "PEM file of the certificate with its chain, to serve HTTPS (TLS 1.2 and 1.3) on this port. A changed "
+     "file is "
+     "taken within a second. Empty: plain HTTP."},
+    {"tls_key", MR_CONF_STR, AT(tls_key), "", 0, 0, NULL, "PEM file of its private key."},
     {"partition", MR_CONF_INT, AT(partition), "0", 0, 100000, NULL,
      "This gateway's own partition of chat.responses. Every running gateway needs another one."},
     {"keys", MR_CONF_STRLIST, AT(keys), "", 0, 0, NULL,

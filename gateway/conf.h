@@ -8,6 +8,7 @@
 typedef struct mr_gateway_conf {
     const char *host;
     int64_t port;
+    const char *tls_cert, *tls_key;
     int64_t partition;
     const char *keys_file;
     mr_strlist keys, models, aliases, vision_models;

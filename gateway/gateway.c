@@ -49,6 +49,7 @@ struct mr_gateway {
     mr_streams *streams;
     mr_view *workers;
     mr_counter *refused;
+    mr_tls *tls; /* NULL: plain HTTP */
     mr_http *http;
     mr_timer *timer;
     mr_arena *request_arena, *record_arena, *control_arena;
@@ -384,6 +385,7 @@ static int parse(admission *a, mr_arena *arena, mr_api_error *e) {
     const mr_openai_caller caller = {.id = mr_str_of(a->id),
                                      .tenant = mr_str_of(a->who.tenant),
                                      .style = a->who.style,
+                                     .may_go_ahead = mr_grant_allows(&a->who, MR_SCOPE_PRIORITY),
                                      .session = mr_call_header(a->call, "x-millrace-session")};
     if (mr_openai_parse(g->conf, &caller, mr_call_body(a->call), arena, &a->req, e) < 0) return -1;
     if (check_ready(g, e) < 0 || check_wait(g, a->req.model, e) < 0) return -1;
@@ -645,6 +647,7 @@ static void on_tick(void *arg) {
     mr_auth_refresh(g->auth);
     mr_streams_tick(g->streams);
     mr_protection_tick(g->protection);
+    if (g->tls) mr_tls_refresh(g->tls);
     if (g->drain_until_us) drain_step(g);
 }
 
@@ -689,6 +692,17 @@ static int open_bus(mr_gateway *g, mr_error *err) {
     return g->control ? 0 : -1;
 }
 
+static int open_tls(mr_gateway *g, mr_error *err) {
+    const mr_gateway_conf *c = g->conf;
+    if (!*c->tls_cert && !*c->tls_key) return 0;
+    if (!*c->tls_cert || !*c->tls_key) {
+        return mr_fail(err, MR_EINVAL, "gateway.%s is set but gateway.%s is empty: TLS needs both",
+                       *c->tls_cert ? "tls_cert" : "tls_key", *c->tls_cert ? "tls_key" : "tls_cert");
+    }
+    g->tls = mr_tls_new(c->tls_cert, c->tls_key, err);
+    return g->tls ? 0 : -1;
+}
+
 static int open_http(mr_gateway *g, mr_error *err) {
     mr_http_options o = {.host = g->conf->host,
                          .port = (int)g->conf->port,
@@ -697,6 +711,8 @@ static int open_http(mr_gateway *g, mr_error *err) {
                          .routes = routes,
                          .on_done = on_done,
                          .arg = g};
+    if (open_tls(g, err) < 0) return -1;
+    o.tls = g->tls;
     g->http = mr_http_new(g->loop, &o, err);
     if (!g->http) return -1;
     return mr_metrics_serve(g->metrics, g->loop, g->conf->metrics_host, (int)g->conf->metrics_port, on_ready,
@@ -758,6 +774,7 @@ void mr_gateway_free(mr_gateway *g) {
     mr_outbox_free(g->outbox, FLUSH_MS); /* those may answer calls that wait for them */
     mr_limiter_free(g->limiter);         /* answers calls that wait for it */
     mr_http_free(g->http);
+    mr_tls_free(g->tls);
     mr_log_reader_free(g->log);
     mr_metrics_free(g->metrics);
     mr_arena_free(g->request_arena);

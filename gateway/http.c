@@ -404,11 +404,11 @@ static size_t evhttp_body_max(const mr_http *h) {
 
 static struct bufferevent *new_connection(struct event_base *base, void *arg) {
     mr_http *h = arg;
-    struct bufferevent *bev = bufferevent_socket_new(base, -1, 0);
+    struct bufferevent *bev = h->o.tls ? mr_tls_accept(h->o.tls, base) : bufferevent_socket_new(base, -1, 0);
     if (!bev) return NULL;
     /* bounds what a client can send ahead while it is being answered; must leave room for a whole body */
     bufferevent_setwatermark(bev, EV_READ, 0, evhttp_body_max(h) + 2 * HEADERS_MAX);
-    if (mr_http_pages_watch(bev, &h->o.body_max) < 0) {
+    if (mr_http_pages_watch(bev, h->o.tls != NULL, &h->o.body_max) < 0) {
         bufferevent_free(bev);
         return NULL;
     }

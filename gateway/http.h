@@ -14,6 +14,7 @@
 #include "base/loop.h"
 #include "base/str.h"
 #include "gateway/api_error.h"
+#include "gateway/tls.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -41,7 +42,8 @@ typedef struct mr_call_done {
 
 typedef struct mr_http_options {
     const char *host;
-    int port; /* 0: a free one */
+    int port;    /* 0: a free one */
+    mr_tls *tls; /* borrowed; NULL: plain HTTP */
     size_t body_max;
     int idle_timeout_s;
     const mr_route *routes; /* ends with method == NULL */

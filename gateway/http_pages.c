@@ -53,15 +53,25 @@ static void replace_page(struct evbuffer *out, int status, size_t body_max) {
     free(body);
 }
 
-static void on_output(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg) {
-    const size_t *body_max = arg;
-    if (info->n_added == 0 || evbuffer_get_length(out) > PAGE_MAX) return;
-    evbuffer_unfreeze(out, 1); /* bufferevents keep others from taking bytes off the front */
+static void look(struct evbuffer *out, const size_t *body_max) {
     int status = page_status(out);
     if (status >= 0) replace_page(out, status, *body_max);
+}
+
+/* Bufferevents of sockets keep others from taking bytes off the front; those of TLS do not, and cannot do so themselves
+ * where that is forbidden. */
+static void on_output(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg) {
+    if (info->n_added == 0 || evbuffer_get_length(out) > PAGE_MAX) return;
+    evbuffer_unfreeze(out, 1);
+    look(out, arg);
     evbuffer_freeze(out, 1);
 }
 
-int mr_http_pages_watch(struct bufferevent *bev, const size_t *body_max) {
-    return evbuffer_add_cb(bufferevent_get_output(bev), on_output, (void *)body_max) ? 0 : -1;
+static void on_tls_output(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg) {
+    if (info->n_added > 0 && evbuffer_get_length(out) <= PAGE_MAX) look(out, arg);
+}
+
+int mr_http_pages_watch(struct bufferevent *bev, bool tls, const size_t *body_max) {
+    evbuffer_cb_func cb = tls ? on_tls_output : on_output;
+    return evbuffer_add_cb(bufferevent_get_output(bev), cb, (void *)body_max) ? 0 : -1;
 }

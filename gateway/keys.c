@@ -22,7 +22,7 @@ static const struct {
     unsigned bit;
 } scopes[] = {
     {"chat", MR_SCOPE_CHAT},       {"models", MR_SCOPE_MODELS}, {"feedback", MR_SCOPE_FEEDBACK},
-    {"billing", MR_SCOPE_BILLING}, {"admin", MR_SCOPE_ADMIN},
+    {"billing", MR_SCOPE_BILLING}, {"admin", MR_SCOPE_ADMIN},   {"priority", MR_SCOPE_PRIORITY},
 };
 #define NSCOPES (sizeof(scopes) / sizeof(scopes[0]))
 
@@ -112,7 +112,7 @@ int mr_scopes_parse(mr_str text, unsigned *out, mr_error *err) {
         while (i < NSCOPES && !mr_str_eqz(piece, scopes[i].name)) i++;
         if (i == NSCOPES) {
             return mr_fail(err, MR_EINVAL,
-                           "unknown scope '%.*s', known: chat, models, feedback, billing, admin",
+                           "unknown scope '%.*s', known: chat, models, feedback, billing, priority, admin",
                            (int)(piece.n < 40 ? piece.n : 40), piece.p);
         }
         *out |= scopes[i].bit;

@@ -25,7 +25,8 @@ enum mr_scope {
     MR_SCOPE_MODELS = 2,
     MR_SCOPE_FEEDBACK = 4,
     MR_SCOPE_BILLING = 8,
-    MR_SCOPE_ADMIN = 16, /* everything */
+    MR_SCOPE_ADMIN = 16,    /* everything */
+    MR_SCOPE_PRIORITY = 32, /* chats that go ahead of others */
 };
 
 /* 0: no limit. */

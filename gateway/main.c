@@ -32,6 +32,7 @@ static int serve(mr_loop *loop, mr_error *err) {
     if (!g) return -1;
     mr_log(
         MR_INFO, "gateway listens", MR_S("host", gateway.host), MR_I("port", mr_gateway_port(g)),
+        MR_S("tls", *gateway.tls_cert ? "yes" : "no"),
         MR_S("keys", gateway.keys.n > 0 || *gateway.keys_file ? "required" : "none: open to this machine"));
     int rc = mr_loop_run(loop);
     mr_gateway_free(g);

@@ -13,7 +13,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SESSION_MAX 100
+#define SESSION_MAX  100
+#define PRIORITY_MAX 100
 
 /* ---- errors ---- */
 
@@ -249,6 +250,25 @@ static int read_n(const json_t *body, int *n, mr_api_error *e) {
     return 0;
 }
 
+/* As vLLM has it: the lowest goes first. Everybody may stand back; to go ahead takes a scope. */
+static int read_priority(const mr_openai_caller *caller, const json_t *body, mr_chat_request *chat,
+                         mr_api_error *e) {
+    const json_t *v = member(body, "priority");
+    json_int_t value = json_integer_value(v);
+    if (!v) return 0;
+    if (!json_is_integer(v)) return refuse_type(e, "priority", "an integer");
+    if (value < -PRIORITY_MAX || value > PRIORITY_MAX) {
+        return mr_refuse(e, 400, "invalid_value", "priority", "priority: expected %d to %d", -PRIORITY_MAX,
+                         PRIORITY_MAX);
+    }
+    if (value < 0 && !caller->may_go_ahead) {
+        return mr_refuse(e, 403, "insufficient_scope", "priority",
+                         "priority: to go ahead of others (below 0) takes a key with the scope priority");
+    }
+    MR_SET(chat, MR_CHAT_REQUEST_PRIORITY, priority, -value);
+    return 0;
+}
+
 static int read_options(const json_t *body, mr_openai_request *out, mr_api_error *e) {
     const json_t *options = member(body, "stream_options");
     if (get_bool(body, "stream", "stream", &out->stream, e) < 0 || read_n(body, &out->n, e) < 0) return -1;
@@ -289,6 +309,7 @@ static int fill(const mr_gateway_conf *conf, const mr_openai_caller *caller, con
     mr_str asked = mr_str_of(json_string_value(member(body, "model")));
     if (check_images(&out->chat, mr_catalog_vision(conf, asked, out->model), e) < 0) return -1;
     if (set_session(caller, body, a, &out->chat, e) < 0) return -1;
+    if (read_priority(caller, body, &out->chat, e) < 0) return -1;
     bool history;
     if (get_bool(body, "session_history", "session_history", &history, e) < 0) return -1;
     MR_SET(&out->chat, MR_CHAT_REQUEST_HISTORY, history,

@@ -13,6 +13,7 @@ typedef struct mr_openai_caller {
     mr_str tenant;
     const char *session; /* header x-millrace-session, or NULL */
     const char *style;   /* of its key; NULL or empty: none */
+    bool may_go_ahead;   /* of others, by priority */
 } mr_openai_caller;
 
 typedef struct mr_openai_request {

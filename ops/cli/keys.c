@@ -135,7 +135,7 @@ static void print_help(void) {
         "  --file PATH      the file of keys (gateway.keys_file of the configuration)\n"
         "  --config FILE    the configuration that names it\n"
         "  --tenant NAME    new: whose key it is\n"
-        "  --scopes LIST    new: of chat, models, feedback, billing, admin (all of them); default "
+        "  --scopes LIST    new: of chat, models, feedback, billing, priority, admin (all of them); default "
         "chat,models,feedback\n"
         "  --expires TIME   new: how long it is good, as 90d or 12h; default for ever\n"
         "  --limits LIST    new: in place of gateway.limits_key, as requests=60,tokens=90000,concurrent=4\n"

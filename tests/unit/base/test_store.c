@@ -19,6 +19,7 @@ typedef struct fixture {
     mr_store *store;
     mr_redis_conf conf;
     char address[64];
+    const char *user; /* of the next store */
 } fixture;
 
 typedef struct answer {
@@ -61,6 +62,7 @@ static void open_store(fixture *f, int port, const char *password) {
     mr_error err;
     snprintf(f->address, sizeof(f->address), "127.0.0.1:%d", port);
     f->conf = (mr_redis_conf){.address = f->address, .password = password, .prefix = "t:", .timeout_ms = 300};
+    f->conf.user = f->user;
     f->store = mr_store_new(&f->conf, f->loop, f->metrics, "test", &err);
     if (!f->store) fail_msg("%s", err.msg);
 }
@@ -192,6 +194,28 @@ static void a_password_is_sent_and_a_wrong_one_keeps_it_away(void **state) {
     assert_false(mr_store_up(f->store));
 }
 
+static void a_user_of_the_acls_is_named_with_the_password(void **state) {
+    fixture *f = *state;
+    mr_error err;
+    start(f, NULL);
+    mr_str ping[] = {MR_STR("PING")},
+           user[] = {MR_STR("ACL"),     MR_STR("SETUSER"), MR_STR("mill"), MR_STR("on"),
+                     MR_STR(">sesame"), MR_STR("~*"),      MR_STR("+@all")};
+    mr_str off[] = {MR_STR("ACL"), MR_STR("SETUSER"), MR_STR("default"), MR_STR("off")};
+    assert_string_equal(command(f, 7, user).text, "OK");
+    assert_string_equal(command(f, 4, off).text, "OK");
+    mr_store_free(f->store);
+    f->user = "mill";
+    open_store(f, test_redis_port(f->redis), "sesame");
+    assert_true(test_wait(f->loop, 5000, is_up, f->store));
+    assert_string_equal(command(f, 1, ping).text, "PONG");
+    redisContext *c = mr_store_connect_sync(&f->conf, &err);
+    if (!c) fail_msg("%s", err.msg);
+    redisFree(c);
+    f->conf.user = "miller";
+    assert_null(mr_store_connect_sync(&f->conf, &err));
+}
+
 static void freeing_the_store_answers_what_is_outstanding(void **state) {
     fixture *f = *state;
     start(f, NULL);
@@ -249,6 +273,7 @@ int main(void) {
         TEST(without_an_address_it_is_always_away),
         TEST(a_redis_that_hangs_is_given_up_after_the_timeout),
         TEST(a_password_is_sent_and_a_wrong_one_keeps_it_away),
+        TEST(a_user_of_the_acls_is_named_with_the_password),
         TEST(freeing_the_store_answers_what_is_outstanding),
         TEST(a_bad_address_is_a_clear_error),
         TEST(the_synchronous_form_connects_or_says_why_not),

@@ -234,6 +234,8 @@ const mr_audit *wait_audit(fixture *f, int from, mr_str request, const char *rul
 void fixture_init(fixture *f) {
     memset(f, 0, sizeof(*f));
     f->conf = (mr_gateway_conf){.host = "127.0.0.1",
+                                .tls_cert = "",
+                                .tls_key = "",
                                 .partition = 1,
                                 .keys = {(const char **)keys, 2},
                                 .models = {(const char **)models, 2},
@@ -330,13 +332,17 @@ static void on_event(struct bufferevent *bev, short what, void *arg) {
 }
 
 client *client_open(fixture *f) {
+    return client_open_by(f, bufferevent_socket_new(mr_loop_base(f->loop), -1, BEV_OPT_CLOSE_ON_FREE));
+}
+
+client *client_open_by(fixture *f, struct bufferevent *bev) {
     struct sockaddr_in to = {.sin_family = AF_INET,
                              .sin_port = htons((uint16_t)mr_gateway_port(f->gateway)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     client *c = calloc(1, sizeof(*c));
     c->f = f;
     mr_buf_init(&c->in, 64u << 20);
-    c->bev = bufferevent_socket_new(mr_loop_base(f->loop), -1, BEV_OPT_CLOSE_ON_FREE);
+    c->bev = bev;
     bufferevent_setcb(c->bev, on_read, NULL, on_event, c);
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
     assert_int_equal(bufferevent_socket_connect(c->bev, (struct sockaddr *)&to, sizeof(to)), 0);

@@ -76,6 +76,7 @@ typedef struct client {
 } client;
 
 client *client_open(fixture *f);
+client *client_open_by(fixture *f, struct bufferevent *bev); /* which is not connected yet */
 void client_close(client *c);
 void client_send(client *c, const char *text);
 void client_send_bytes(client *c, const void *p, size_t n);

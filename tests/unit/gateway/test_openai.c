@@ -18,14 +18,17 @@
 static mr_arena *arena;
 static mr_api_error error;
 static const char *session;
+static bool may_go_ahead;
 
 static int parse(const char *body, mr_openai_request *out) {
     const mr_gateway_conf conf = {.models = LIST("small", "eye"),
                                   .aliases = LIST("gpt-4o=small"),
                                   .vision_models = LIST("eye"),
                                   .max_tokens = 777};
-    const mr_openai_caller caller = {
-        .id = MR_STR("chatcmpl-1"), .tenant = MR_STR("acme"), .session = session};
+    const mr_openai_caller caller = {.id = MR_STR("chatcmpl-1"),
+                                     .tenant = MR_STR("acme"),
+                                     .session = session,
+                                     .may_go_ahead = may_go_ahead};
     mr_arena_reset(arena);
     memset(&error, 0, sizeof(error));
     return mr_openai_parse(&conf, &caller, mr_str_of(body), arena, out, &error);
@@ -383,10 +386,30 @@ static void feedback_is_checked(void **state) {
     assert_int_equal(mr_openai_feedback(MR_STR("{\"rating\":1}"), arena, &f, &error), -1);
 }
 
+static void priority_is_turned_round_and_going_ahead_takes_a_scope(void **state) {
+    mr_openai_request r;
+    (void)state;
+    good("{" M HI "}", &r);
+    assert_false(MR_HAS(&r.chat, MR_CHAT_REQUEST_PRIORITY));
+    good("{" M HI ",\"priority\":7}", &r);
+    assert_int_equal(r.chat.priority, -7);
+    assert_int_equal(parse("{" M HI ",\"priority\":-7}", &r), -1);
+    assert_int_equal(error.status, 403);
+    assert_string_equal(error.param, "priority");
+    may_go_ahead = true;
+    good("{" M HI ",\"priority\":-7}", &r);
+    assert_int_equal(r.chat.priority, 7);
+    assert_int_equal(parse("{" M HI ",\"priority\":101}", &r), -1);
+    assert_int_equal(error.status, 400);
+    assert_int_equal(parse("{" M HI ",\"priority\":\"high\"}", &r), -1);
+    may_go_ahead = false;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plain_request_has_what_it_needs),
         cmocka_unit_test(every_sampling_parameter_arrives),
+        cmocka_unit_test(priority_is_turned_round_and_going_ahead_takes_a_scope),
         cmocka_unit_test(other_names_and_forms_mean_the_same),
         cmocka_unit_test(a_response_format_is_handed_on),
         cmocka_unit_test(tools_are_handed_on),
