@@ -49,7 +49,11 @@ int mr_fold_char(mr_fold *f, mr_str text, size_t at, mr_letter out[MR_FOLD_LETTE
     *used = 1;
     if (c < 0x80) {
         if (c >= 'A' && c <= 'Z') c += 'a' - 'A';
-        return take(f, c, out);
+        bool letter = c >= 'a' && c <= 'z', digit = c >= '0' && c <= '9';
+        if (!letter && !digit) return take(f, c, out);
+        *out = (mr_letter){c, f->gap, letter ? MR_LETTER_WORD : MR_LETTER_DIGIT};
+        *f = (mr_fold){0};
+        return 1;
     }
     *used = mr_text_char(text, at, &c);
     utf8proc_ssize_t parts = utf8proc_decompose_char(

@@ -81,8 +81,8 @@ static void *grown(void *v, size_t n, size_t *cap, size_t each) {
 }
 
 static void put_letter(mr_buf *out, int32_t c) {
-    utf8proc_uint8_t bytes[4];
-    mr_buf_put(out, bytes, (size_t)utf8proc_encode_char(c, bytes));
+    utf8proc_uint8_t bytes[4] = {(utf8proc_uint8_t)c};
+    mr_buf_put(out, bytes, c < 0x80 ? 1 : (size_t)utf8proc_encode_char(c, bytes));
 }
 
 /* Its letters go to the end of the set's text. */

@@ -96,6 +96,26 @@ static void what_goes_out_does_not_depend_on_how_the_text_is_cut(void **state) {
     expect("BADWORD", "", true, 1);
 }
 
+static void no_disguise_gets_through_and_ordinary_text_does(void **state) {
+    static const char *const dressed[] = {
+        "ＢａＤwoＲd", "bad\xE2\x80\x8Bword", "b a d w o r d", "b-a-d-w-o-r-d", "b\na\nd\nw\no\nr\nd",
+        "bädwörd",     "bad\xC2\xADword",     "ⓑⓐⓓⓦⓞⓡⓓ",       "ba-dwo.rd",     "b*a*d*w*o*r*d"};
+    static const char *const ordinary[] = {"Badminton was bad that day; word came that the odder of the two "
+                                           "would kill time by himself. Forwarding a "
+                                           "bad cheque is no good: your password, not your self, is what "
+                                           "they are after. A word, bad or good, counts.",
+                                           "法国的轮船功能很多，讲法律的轮流用功。各位请按时到会，带上次的材"
+                                           "料；忘记密码时请打开设置，按提示操作。"};
+    (void)state;
+    for (size_t i = 0; i < sizeof dressed / sizeof dressed[0]; i++) {
+        for (int piece = 1; piece < 20; piece++) {
+            outcome o = filter(dressed[i], piece, true, 0);
+            if (!o.stopped || o.text[0]) fail_msg("'%s' got through in pieces of %d", dressed[i], piece);
+        }
+    }
+    for (int i = 0; i < 2; i++) expect(ordinary[i], ordinary[i], false, 0);
+}
+
 static void of_words_that_overlap_the_first_ones_substitute_stands_for_all(void **state) {
     (void)state;
     expect("Oh, kill yourself now please.", "Oh, *** please.", false, 2);
@@ -132,6 +152,7 @@ static void no_more_is_held_back_than_could_become_a_word(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_goes_out_does_not_depend_on_how_the_text_is_cut),
+        cmocka_unit_test(no_disguise_gets_through_and_ordinary_text_does),
         cmocka_unit_test(of_words_that_overlap_the_first_ones_substitute_stands_for_all),
         cmocka_unit_test(a_word_that_blocks_is_replaced_where_the_text_shall_go_on),
         cmocka_unit_test(a_part_that_is_known_already_is_left_out),
