@@ -88,14 +88,11 @@ void mr_tls_free(mr_tls *t) {
 
 struct bufferevent *mr_tls_accept(mr_tls *t, struct event_base *base) {
     SSL *ssl = SSL_new(t->ctx);
+    if (!ssl) return NULL;
+    /* by its option the SSL is the bufferevent's, even where there is none in the end */
     struct bufferevent *bev =
-        ssl ? bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE)
-            : NULL;
-    if (!bev) {
-        SSL_free(ssl);
-        return NULL;
-    }
+        bufferevent_openssl_socket_new(base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
     /* many clients just close; what must be whole says so in HTTP */
-    bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
+    if (bev) bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
     return bev;
 }
