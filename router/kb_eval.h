@@ -13,7 +13,7 @@ typedef struct mr_kb_report {
     double answered, right;               /* at the threshold: of all; of the answered ones */
     double known_answered, none_answered; /* of the known ones rightly; of those without a right entry */
     double calibration;                   /* mean distance between confidence and truth, in ten bins */
-    double p50_us, p99_us;                /* to classify and search one */
+    double p50_us, p99_us;                /* processor time to classify and search one */
 } mr_kb_report;
 
 /* `intents` may be NULL. */

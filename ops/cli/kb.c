@@ -121,8 +121,8 @@ static void print_report(const mr_kb_report *r, double threshold) {
     print_percent("answered rightly, of those with one", r->known_answered);
     print_percent("answered, of those without an entry", r->none_answered);
     print_percent("calibration error", r->calibration);
-    printf("  %-38s %6.0f and %.0f microseconds\n", "to answer: median and 99th percentile", r->p50_us,
-           r->p99_us);
+    printf("  %-38s %6.0f and %.0f microseconds of a processor\n", "to answer: median and 99th percentile",
+           r->p50_us, r->p99_us);
 }
 
 static int kb_eval(const kb_args *a, mr_error *err) {

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-static const char kb[] = "What are your opening hours?\tNine to six.\n"
+static const char kb[] = "What are your opening hours?\tNine to six.\thours\n"
                          "Write me a poem, please\tRoses are red.\n";
 
 static const char lines[] = "hours\twhat are your opening hours\nhours\twhen do you open\nhours\tuntil when "
@@ -82,6 +82,13 @@ static void a_routine_chat_is_answered_by_the_knowledge_base(void **state) {
     assert_true(metric(f, "millrace_router_intent_total{guess=\"routine\"}") >= 1);
 }
 
+static void another_wording_of_an_intent_is_answered_by_its_entry(void **state) {
+    fixture *f = *state;
+    ask(f, "wording", "until when are you open");
+    assert_int_equal(wait_end(f, "wording").source, MR_SOURCE_KB);
+    assert_true(mr_str_eqz(answer_text(f, "wording"), "Nine to six."));
+}
+
 static void a_routine_chat_without_an_entry_is_the_models(void **state) {
     fixture *f = *state;
     ask(f, "pay", "how do I pay");
@@ -141,6 +148,7 @@ static void a_share_out_of_its_band_is_shown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_routine_chat_is_answered_by_the_knowledge_base),
+        cmocka_unit_test(another_wording_of_an_intent_is_answered_by_its_entry),
         cmocka_unit_test(a_routine_chat_without_an_entry_is_the_models),
         cmocka_unit_test(a_chat_out_of_scope_is_the_models_though_an_entry_is_near),
         cmocka_unit_test(an_entry_in_the_very_words_answers_whatever_the_intent),
