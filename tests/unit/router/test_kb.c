@@ -159,13 +159,12 @@ static void of_two_answers_that_are_as_near_neither_is_sure(void **state) {
     fixture *f = *state;
     import_and_refresh(
         f, "How do I cancel my ticket today?\tCall.\nHow do I cancel my ticket tomorrow?\tWrite.\n"
-           "Where do I park my car?\tBelow.\nWhere can I park my cars?\tBelow.\n"
+           "Where do I park my car?\tBelow.\nWhere do I park my van?\tBelow.\n"
            "Why?\tBecause.\n");
     assert_true(search(f, "how do i cancel my ticket", NULL) > 0.5);
     assert_true(confidence(f, "how do i cancel my ticket", NULL) < 0.65);
     assert_true(confidence(f, "how do i cancel my ticket today", "Call.") == 1);
-    assert_true(confidence(f, "where should I park my car", "Below.") >
-                0.65); /* two entries, but one answer */
+    assert_true(confidence(f, "where do I park", "Below.") > 0.8); /* two entries, but one answer */
     assert_true(confidence(f, "hello", NULL) < 0.1);
 }
 
