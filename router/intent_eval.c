@@ -242,8 +242,8 @@ double mr_intent_pick_threshold(mr_intent_judged *v, int n, double low, double h
     qsort(v, (size_t)n, sizeof *v, by_confidence);
     sweep s = sweep_begin(v, n, middle);
     double best = s.heavy > 0 ? best_in_band(s, low, high) : -1;
-    /* What is worse by less than half a standard error is as good: of these the nearest to the middle. */
-    double enough = best < 0 ? -1 : best - 0.5 * sqrt(fmax(0, best * (1 - best)) / n);
+    /* What is worse by less than a standard error is as good: of these the nearest to the middle. */
+    double enough = best < 0 ? -1 : best - sqrt(fmax(0, best * (1 - best)) / n);
     do {
         bool fits = best < 0 || (s.sent >= low && s.sent <= high && s.right >= enough);
         if (!fits || fabs(s.sent - middle) >= nearest) continue;

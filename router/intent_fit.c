@@ -11,9 +11,11 @@
 enum {
     MANY = 20000, /* features: from here on those of a single message only invite learning by heart */
     FEATURES_MAX = 1 << 22, /* distinct ones that are counted */
-    NETS = 3,               /* whose outputs are averaged */
+    NETS = 4,               /* whose outputs are averaged */
     NET_HIDDEN = 64,        /* units of each */
-    EPOCHS = 15,
+    EPOCHS = 25,            /* of a network: the inputs that are dropped make them many… */
+    EPOCHS_MAX = 60,        /* …and few messages more */
+    BATCHES = 4500,
 };
 
 static const double SVM_C = 1, SVM_EPSILON = 0.1;
@@ -263,6 +265,11 @@ static void put_w1(fit *f, const mr_net nets[NETS]) {
     }
 }
 
+static int epochs_for(int samples) {
+    int epochs = (int)(BATCHES / (samples / mr_net_batch(samples) + 1));
+    return epochs < EPOCHS ? EPOCHS : epochs > EPOCHS_MAX ? EPOCHS_MAX : epochs;
+}
+
 static int fit_nets(fit *f, mr_error *err) {
     mr_net nets[NETS] = {0};
     int *label = calloc((size_t)f->used_n + 1, sizeof *label), rc = 0;
@@ -274,7 +281,8 @@ static int fit_nets(fit *f, mr_error *err) {
                            .hidden = NET_HIDDEN,
                            .labels = f->data->labels_n,
                            .stride = (int)f->m.stride};
-        rc = mr_net_train(&nets[k], &samples, EPOCHS, f->options->seed * 1000 + (uint64_t)k, err);
+        rc = mr_net_train(&nets[k], &samples, epochs_for(f->used_n), f->options->seed * 1000 + (uint64_t)k,
+                          err);
         if (rc == 0) put_net(f, &nets[k], k);
     }
     if (rc == 0) put_w1(f, nets);

@@ -260,7 +260,7 @@ static void judge_signals(const mr_intent_image *m, mr_intent_scores *s) {
     s->signals[MR_SIGNAL_SCORE] = s->linear[first];
     s->signals[MR_SIGNAL_NET] = log_sum(s->net, m->head.labels, s->net[best_of(m, s->net, false, -1)]);
     s->signals[MR_SIGNAL_OUTSIDE] = odds(outside, inside);
-    s->probability = inside > 0 ? p / inside : 0;
+    s->probability = inside > p ? p / inside : inside > 0; /* rounding makes no more than 1 of it */
 }
 
 void mr_intent_judge(const mr_intent_image *m, mr_intent_scores *s) {

@@ -11,10 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BATCH = 32, HIDDEN_MAX = 1024, X_MAX = 8192 };
+enum { HIDDEN_MAX = 1024, X_MAX = 8192 };
 
-static const float RATE = 2e-3f, BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-7f, KEEP_X = 0.5f, KEEP_H = 0.7f,
-                   SMOOTHING = 0.05f;
+static const float RATE = 2e-3f, BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-7f, KEEP_X = 0.25f, KEEP_H = 0.7f;
 
 /* A weight matrix in training: gradient and both moments, all [rows][width]. */
 typedef struct matrix {
@@ -94,8 +93,8 @@ static void softmax_gradient(float *logits, int labels, int label) {
     float max = logits[0], sum = 0;
     for (int i = 1; i < labels; i++) max = logits[i] > max ? logits[i] : max;
     for (int i = 0; i < labels; i++) sum += logits[i] = expf(logits[i] - max);
-    for (int i = 0; i < labels; i++) logits[i] = logits[i] / sum - SMOOTHING / (float)labels;
-    logits[label] -= 1 - SMOOTHING;
+    for (int i = 0; i < labels; i++) logits[i] /= sum;
+    logits[label] -= 1;
 }
 
 static void touch(trainer *t, int32_t row) {
@@ -161,12 +160,13 @@ static void shuffle(int *order, int n, uint64_t *random) {
 }
 
 static void learn(trainer *t, const mr_net_samples *s, int *order, int epochs) {
-    long steps = (long)epochs * ((s->n + BATCH - 1) / BATCH), step = 0;
+    int batch = mr_net_batch(s->n);
+    long steps = (long)epochs * ((s->n + batch - 1) / batch), step = 0;
     for (int i = 0; i < s->n; i++) order[i] = i;
     for (int e = 0; e < epochs; e++) {
         shuffle(order, s->n, &t->random);
-        for (int at = 0; at < s->n; at += BATCH) {
-            int end = at + BATCH < s->n ? at + BATCH : s->n;
+        for (int at = 0; at < s->n; at += batch) {
+            int end = at + batch < s->n ? at + batch : s->n;
             t->batch++;
             for (int i = at; i < end; i++) learn_sample(t, s->x[order[i]], s->label[order[i]]);
             update(t, RATE * (1 - (float)step++ / (float)steps));

@@ -29,6 +29,11 @@ typedef struct mr_net_samples {
 /* By which the values of a sample are multiplied before they meet w1. */
 #define MR_NET_INPUT_SCALE 4.0f
 
+/* Samples between two steps: few messages have to make many steps, too. */
+static inline int mr_net_batch(int samples) {
+    return samples < 1024 ? 8 : 32;
+}
+
 int mr_net_train(mr_net *net, const mr_net_samples *s, int epochs, uint64_t seed, mr_error *err);
 void mr_net_done(mr_net *net);
 
