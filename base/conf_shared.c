@@ -1,8 +1,8 @@
 /* The configuration groups that every process shares. */
 #include "base/conf.h"
 
-const char *const mr_conf_groups[] = {"kafka",  "redis",  "log",       "gateway",
-                                      "router", "worker", "simulated", NULL};
+const char *const mr_conf_groups[] = {"kafka",  "redis",     "log",   "gateway", "router",
+                                      "worker", "simulated", "learn", NULL};
 
 #define KAFKA(member) #member, .offset = offsetof(mr_kafka_conf, member)
 const mr_conf_key mr_kafka_keys[] = {

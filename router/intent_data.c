@@ -2,8 +2,8 @@
 #include "router/intent_data.h"
 
 #include "router/intent_model.h"
-#include "text/text_norm.h"
 #include "schemas/hash.h"
+#include "text/text_norm.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -86,6 +86,17 @@ static int add_line(mr_intent_data *d, mr_str line, mr_buf *words, mr_error *err
     int label = mr_intent_data_add_label(d, (mr_str){line.p, n}, err);
     if (label < 0 || words->n == 0) return label < 0 ? -1 : 0;
     return add_sample(d, label, mr_buf_str(words), err);
+}
+
+int mr_intent_data_add(mr_intent_data *d, mr_str label, mr_str text, mr_error *err) {
+    mr_buf words;
+    int rc = init(d, err), number;
+    mr_buf_init(&words, 20 * TEXT_MAX);
+    if (rc == 0) rc = mr_text_words(text, &words, err);
+    if (rc == 0 && (number = mr_intent_data_add_label(d, label, err)) < 0) rc = -1;
+    if (rc == 0 && words.n > 0) rc = add_sample(d, number, mr_buf_str(&words), err);
+    mr_buf_done(&words);
+    return rc;
 }
 
 static int read_lines(mr_intent_data *d, const char *path, FILE *in, mr_error *err) {

@@ -24,6 +24,8 @@ typedef struct mr_intent_data {
 
 /* Adds the lines of a file; an error names the file and line. */
 int mr_intent_data_read(mr_intent_data *d, const char *path, mr_error *err);
+/* Adds one message, of any text in UTF-8. */
+int mr_intent_data_add(mr_intent_data *d, mr_str label, mr_str text, mr_error *err);
 void mr_intent_data_done(mr_intent_data *d);
 
 /* The number of a label, or -1. */

@@ -146,6 +146,17 @@ static int mr_check_response_end(const void *msg, mr_error *err) {
     return check_hash(e->hash, "hash", err);
 }
 
+/* It will stand in a line of TSV. */
+static int mr_check_feedback(const void *msg, mr_error *err) {
+    const mr_feedback *f = msg;
+    for (size_t i = 0; i < f->label.n; i++) {
+        if ((unsigned char)f->label.p[i] < ' ') {
+            return mr_fail(err, MR_EINVAL, "label: expected the name of an intent, on one line");
+        }
+    }
+    return 0;
+}
+
 static int mr_check_control(const void *msg, mr_error *err) {
     const mr_control *c = msg;
     bool of_request = c->kind == MR_CONTROL_IS_CANCEL || c->kind == MR_CONTROL_IS_RESUME;

@@ -7,6 +7,7 @@ int cmd_up(int argc, char **argv);
 int cmd_topics(int argc, char **argv);
 int cmd_kb(int argc, char **argv);
 int cmd_intent(int argc, char **argv);
+int cmd_learn(int argc, char **argv); /* more exit statuses: its --help */
 int cmd_keys(int argc, char **argv);
 int cmd_profile(int argc, char **argv);
 int cmd_tail(int argc, char **argv);

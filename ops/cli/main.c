@@ -20,6 +20,7 @@ static const command commands[] = {
     {"topics", cmd_topics, "create the topics that are missing"},
     {"kb", cmd_kb, "import, search and export the knowledge base"},
     {"intent", cmd_intent, "train, measure and try the model of intents"},
+    {"learn", cmd_learn, "make the model of intents better by what people said of answers"},
     {"keys", cmd_keys, "make and list API keys"},
     {"profile", cmd_profile, "set and show how a user is answered"},
     {"status", cmd_status, "show the pools: workers, lag, wait"},

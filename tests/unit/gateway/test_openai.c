@@ -379,6 +379,14 @@ static void feedback_is_checked(void **state) {
         0);
     assert_true(mr_str_eqz(f.request, "chatcmpl-1"));
     assert_int_equal(f.rating, -1);
+    assert_int_equal(
+        mr_openai_feedback(MR_STR("{\"request\":\"a\",\"rating\":-1,\"label\":\"挂失\"}"), arena, &f, &error),
+        0);
+    assert_true(mr_str_eqz(f.label, "挂失"));
+    assert_int_equal(mr_openai_feedback(MR_STR("{\"request\":\"a\",\"rating\":-1,\"label\":\"a\\tb\"}"),
+                                        arena, &f, &error),
+                     -1);
+    assert_string_equal(error.param, "label");
     assert_int_equal(mr_openai_feedback(MR_STR("{\"request\":\"a\",\"rating\":2}"), arena, &f, &error), -1);
     assert_string_equal(error.param, "rating");
     assert_int_equal(mr_openai_feedback(MR_STR("{\"request\":\"a b\",\"rating\":1}"), arena, &f, &error), -1);
