@@ -122,18 +122,24 @@ static int open_folder(run *r, int *lock, mr_error *err) {
     return mr_samples_load(&r->samples, r->samples_path, err);
 }
 
+static mr_replay_end period_from, period_to; /* as read by check_period */
+
+static int check_period(mr_error *err) {
+    int64_t now = mr_now_ms();
+    if (mr_replay_end_read(conf.from, now, &period_from, err) < 0) return mr_fail_in(err, "--from");
+    if (mr_replay_end_read(conf.to, now, &period_to, err) < 0) return mr_fail_in(err, "--to");
+    if (period_from.kind != MR_END_OFFSET && period_to.kind != MR_END_OFFSET) return 0;
+    return mr_fail(err, MR_EINVAL, "--from and --to are times, such as 2026-11-01 or -7d");
+}
+
 static int read_period(run *r, mr_error *err) {
-    mr_replay_end from, to;
     int64_t now = mr_now_ms(), last;
-    if (mr_replay_end_read(conf.from, now, &from, err) < 0) return mr_fail_in(err, "--from");
-    if (mr_replay_end_read(conf.to, now, &to, err) < 0) return mr_fail_in(err, "--to");
-    if (from.kind == MR_END_OFFSET || to.kind == MR_END_OFFSET) {
-        return mr_fail(err, MR_EINVAL, "--from and --to are times, such as 2026-11-01 or -7d");
-    }
     if (mr_runs_last_end(r->runs_path, &last, err) < 0) return -1;
     r->done.at_ms = now;
-    r->done.from_ms = from.kind == MR_END_TIME ? from.value : last > 0 ? last : now - 30 * DAY_MS;
-    r->done.to_ms = to.kind == MR_END_TIME ? to.value : now;
+    r->done.from_ms = period_from.kind == MR_END_TIME ? period_from.value
+                      : last > 0                      ? last
+                                                      : now - 30 * DAY_MS;
+    r->done.to_ms = period_to.kind == MR_END_TIME ? period_to.value : now;
     if (r->done.from_ms < r->done.to_ms) return 0;
     return mr_fail(err, MR_EINVAL, "the period ends before it begins: see --from and --to");
 }
@@ -287,7 +293,7 @@ static int check_conf(mr_error *err) {
     if (conf.rollback || conf.report) return 0;
     if (conf.train.n == 0) return mr_fail(err, MR_EINVAL, "--train is needed: what the model was made of");
     if (conf.eval.n == 0) return mr_fail(err, MR_EINVAL, "--eval is needed: the standing evaluation set");
-    return mr_router_conf_check(&router, err);
+    return check_period(err) < 0 ? -1 : mr_router_conf_check(&router, err);
 }
 
 int cmd_learn(int argc, char **argv) {
