@@ -94,13 +94,14 @@ static entry *entry_of(oracle *o, mr_str id) {
 
 /* A piece that is partly known by now goes on with the rest of it; its hash proves that both are of one answer. */
 static void join(entry *e, const mr_response_delta *d) {
+    if (e->ends) return; /* nobody reads on behind the end; another attempt begins anew, and may be longer */
     mr_str text = d->text;
     int64_t known = e->bytes - d->offset;
     uint64_t hash;
     if (known < 0 || d->index > e->next_token) e->hole = true;
     /* also where its text is known: two attempts may cut before and after a token without text */
     if (d->index + d->tokens > e->next_token) e->next_token = d->index + d->tokens;
-    if (e->ends || known < 0 || known >= (int64_t)text.n) return;
+    if (known < 0 || known >= (int64_t)text.n) return;
     text.p += known;
     text.n -= (size_t)known;
     e->hash = mr_text_hash_feed(e->hash, text);
