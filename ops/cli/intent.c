@@ -3,6 +3,7 @@
 #include "router/intent.h"
 #include "base/str.h"
 #include "ops/cli/commands.h"
+#include "ops/cli/flags.h"
 #include "router/intent_eval.h"
 #include "router/intent_train.h"
 
@@ -191,18 +192,6 @@ static void print_help(void) {
         "The router takes a new model within a second, without a restart (router.intent_model).\n");
 }
 
-static const intent_verb *find_verb(const char *name, mr_error *err) {
-    mr_nearest near = {0};
-    for (const intent_verb *v = verbs; v->name; v++) {
-        if (strcmp(v->name, name) == 0) return v;
-        mr_nearest_try(&near, name, v->name);
-    }
-    mr_fail(err, MR_EINVAL,
-            near.best ? "unknown command '%.100s' (did you mean '%s'?)" : "unknown command '%.100s'", name,
-            near.best);
-    return NULL;
-}
-
 static int list_add(string_list *l, const char *value, mr_error *err) {
     if (l->n == LIST_MAX) return mr_fail(err, MR_EINVAL, "too many arguments: '%.100s'", value);
     l->v[l->n++] = value;
@@ -280,7 +269,7 @@ int cmd_intent(int argc, char **argv) {
         print_help();
         return 2;
     }
-    const intent_verb *verb = find_verb(argv[1], &err);
+    const intent_verb *verb = mr_flags_verb(verbs, sizeof(verbs[0]), argv[1], &err);
     if (!verb) return wrong(&err);
     for (int i = 2; i < argc; i++) {
         if (read_argument(argc, argv, &i, verb, &a, &err) != 0) return wrong(&err);

@@ -3,6 +3,7 @@
 #include "base/main.h"
 #include "base/str.h"
 #include "ops/cli/commands.h"
+#include "ops/cli/flags.h"
 #include "router/conf.h"
 #include "router/kb_eval.h"
 #include "router/kb_import.h"
@@ -198,40 +199,13 @@ static void print_help(void) {
            "The router takes a new file within a second, without a restart.\n");
 }
 
-static const kb_verb *find_verb(const char *name, mr_error *err) {
-    mr_nearest near = {0};
-    for (const kb_verb *v = verbs; v->name; v++) {
-        if (strcmp(v->name, name) == 0) return v;
-        mr_nearest_try(&near, name, v->name);
-    }
-    mr_fail(err, MR_EINVAL,
-            near.best ? "unknown command '%.100s' (did you mean '%s'?)" : "unknown command '%.100s'", name,
-            near.best);
-    return NULL;
-}
-
-/* A flag's value, as `--kb PATH` or `--kb=PATH`: 1 when argv[*at] is this flag, 0 when it is another one. */
-static int take_value(int argc, char **argv, int *at, const char *flag, const char **value, mr_error *err) {
-    size_t n = strlen(flag);
-    const char *arg = argv[*at];
-    if (strncmp(arg, flag, n) != 0 || (arg[n] != '\0' && arg[n] != '=')) return 0;
-    if (arg[n] == '=') {
-        *value = arg + n + 1;
-    } else if (*at + 1 < argc) {
-        *value = argv[++*at];
-    } else {
-        return mr_fail(err, MR_EINVAL, "%s needs a value", flag);
-    }
-    return 1;
-}
-
 static int read_argument(int argc, char **argv, int *at, const kb_verb *verb, kb_args *a, mr_error *err) {
     const char *arg = argv[*at];
-    int rc = take_value(argc, argv, at, "--kb", &a->kb, err);
-    if (rc == 0) rc = take_value(argc, argv, at, "--config", &a->config, err);
+    int rc = mr_flags_value(argc, argv, at, "--kb", &a->kb, err);
+    if (rc == 0) rc = mr_flags_value(argc, argv, at, "--config", &a->config, err);
     bool asks = verb->run == kb_search || verb->run == kb_eval || verb->run == kb_calibrate;
-    if (rc == 0 && asks) rc = take_value(argc, argv, at, "--intent-model", &a->intent_model, err);
-    if (rc == 0 && verb->run == kb_export) rc = take_value(argc, argv, at, "--format", &a->format, err);
+    if (rc == 0 && asks) rc = mr_flags_value(argc, argv, at, "--intent-model", &a->intent_model, err);
+    if (rc == 0 && verb->run == kb_export) rc = mr_flags_value(argc, argv, at, "--format", &a->format, err);
     if (rc == 1 && a->format && strcmp(a->format, "tsv") != 0 && strcmp(a->format, "jsonl") != 0) {
         return mr_fail(err, MR_EINVAL, "--format is tsv or jsonl, not '%.100s'", a->format);
     }
@@ -276,7 +250,7 @@ int cmd_kb(int argc, char **argv) {
         print_help();
         return 2;
     }
-    const kb_verb *verb = find_verb(argv[1], &err);
+    const kb_verb *verb = mr_flags_verb(verbs, sizeof(verbs[0]), argv[1], &err);
     if (!verb) return wrong(&err);
     for (int i = 2; i < argc; i++) {
         if (read_argument(argc, argv, &i, verb, &a, &err) != 0) return wrong(&err);

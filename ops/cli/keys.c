@@ -143,18 +143,6 @@ static void print_help(void) {
         "\nGateways take a changed file within a second. To take a key back, delete its line.\n");
 }
 
-static const keys_verb *find_verb(const char *name, mr_error *err) {
-    mr_nearest near = {0};
-    for (const keys_verb *v = verbs; v->name; v++) {
-        if (strcmp(v->name, name) == 0) return v;
-        mr_nearest_try(&near, name, v->name);
-    }
-    mr_fail(err, MR_EINVAL,
-            near.best ? "unknown command '%.100s' (did you mean '%s'?)" : "unknown command '%.100s'", name,
-            near.best);
-    return NULL;
-}
-
 static int read_argument(int argc, char **argv, int *at, keys_args *a, mr_error *err) {
     const struct {
         const char *name;
@@ -165,12 +153,9 @@ static int read_argument(int argc, char **argv, int *at, keys_args *a, mr_error 
     const char *arg = argv[*at];
     mr_nearest near = {0};
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
-        size_t n = strlen(flags[i].name);
         mr_nearest_try(&near, arg, flags[i].name);
-        if (strncmp(arg, flags[i].name, n) != 0 || (arg[n] != '\0' && arg[n] != '=')) continue;
-        if (arg[n] == '\0' && *at + 1 == argc) return mr_fail(err, MR_EINVAL, "%s needs a value", arg);
-        *flags[i].value = arg[n] == '=' ? arg + n + 1 : argv[++*at];
-        return 0;
+        int rc = mr_flags_value(argc, argv, at, flags[i].name, flags[i].value, err);
+        if (rc != 0) return rc < 0 ? -1 : 0;
     }
     if (arg[0] != '-') return mr_fail(err, MR_EINVAL, "unexpected argument '%.100s'", arg);
     return mr_fail(err, MR_EINVAL,
@@ -207,7 +192,7 @@ int cmd_keys(int argc, char **argv) {
         print_help();
         return 2;
     }
-    const keys_verb *verb = find_verb(argv[1], &err);
+    const keys_verb *verb = mr_flags_verb(verbs, sizeof(verbs[0]), argv[1], &err);
     if (!verb) return wrong(&err);
     for (int i = 2; i < argc; i++) {
         if (read_argument(argc, argv, &i, &a, &err) != 0) return wrong(&err);

@@ -1,6 +1,7 @@
 /* `millrace profile`: how a user is answered. Blocking; the routers read it with the user's next request. */
 #include "session/profile.h"
 #include "ops/cli/commands.h"
+#include "ops/cli/flags.h"
 #include "router/conf.h"
 #include "router/style.h"
 
@@ -65,28 +66,11 @@ static void print_help(void) {
         "the model,\nunless the request says otherwise.\n");
 }
 
-static const profile_verb *find_verb(const char *name, mr_error *err) {
-    mr_nearest near = {0};
-    for (const profile_verb *v = verbs; v->name; v++) {
-        if (strcmp(v->name, name) == 0) return v;
-        mr_nearest_try(&near, name, v->name);
-    }
-    mr_fail(err, MR_EINVAL,
-            near.best ? "unknown command '%.100s' (did you mean '%s'?)" : "unknown command '%.100s'", name,
-            near.best);
-    return NULL;
-}
-
 static int read_argument(int argc, char **argv, int *at, profile_args *a, mr_error *err) {
     const char *arg = argv[*at];
-    const char **flag = strncmp(arg, "--tenant", 8) == 0   ? &a->tenant
-                        : strncmp(arg, "--config", 8) == 0 ? &a->config
-                                                           : NULL;
-    if (flag && (arg[8] == '\0' || arg[8] == '=')) {
-        if (arg[8] == '\0' && *at + 1 == argc) return mr_fail(err, MR_EINVAL, "%s needs a value", arg);
-        *flag = arg[8] == '=' ? arg + 9 : argv[++*at];
-        return 0;
-    }
+    int rc = mr_flags_value(argc, argv, at, "--tenant", &a->tenant, err);
+    if (rc == 0) rc = mr_flags_value(argc, argv, at, "--config", &a->config, err);
+    if (rc != 0) return rc < 0 ? -1 : 0;
     if (arg[0] == '-') return mr_fail(err, MR_EINVAL, "unknown flag %.100s", arg);
     const char **operand = !a->user ? &a->user : !a->style ? &a->style : NULL;
     if (!operand || strlen(arg) > MR_NAME_MAX)
@@ -125,7 +109,7 @@ int cmd_profile(int argc, char **argv) {
         print_help();
         return 2;
     }
-    const profile_verb *verb = find_verb(argv[1], &err);
+    const profile_verb *verb = mr_flags_verb(verbs, sizeof(verbs[0]), argv[1], &err);
     if (!verb) return wrong(&err);
     for (int i = 2; i < argc; i++) {
         if (read_argument(argc, argv, &i, &a, &err) != 0) return wrong(&err);
