@@ -1,5 +1,6 @@
 /* `millrace profile` as an operator meets it: what it prints, and its exit status. */
 #include "ops/cli/commands.h"
+#include "support/command.h"
 #include "support/support.h"
 
 #include <setjmp.h>
@@ -7,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -43,26 +42,10 @@ static int close_fixture(void **state) {
     return 0;
 }
 
-/* Runs `millrace profile` with these arguments in a process of its own; returns its exit status. */
 static int profile(fixture *f, const char *const *args) {
-    char *argv[12] = {(char *)"profile"};
-    int argc = 1, status;
-    for (; args[argc - 1]; argc++) argv[argc] = (char *)args[argc - 1];
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        if (!freopen(f->output, "w", stdout) || dup2(1, 2) < 0) _exit(99);
-        int rc = cmd_profile(argc, argv);
-        fflush(stdout);
-        _exit(rc);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    FILE *in = fopen(f->output, "r");
-    assert_non_null(in);
-    f->text[fread(f->text, 1, sizeof(f->text) - 1, in)] = '\0';
-    fclose(in);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    const test_command c = {
+        .run = cmd_profile, .name = "profile", .output = f->output, .text = f->text, .size = sizeof(f->text)};
+    return test_command_run(&c, args);
 }
 #define PROFILE(...)        PROFILE_RUN(__VA_ARGS__, NULL)
 #define PROFILE_RUN(f, ...) profile(f, (const char *const[]){__VA_ARGS__})
