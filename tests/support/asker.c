@@ -134,6 +134,12 @@ static bool on_dead(void *arg, const mr_record *r) {
     return true;
 }
 
+int asker_begun(const asker *a) {
+    int n = 0;
+    for (int i = 0; i < a->nanswers; i++) n += a->answers[i].bytes > 0;
+    return n;
+}
+
 int asker_ended(const asker *a) {
     int n = 0;
     for (int i = 0; i < a->nanswers; i++) n += a->answers[i].ends > 0;

@@ -66,6 +66,7 @@ void asker_put(asker *a, mr_str value);                     /* anything, as a re
 void asker_cancel(asker *a, const char *id);
 
 answer *asker_answer(asker *a, const char *id); /* as it is by now; an empty one if nothing came yet */
+int asker_begun(const asker *a);                /* answers with a first byte */
 int asker_ended(const asker *a);                /* answers with a terminal record */
 /* Waits for its end; it is complete, in order, and has one terminal record. */
 answer *asker_wait(asker *a, const char *id);

@@ -30,6 +30,7 @@ typedef struct fixture {
     mr_metrics *metrics;
     mr_supervisor *worker;
     asker a;
+    int begun; /* answers before the flood */
     char text[401];
 } fixture;
 
@@ -100,6 +101,12 @@ static bool has_begun(void *arg) {
     return ((const answer *)arg)->bytes > 0;
 }
 
+/* More of the flood than the engine has seats for: it is full. Which of them come first is up to the partitions. */
+static bool engine_is_full(void *arg) {
+    const fixture *f = arg;
+    return asker_begun(&f->a) > f->begun + MAX_SEQS;
+}
+
 static void ask(fixture *f, const char *id, const char *tenant, const char *text, int64_t max_tokens) {
     asker_ask(&f->a, &(question){.id = id,
                                  .text = text,
@@ -134,13 +141,13 @@ static void a_flood_from_one_tenant_is_hardly_felt_by_another(void **state) {
     ask(f, "warm", "quiet", f->text, 1);
     asker_wait(&f->a, "warm");
     ask_now_and_then(f, "calm", calm);
+    f->begun = asker_begun(&f->a);
     for (int i = 0; i < FLOOD; i++) {
         char id[32];
         snprintf(id, sizeof(id), "flood%d", i);
         ask(f, id, "loud", "Tell me a long story.", 300);
     }
-    answer *x = asker_answer(&f->a, "flood10"); /* more than fit have begun, so the engine is full */
-    if (!test_wait(f->loop, WAIT_MS, has_begun, x)) fail_msg("the flood does not run");
+    if (!test_wait(f->loop, WAIT_MS, engine_is_full, f)) fail_msg("the flood does not run");
     ask_now_and_then(f, "flooded", flooded);
     assert_true(asker_ended(&f->a) < FLOOD); /* it still runs */
     if (figures)
