@@ -18,26 +18,42 @@
 typedef struct backend backend;
 
 typedef struct backend_options {
-    int threads;      /* resolved, >= 1 */
-    const char *isa;  /* NULL: best */
-    const char *weights; /* NULL or "stored": as in the checkpoint. "int8": quantised at open, and so are activations as
+    int threads;     /* resolved, >= 1 */
+    const char *isa; /* NULL: best */
+    const char *
+        weights; /* NULL or "stored": as in the checkpoint. "int8": quantised at open, and so are activations as
                             they come; "int8-a16": the same weights against unrounded activations */
-    const char *kv;   /* NULL or "full": keys and values in bf16 for bf16 checkpoints, else in f32. "int8": in 8 bits, with
+    const char *
+        kv; /* NULL or "full": keys and values in bf16 for bf16 checkpoints, else in f32. "int8": in 8 bits, with
                          a scale for each token's key and value in each head */
     int kv_blocks, block_tokens; /* a block is a multiple of 16 tokens */
-    int max_tokens;   /* most tokens in a batch */
-    int max_logits;   /* most rows of logits in a batch */
+    int max_tokens;              /* most tokens in a batch */
+    int max_logits;              /* most rows of logits in a batch */
     int max_seqs, max_blocks_per_seq;
-    struct comm *comm; /* NULL: alone. Else the model is the shard of one rank, and this is its end of the group */
+    struct comm
+        *comm; /* NULL: alone. Else the model is the shard of one rank, and this is its end of the group */
 } backend_options;
+
+/* How the token after each row of logits is drawn by a backend that can do so itself: by temperature alone, the same token as the
+ * sampler's (sample.h). */
+enum { DRAWN_NOT = -1, DRAWN_NO_NUMBERS = -2 };
+typedef struct batch_draw {
+    float temperature; /* 0: the likeliest */
+    uint64_t seed;
+    int vocab; /* ids below this */
+    int32_t *
+        ids; /* [nlogits], of the caller, who puts DRAWN_NOT there. A row whose token is filled in, or which is found to be
+                     no numbers, has no logits. */
+} batch_draw;
 
 /* One sequence's share of a batch: ntokens tokens at positions pos, pos+1, … */
 typedef struct batch_seq {
     const int32_t *tokens; /* [ntokens] */
     int ntokens;
     int pos;
-    const int32_t *blocks; /* physical block ids covering positions 0 .. pos+ntokens-1 */
-    int nlogits;           /* logits wanted for the last nlogits tokens (0 while prefill goes on) */
+    const int32_t *blocks;  /* physical block ids covering positions 0 .. pos+ntokens-1 */
+    int nlogits;            /* logits wanted for the last nlogits tokens (0 while prefill goes on) */
+    const batch_draw *draw; /* NULL: logits, and no tokens, are wanted */
 } batch_seq;
 
 /* The model is borrowed and must outlive the backend. */

@@ -43,6 +43,8 @@ typedef struct slot {
     calls calls;
     bool misfit; /* the last token was not of the format, or of the calls */
     sample_output drawn[DRAWS_MAX];
+    batch_draw draw; /* of sequences that the backend may draw from */
+    int32_t ids[DRAWS_MAX];
     int nprompt, reasoning;
     engine_finish finish; /* once ended */
     calls_text last;
@@ -429,6 +431,14 @@ static uint64_t seed_of_choice(uint64_t seed, int choice) {
     return z ^ (z >> 31);
 }
 
+/* Where the token follows from logits, seed and position alone. Several choices begin from one row. */
+static void let_backend_draw(const engine *e, slot *s, const engine_request *r) {
+    const bool plain = sample_is_plain(&s->how) && !s->how.min_tokens && !r->format.json &&
+                       !r->format.schema && !r->tools.n && r->n <= 1;
+    s->draw = (batch_draw){s->how.temperature, s->how.seed, e->parts.known_vocab, s->ids};
+    s->seq.draw = plain ? &s->draw : NULL;
+}
+
 static int begin_answer(engine *e, slot *s, const engine_request *r, int choice, engine_error *err) {
     s->id = r->id;
     s->choice = choice;
@@ -441,6 +451,7 @@ static int begin_answer(engine *e, slot *s, const engine_request *r, int choice,
     s->reasoning = 0;
     s->pending = NULL;
     drafter_start(&s->drafter);
+    let_backend_draw(e, s, r);
     bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
     if (begin_format(e, s, &r->format, err) || begin_calls(e, s, r, err)) return -1;
     return answer_start(&s->answer, thinking, r->sampling.stop, r->sampling.nstop, err);
@@ -582,8 +593,17 @@ static void report_ended(engine *e, event_list *out) {
     }
 }
 
-/* One more token from a row of logits. False when the answer ends. */
-static bool next_token(engine *e, slot *s, const float *logits, sample_output *drawn, event_list *out) {
+/* A token that the backend has drawn, if it has. */
+static int take_drawn(int32_t id, sample_output *drawn, engine_error *err) {
+    if (id == DRAWN_NO_NUMBERS)
+        return engine_fail(err, ENGINE_EINTERNAL, "the model computed logits that are not numbers");
+    *drawn = (sample_output){.token = id};
+    return 0;
+}
+
+/* One more token from a row of logits, or the one that the backend drew from it. False when the answer ends. */
+static bool next_token(engine *e, slot *s, const float *logits, int32_t row, sample_output *drawn,
+                       event_list *out) {
     /* a format ends when it ends, however few tokens that takes */
     bool early = !s->how.ignore_eos && !grammar_of(s) && answered(s) < s->how.min_tokens;
     sample_input in = {logits,
@@ -594,7 +614,8 @@ static bool next_token(engine *e, slot *s, const float *logits, sample_output *d
                        e->parts.stop_ids,
                        early ? e->parts.nstop_ids : 0,
                        allowed_tokens(s)};
-    if (sampler_draw(e->sampler, &in, drawn, &s->error)) {
+    if (take_drawn(row, drawn, &s->error) ||
+        (row == DRAWN_NOT && sampler_draw(e->sampler, &in, drawn, &s->error))) {
         end(e, s, ENGINE_FINISH_ERROR);
         return false;
     }
@@ -627,7 +648,8 @@ static void take_rows(engine *e, slot *s, const float *logits, int rows, event_l
     do {
         int32_t guessed = right < tried ? s->seq.tokens[s->seq.ntokens] : -1;
         sample_output *drawn = &s->drawn[right];
-        goes_on = next_token(e, s, logits + (size_t)right * (size_t)e->parts.vocab, drawn, out);
+        const int32_t id = s->seq.draw ? s->ids[right] : DRAWN_NOT;
+        goes_on = next_token(e, s, logits + (size_t)right * (size_t)e->parts.vocab, id, drawn, out);
         was_right = goes_on && drawn->token == guessed;
         right += was_right;
     } while (was_right);
@@ -665,6 +687,10 @@ static int compute(engine *e, const step_plan *plan, event_list *out, engine_err
     float *logits = NULL;
     for (int i = 0; i < plan->ncopies; i++) {
         e->parts.copy_block(e->parts.owner, plan->copies[i].from, plan->copies[i].to);
+    }
+    for (int i = 0; i < plan->n; i++) {
+        slot *s = (slot *)plan->seqs[i];
+        for (int k = 0; k < DRAWS_MAX; k++) s->ids[k] = DRAWN_NOT;
     }
     if (e->parts.forward(e->parts.owner, plan->batch, plan->n, &logits, err)) return -1;
     scheduler_commit(e->sched);

@@ -13,7 +13,6 @@
 #include <string.h>
 
 enum { CHUNK = 256 };
-#define GREEDY_BELOW 1e-5f /* temperatures under this are greedy: dividing by them would overflow */
 
 struct sampler {
     const chunk_ops *ops;
@@ -324,6 +323,11 @@ static double fill_top(sampler *s, const sample_input *in, float best, sample_ou
     return norm;
 }
 
+bool sample_is_plain(const engine_sampling *h) {
+    const bool all = h->top_k <= 0 && h->min_p <= 0 && h->top_p >= 1;
+    return h->logprobs < 0 && !has_penalties(h) && (all || h->temperature < SAMPLE_GREEDY_BELOW);
+}
+
 int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_error *err) {
     const engine_sampling *h = in->how;
     const float *x = in->logits;
@@ -339,7 +343,7 @@ int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_
         best = scan(s, x, &finite);
     }
     if (best == -INFINITY) return engine_fail(err, ENGINE_EINTERNAL, "no token is left to draw from");
-    if (h->temperature < GREEDY_BELOW) {
+    if (h->temperature < SAMPLE_GREEDY_BELOW) {
         out->token = first_of(s, x, best);
     } else {
         out->token = draw(s, x, best, h, sample_uniform(h->seed, (uint64_t)in->ntokens));

@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 
 enum { SAMPLE_TOP_MAX = 20 };
+#define SAMPLE_GREEDY_BELOW 1e-5f /* temperatures under this are greedy: dividing by them would overflow */
 
 typedef struct sampler sampler;
 
@@ -40,6 +41,9 @@ typedef struct sample_output {
 
 /* Fails with ENGINE_EINTERNAL when the logits are not numbers. */
 int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_error *err);
+
+/* Does nothing but the temperature decide? Then the token follows from the logits, seed and position alone. */
+bool sample_is_plain(const engine_sampling *h);
 
 /* Uniform in [0, 1), the one random number at this position. */
 double sample_uniform(uint64_t seed, uint64_t position);

@@ -98,6 +98,7 @@ plan place_plan(const state *b, layout &l) {
     p.token_seq = l.get<int>((size_t)o->max_tokens);
     p.token_pos = l.get<int>((size_t)o->max_tokens);
     p.logit_rows = l.get<int>((size_t)o->max_logits);
+    p.draws = l.get<draw_row>((size_t)o->max_logits);
     p.seqs = l.get<sequence>((size_t)o->max_seqs);
     p.merges = l.get<merge_item>((size_t)b->max_merges);
     p.items = l.get<attend_item>((size_t)b->max_items);
@@ -133,6 +134,10 @@ void place_workspace(state *b, layout &l) {
     b->rank_vocab = ranks ? shard_vocab(c->vocab, ranks) : c->vocab;
     b->gathered = l.get<float>((size_t)ranks * logits * (size_t)b->rank_vocab);
     b->logits = l.get<float>(logits * (size_t)c->vocab);
+    b->room.chunks = sample_chunks(c->vocab);
+    b->room.highest = l.get<float>(logits * (size_t)b->room.chunks);
+    b->room.sum = l.get<double>(logits * (size_t)b->room.chunks);
+    b->drawn = l.get<int>(logits);
     if (o->comm && (!o->comm->ops || o->comm->ops->attach)) { /* without ops: only measured */
         b->sum_piece = t * (size_t)c->hidden < SUM_PIECE ? t * (size_t)c->hidden : SUM_PIECE;
         b->sums = l.get<float>((size_t)ranks * b->sum_piece);
@@ -174,7 +179,10 @@ int take_host_memory(state *b, engine_error *err) {
     if (check(cudaHostAlloc((void **)&b->host_plan, measured.used, cudaHostAllocDefault),
               "no pinned memory for batches", err) ||
         check(cudaHostAlloc((void **)&b->host_logits, logits, cudaHostAllocDefault),
-              "no pinned memory for logits", err)) {
+              "no pinned memory for logits", err) ||
+        check(cudaHostAlloc((void **)&b->host_drawn, (size_t)b->base.opt.max_logits * sizeof(int),
+                            cudaHostAllocDefault),
+              "no pinned memory for tokens", err)) {
         return -1;
     }
     layout placed = {b->host_plan, 0};
@@ -270,6 +278,7 @@ void close(backend *base) {
     cudaFree(b->memory);
     cudaFreeHost(b->host_plan);
     cudaFreeHost(b->host_logits);
+    cudaFreeHost(b->host_drawn);
     if (b->stream) cudaStreamDestroy(b->stream);
     free(b->layers);
     free(b);

@@ -7,6 +7,10 @@
  */
 #include "engine/cuda/state.h"
 
+extern "C" {
+#include "engine/sample.h"
+}
+
 #include <cstring>
 
 namespace cuda {
@@ -42,6 +46,12 @@ void plan_tile(planner *p, int seq, const batch_seq *s, int row0, int rows, int 
     p->partial += room;
 }
 
+draw_row draw_of(const batch_draw *d, int tokens) {
+    if (!d) return {0, 0, 0};
+    const float t = d->temperature;
+    return {d->vocab, t < SAMPLE_GREEDY_BELOW ? 0 : 1 / t, sample_uniform(d->seed, (uint64_t)tokens)};
+}
+
 void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
     plan *h = &p->b->host;
     const attention *a = &p->b->attend;
@@ -51,7 +61,10 @@ void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
     memcpy(h->tables + p->tables, s->blocks, (size_t)blocks * sizeof(int));
     p->tables += blocks;
     for (int t = 0; t < s->ntokens; t++) {
-        if (t >= s->ntokens - s->nlogits) h->logit_rows[p->logits++] = p->tokens;
+        if (t >= s->ntokens - s->nlogits) {
+            h->draws[p->logits] = draw_of(s->draw, s->pos + t + 1);
+            h->logit_rows[p->logits++] = p->tokens;
+        }
         h->ids[p->tokens] = s->tokens[t];
         h->token_seq[p->tokens] = seq;
         h->token_pos[p->tokens++] = s->pos + t;
@@ -92,7 +105,10 @@ shape graph_shape(state *b, shape s) {
         b->host.ids[t] = 0;
         b->host.token_seq[t] = -1;
     }
-    for (int i = s.logits; i < g.logits; i++) b->host.logit_rows[i] = 0;
+    for (int i = s.logits; i < g.logits; i++) {
+        b->host.logit_rows[i] = 0;
+        b->host.draws[i] = {0, 0, 0};
+    }
     return g;
 }
 
@@ -175,7 +191,10 @@ template <typename T> struct pass {
         for (int i = 0; i < b->m->config.layers; i++) {
             if (run_layer(i, err)) return -1;
         }
-        if (of.logits && run_head(err)) return -1;
+        if (of.logits) {
+            if (run_head(err)) return -1;
+            sample_rows(b->logits, b->m->config.vocab, b->dev.draws, of.logits, b->room, b->drawn, b->stream);
+        }
         return check(cudaGetLastError(), "a kernel could not be launched", err);
     }
 };
@@ -242,6 +261,32 @@ int run_graph(state *b, shape of, engine_error *err) {
     return check(cudaGraphLaunch(g->exec, b->stream), "cannot launch a graph", err);
 }
 
+/* Tokens, and the logits of those rows that are drawn from elsewhere. */
+int copy_results(state *b, const batch_seq *seqs, int nseqs, int rows, engine_error *err) {
+    const size_t vocab = (size_t)b->m->config.vocab;
+    size_t row = 0;
+    if (rows && check(cudaMemcpyAsync(b->host_drawn, b->drawn, (size_t)rows * sizeof(int),
+                                      cudaMemcpyDeviceToHost, b->stream),
+                      "cannot copy the tokens", err))
+        return -1;
+    for (int i = 0; i < nseqs; row += (size_t)seqs[i++].nlogits) {
+        if (seqs[i].draw || !seqs[i].nlogits) continue;
+        if (check(cudaMemcpyAsync(b->host_logits + row * vocab, b->logits + row * vocab,
+                                  (size_t)seqs[i].nlogits * vocab * sizeof(float), cudaMemcpyDeviceToHost,
+                                  b->stream),
+                  "cannot copy the logits", err))
+            return -1;
+    }
+    return 0;
+}
+
+void give_tokens(const state *b, const batch_seq *seqs, int nseqs) {
+    const int *drawn = b->host_drawn;
+    for (int i = 0; i < nseqs; drawn += seqs[i++].nlogits) {
+        for (int k = 0; seqs[i].draw && k < seqs[i].nlogits; k++) seqs[i].draw->ids[k] = drawn[k];
+    }
+}
+
 /* A collective whose partner has failed would never end, so ranks look after each other while they wait. */
 int wait_for_pass(state *b, engine_error *err) {
     comm *ranks = b->base.opt.comm;
@@ -257,7 +302,6 @@ int wait_for_pass(state *b, engine_error *err) {
 } // namespace
 
 int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
-    const model_config *c = &b->m->config;
     size_t bytes = 0;
     *logits = b->host_logits;
     if (!nseqs) return 0;
@@ -272,13 +316,9 @@ int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, eng
               "cannot copy a batch", err))
         return -1;
     if (graphed ? run_graph(b, of, err) : launch_pass(b, of, err)) return -1;
-    if (rows &&
-        check(cudaMemcpyAsync(b->host_logits, b->logits, (size_t)rows * (size_t)c->vocab * sizeof(float),
-                              cudaMemcpyDeviceToHost, b->stream),
-              "cannot copy the logits", err)) {
-        return -1;
-    }
-    return wait_for_pass(b, err);
+    if (copy_results(b, seqs, nseqs, rows, err) || wait_for_pass(b, err)) return -1;
+    if (!ranks || ranks->rank == 0) give_tokens(b, seqs, nseqs);
+    return 0;
 }
 
 void forward_done(state *b) {

@@ -10,6 +10,7 @@
 #include "engine/cuda/check.h"
 #include "engine/cuda/elementwise.h"
 #include "engine/cuda/linear.h"
+#include "engine/cuda/sample.h"
 
 extern "C" {
 #include "engine/backend_impl.h"
@@ -29,6 +30,7 @@ struct plan {
     int *counts;                      /* [2]: items, merges */
     int *ids, *token_seq, *token_pos; /* [max_tokens] */
     int *logit_rows;                  /* [max_logits] */
+    draw_row *draws;                  /* [max_logits] */
     sequence *seqs;                   /* [max_seqs] */
     attend_item *items;               /* [max_items] */
     merge_item *merges;               /* [max_merges] */
@@ -75,6 +77,8 @@ struct state {
     void *h, *q, *att, *act;      /* type: [T or logits][pitch], [T][heads][dim], [T][pitch], [T][pitch] */
     int att_pitch, act_pitch, hidden_pitch;
     float *logits, *gathered, *host_logits;
+    draw_room room; /* to draw in */
+    int *drawn, *host_drawn; /* [max_logits] */
     float *sums; /* [ranks][sum_piece]: room for a device's collectives */
     size_t sum_piece;
     int rank_vocab;

@@ -264,6 +264,7 @@ static int write_plan(scheduler *s) {
             .pos = q->computed,
             .blocks = q->table.block,
             .nlogits = beyond >= 0 ? beyond + 1 : 0,
+            .draw = q->draw,
         };
         tokens += q->planned;
     }

@@ -39,6 +39,7 @@ typedef struct seq {
     int ntokens, guessed;
     int limit; /* most tokens that it can come to know */
     int width; /* sequences that it stands for: 1, and the forks to come */
+    const batch_draw *draw; /* the owner's, handed on */
     int computed;
     kv_table table;
     seq_state state;

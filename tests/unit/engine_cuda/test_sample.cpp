@@ -1,0 +1,111 @@
+/* Tokens drawn by the CUDA backend's kernel, through the shim, are those of the engine's own sampler, one by one. */
+#include "engine/cuda/sample.h"
+
+extern "C" {
+#include "engine/sample.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+}
+
+#include <cmath>
+#include <vector>
+
+namespace {
+
+uint64_t random_state = 7;
+
+float random_logit() {
+    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (float)(int32_t)(random_state >> 32) * 0x1p-28f;
+}
+
+struct rows {
+    int vocab, stride, n;
+    std::vector<float> logits, highest;
+    std::vector<double> sum;
+    std::vector<cuda::draw_row> how;
+    std::vector<int> ids;
+
+    rows(int vocab_, int n_)
+        : vocab(vocab_), stride(vocab_ + 3), n(n_), logits((size_t)(n_ * (vocab_ + 3))),
+          highest((size_t)(n_ * cuda::sample_chunks(vocab_))), sum(highest.size()), how((size_t)n_),
+          ids((size_t)n_, -7) {
+        for (float &x : logits) x = random_logit();
+    }
+    void draw() {
+        const cuda::draw_room room = {highest.data(), sum.data(), cuda::sample_chunks(vocab)};
+        cuda::sample_rows(logits.data(), stride, how.data(), n, room, ids.data(), nullptr);
+    }
+    const float *row(int i) const { return &logits[(size_t)(i * stride)]; }
+};
+
+int32_t sampled(const float *logits, int vocab, float temperature, uint64_t seed, int position) {
+    engine_error err = {};
+    engine_sampling h;
+    engine_sampling_default(&h);
+    h.temperature = temperature;
+    h.seed = seed;
+    sample_input in = {};
+    sample_output out = {};
+    in.logits = logits, in.how = &h, in.ntokens = position;
+    sampler *s = sampler_new(vocab, &err);
+    if (!s || sampler_draw(s, &in, &out, &err)) fail_msg("%s", err.msg);
+    sampler_free(s);
+    return out.token;
+}
+
+void the_kernel_draws_what_the_sampler_draws(void **) {
+    static const float temperatures[] = {0, 0.05f, 0.7f, 1, 3, 100};
+    for (int vocab : {1, 2, 15, 16, 255, 256, 257, 1000, 4099}) {
+        rows r(vocab, 24);
+        for (int i = 0; i < r.n; i++) {
+            const float t = temperatures[i % 6];
+            r.how[(size_t)i] = {vocab, t > 0 ? 1 / t : 0, sample_uniform((uint64_t)i, (uint64_t)(i * 17))};
+            if (i % 5 == 0)
+                r.logits[(size_t)(i * r.stride + vocab / 2)] = r.logits[(size_t)(i * r.stride + vocab - 1)] =
+                    9; /* ties */
+        }
+        r.draw();
+        for (int i = 0; i < r.n; i++)
+            if (r.ids[(size_t)i] != sampled(r.row(i), vocab, temperatures[i % 6], (uint64_t)i, i * 17))
+                fail_msg("vocabulary of %d, temperature %g: another token", vocab,
+                         (double)temperatures[i % 6]);
+    }
+}
+
+void the_ends_of_the_random_numbers_draw_tokens_that_can_be_drawn(void **) {
+    rows r(300, 2);
+    for (int i = 0; i < 300; i++)
+        r.logits[(size_t)i] = r.logits[(size_t)(r.stride + i)] = i == 40 || i == 290 ? 0.0f : -1000.0f;
+    r.how[0] = {300, 1, 0}, r.how[1] = {300, 1, 1 - 0x1p-53};
+    r.draw();
+    assert_int_equal(r.ids[0], 40);
+    assert_int_equal(r.ids[1], 290);
+}
+
+void rows_that_are_not_asked_for_or_no_numbers_say_so(void **) {
+    rows r(500, 3);
+    r.how[0] = {0, 0, 0};
+    r.how[1] = r.how[2] = {500, 1, 0.5};
+    r.logits[(size_t)(r.stride + 499)] = NAN;
+    r.logits[(size_t)(2 * r.stride + 3)] = INFINITY;
+    r.draw();
+    assert_int_equal(r.ids[0], -1);
+    assert_int_equal(r.ids[1], -2);
+    assert_int_equal(r.ids[2], -2);
+}
+
+} // namespace
+
+int main() {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_kernel_draws_what_the_sampler_draws),
+        cmocka_unit_test(the_ends_of_the_random_numbers_draw_tokens_that_can_be_drawn),
+        cmocka_unit_test(rows_that_are_not_asked_for_or_no_numbers_say_so),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
