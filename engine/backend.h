@@ -5,7 +5,7 @@
  * writes the batch's keys and values into the blocks and reads everything before them.
  *
  * A token's logits depend on its own sequence alone: bitwise the same in any batch, with any chunking, on any number of
- * threads.
+ * threads. (A backend may be allowed otherwise: any_order.)
  */
 #ifndef ENGINE_BACKEND_H
 #define ENGINE_BACKEND_H
@@ -20,18 +20,20 @@ typedef struct backend backend;
 typedef struct backend_options {
     int threads;     /* resolved, >= 1 */
     const char *isa; /* NULL: best */
-    const char *
-        weights; /* NULL or "stored": as in the checkpoint. "int8": quantised at open, and so are activations as
-                            they come; "int8-a16": the same weights against unrounded activations */
-    const char *
-        kv; /* NULL or "full": keys and values in bf16 for bf16 checkpoints, else in f32. "int8": in 8 bits, with
-                         a scale for each token's key and value in each head */
+    /* NULL or "stored": as in the checkpoint. "int8": quantised at open, and so are activations as they come; "int8-a16": the
+     * same weights against unrounded activations */
+    const char *weights;
+    /* NULL or "full": keys and values in bf16 for bf16 checkpoints, else in f32. "int8": in 8 bits, with a scale for each
+     * token's key and value in each head */
+    const char *kv;
+    bool
+        any_order; /* a token's logits may depend on its batch, in their rounding: a GPU multiplies by cuBLASLt */
     int kv_blocks, block_tokens; /* a block is a multiple of 16 tokens */
     int max_tokens;              /* most tokens in a batch */
     int max_logits;              /* most rows of logits in a batch */
     int max_seqs, max_blocks_per_seq;
-    struct comm
-        *comm; /* NULL: alone. Else the model is the shard of one rank, and this is its end of the group */
+    /* NULL: alone. Else the model is the shard of one rank, and this is its end of the group */
+    struct comm *comm;
 } backend_options;
 
 /* How the token after each row of logits is drawn by a backend that can do so itself: by temperature alone, the same token as the
@@ -41,9 +43,9 @@ typedef struct batch_draw {
     float temperature; /* 0: the likeliest */
     uint64_t seed;
     int vocab; /* ids below this */
-    int32_t *
-        ids; /* [nlogits], of the caller, who puts DRAWN_NOT there. A row whose token is filled in, or which is found to be
-                     no numbers, has no logits. */
+    /* [nlogits], of the caller, who puts DRAWN_NOT there. A row whose token is filled in, or which is found to be no numbers, has
+     * no logits. */
+    int32_t *ids;
 } batch_draw;
 
 /* One sequence's share of a batch: ntokens tokens at positions pos, pos+1, … */

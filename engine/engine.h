@@ -45,6 +45,9 @@ typedef struct engine_options {
     const char *weights; /* NULL or "stored"; "int8" quantises them, "int8-a16" without rounding activations;
                         "fp8", GPUs only: e4m3 */
     const char *kv; /* NULL or "full"; "int8" keeps keys and values in 8 bits: half of the memory or less */
+    bool
+        any_order; /* not deterministic: a token may depend on its batch, in the rounding of its logits. GPUs multiply by
+                         * cuBLASLt then; a CPU is deterministic in any case */
     const char *device; /* NULL or "cpu"; "cuda": GPUs 0 to tp - 1; "auto": those, where there are any */
     const char *isa;    /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
 } engine_options;

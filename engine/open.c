@@ -181,6 +181,7 @@ static backend_options options_of(const engine_options *o, const engine_limits *
         .isa = o->isa,
         .weights = o->weights,
         .kv = o->kv,
+        .any_order = o->any_order,
         .kv_blocks = l->kv_blocks,
         .block_tokens = l->block_tokens,
         .max_tokens = l->step_tokens,

@@ -13,7 +13,7 @@
  *
  * The supervisor starts the host as
  *     millrace-engine-host --fd N --model DIR --threads N --tp N --max-seqs N --max-context N --guess-tokens N
- *                          [--device NAME] [--weights HOW] [--kv HOW] [--chat-template NAME]
+ *                          [--device NAME] [--weights HOW] [--kv HOW] [--chat-template NAME] [--deterministic BOOL]
  * where 0 is the engine's own choice, and submits nothing before ready. On a closed socket the host exits
  * at once: its supervisor is gone, and no one is left to answer.
  *

@@ -65,7 +65,7 @@ struct mr_supervisor {
     mr_loop *loop;
     mr_worker_metrics metrics;
     char id[200], model[200], topic[250], group[300], engine_host[4096];
-    const char *host_argv[24];
+    const char *host_argv[26];
     char numbers[MR_HOST_NUMBERS][24]; /* of host_argv */
 
     mr_publisher *publisher;

@@ -60,6 +60,12 @@ const mr_conf_key mr_worker_keys[] = {
      .choices = "full|int8",
      .doc = "How keys and values are cached: as the model computes them, or in 8 bits (int8), which holds "
             "about twice the tokens."},
+    {.name = KEY(deterministic),
+     .type = MR_CONF_BOOL,
+     .def = "true",
+     .doc =
+         "A token depends on its own sequence alone, so that a replay gives the same bits. false: on GPUs, "
+         "products are cuBLASLt's, whose rounding depends on the batch, and there is no canary."},
     {.name = KEY(engine_host),
      .type = MR_CONF_STR,
      .def = "",

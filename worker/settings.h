@@ -9,6 +9,7 @@ typedef struct mr_worker_conf {
     const char *engine, *simulated_profile;
     const char *model, *model_name, *chat_template, *engine_host, *engine_pid_file;
     const char *device, *weights, *kv;
+    bool deterministic;
     int64_t threads, tp, max_seqs, max_context, guess_tokens;
     int64_t queue, queue_mb, prefill_ahead;
     int64_t start_timeout_s, drain_s;

@@ -83,11 +83,13 @@ static int put_numbers(mr_supervisor *s, int n) {
 
 static void fill_host_argv(mr_supervisor *s) {
     const mr_worker_conf *w = s->opt.worker;
-    const char *const real[] = {"--model",  w->model, "--device", w->device,         "--weights",
-                                w->weights, "--kv",   w->kv,      "--chat-template", w->chat_template};
+    const char *const deterministic = w->deterministic ? "true" : "false";
+    const char *const real[] = {
+        "--model", w->model, "--device",        w->device,        "--weights",       w->weights,
+        "--kv",    w->kv,    "--chat-template", w->chat_template, "--deterministic", deterministic};
     const char *const made_up[] = {"--profile", w->simulated_profile};
     const char *const *flags = simulated(s) ? made_up : real;
-    int nflags = simulated(s) ? 2 : 10, n = 0;
+    int nflags = simulated(s) ? 2 : 12, n = 0;
     s->host_argv[n++] = s->engine_host;
     for (int i = 0; i < nflags; i += 2) {
         if (!*flags[i + 1]) continue;
@@ -302,11 +304,13 @@ static void on_drain(void *arg) {
 /* ---- life ---- */
 
 static int open_tables(mr_supervisor *s, mr_error *err) {
+    const mr_worker_conf *w = s->opt.worker;
+    const int64_t canary_s = w->deterministic ? w->canary_s : 0; /* whose answer might change */
     s->jobs = mr_jobs_new(err);
     if (s->jobs) s->finished = mr_recent_new(FINISHED, err);
     if (s->finished) s->line = mr_admit_new(err);
     if (s->line) s->suspects = mr_admit_new(err);
-    if (s->suspects) s->canary = mr_canary_new(s->opt.worker->canary_s * 1000, err);
+    if (s->suspects) s->canary = mr_canary_new(canary_s * 1000, err);
     if (!s->canary) return -1;
     s->slots = calloc(MR_SLOTS, sizeof(mr_job *)); /* of which only what is used takes memory */
     if (!s->slots) return mr_fail(err, MR_ENOMEM, "out of memory for the running requests");

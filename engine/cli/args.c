@@ -45,6 +45,14 @@ static bool parse_seed(const char *text, uint64_t *out) {
     return !errno && end != text && !*end;
 }
 
+static int set_unless(const command *c, const arg *a, const char *text) {
+    const bool yes = !strcmp(text, "true");
+    if (!yes && strcmp(text, "false") != 0)
+        return args_wrong(c, "--%s is %s: expected true or false", a->name, text);
+    *(bool *)a->out = !yes;
+    return -1;
+}
+
 static int set_number(const command *c, const arg *a, const char *text) {
     char *end;
     double v = strtod(text, &end);
@@ -63,6 +71,7 @@ static int set_number(const command *c, const arg *a, const char *text) {
 static int set(const command *c, const arg *a, const char *text) {
     switch (a->type) {
     case ARG_FLAG: *(bool *)a->out = true; return -1;
+    case ARG_UNLESS: return set_unless(c, a, text);
     case ARG_TEXT: *(const char **)a->out = text; return -1;
     case ARG_SEED:
         return parse_seed(text, a->out) ? -1

@@ -4,12 +4,12 @@
 
 #include <stdbool.h>
 
-typedef enum { ARG_FLAG, ARG_TEXT, ARG_INT, ARG_NUMBER, ARG_SEED } arg_type;
+typedef enum { ARG_FLAG, ARG_UNLESS, ARG_TEXT, ARG_INT, ARG_NUMBER, ARG_SEED } arg_type;
 
 typedef struct arg {
     const char *name; /* without the dashes */
     arg_type type;
-    void *out; /* bool, const char *, int, float, uint64_t */
+    void *out; /* bool, bool that "true" makes false, const char *, int, float, uint64_t */
     double min, max;
     const char *value, *help; /* value: its placeholder on the help page */
 } arg;

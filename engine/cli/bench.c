@@ -278,6 +278,8 @@ int cli_bench(int argc, char **argv) {
         {"weights", ARG_TEXT, &b.options.weights, 0, 0, "HOW",
          "stored, int8, int8-a16 or, on a GPU, fp8 (stored)"},
         {"kv", ARG_TEXT, &b.options.kv, 0, 0, "HOW", "KV cache: full or int8 (full)"},
+        {"deterministic", ARG_UNLESS, &b.options.any_order, 0, 0, "BOOL",
+         "true; false: a token may depend on its batch, and a GPU multiplies by cuBLASLt"},
         {"isa", ARG_TEXT, &b.options.isa, 0, 0, "NAME",
          "force generic, avx2, avx512, avx512-vnni or avx512-bf16"},
         {"context", ARG_TEXT, &b.contexts_text, 0, 0, "LIST", "tokens of the prompts (128,512,2048)"},

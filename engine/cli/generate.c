@@ -61,6 +61,8 @@ static int parse(job *j, int argc, char **argv) {
         {"tp", ARG_INT, &e->tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
         {"weights", ARG_TEXT, &e->weights, 0, 0, "HOW", "stored, int8, int8-a16 or, on a GPU, fp8 (stored)"},
         {"kv", ARG_TEXT, &e->kv, 0, 0, "HOW", "KV cache: full or int8 (full)"},
+        {"deterministic", ARG_UNLESS, &e->any_order, 0, 0, "BOOL",
+         "true; false: a token may depend on its batch, and a GPU multiplies by cuBLASLt"},
         {"isa", ARG_TEXT, &e->isa, 0, 0, "NAME", "force generic, avx2, avx512, avx512-vnni or avx512-bf16"},
         {0},
     };

@@ -89,7 +89,7 @@ static void print_tensors(const model *m) {
 /* ---- memory ---- */
 
 typedef struct plan {
-    bool wanted;
+    bool wanted, any_order;
     const char *device;
     bool gpu;
     int tp, context, seqs, step_tokens;
@@ -102,6 +102,7 @@ static int measure(const model *m, const plan *p, const char *weights, const cha
     const backend_options o = {.threads = 1,
                                .weights = weights,
                                .kv = kv,
+                               .any_order = p->any_order,
                                .kv_blocks = blocks * p->seqs,
                                .block_tokens = PLAN_BLOCK,
                                .max_tokens = p->step_tokens > p->seqs ? p->step_tokens : p->seqs,
@@ -197,6 +198,8 @@ int cli_inspect(int argc, char **argv) {
         {"context", ARG_INT, &p.context, 0, 1e9, "N", "tokens of a sequence (0: the model's, at most 8192)"},
         {"seqs", ARG_INT, &p.seqs, 1, 4096, "N", "sequences at once, of the whole context (16)"},
         {"step-tokens", ARG_INT, &p.step_tokens, 1, 1 << 20, "N", "token budget of a step (256)"},
+        {"deterministic", ARG_UNLESS, &p.any_order, 0, 0, "BOOL",
+         "true; false: on a GPU with the room that cuBLASLt takes"},
         {"memory-gib", ARG_NUMBER, &p.gib, 0, 1e6, "G", "that a rank has (0: what this machine has free)"},
         {0},
     };

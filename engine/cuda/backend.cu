@@ -6,6 +6,7 @@ extern "C" {
 #include "engine/model/shard.h"
 }
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -109,6 +110,22 @@ plan place_plan(const state *b, layout &l) {
 
 constexpr size_t SUM_PIECE = (size_t)1 << 20; /* floats of each rank that are gathered at once */
 
+/* What NVIDIA advises for the library; widened weights by pieces of some rows. */
+constexpr size_t CUBLAS_WORK = (size_t)32 << 20, CUBLAS_WIDE = (size_t)64 << 20;
+
+cublas_room place_cublas(const state *b, layout &l) {
+    const int pitches[] = {b->hidden_pitch, b->att_pitch, b->act_pitch};
+    size_t row = 0;
+    for (int pitch : pitches) row = std::max((size_t)pitch * element(b), row);
+    cublas_room room = {};
+    room.work_bytes = CUBLAS_WORK;
+    room.work = l.get<unsigned char>(room.work_bytes);
+    if (b->weights == format::stored) return room;
+    room.wide_bytes = std::max(row, CUBLAS_WIDE);
+    room.wide = l.get<unsigned char>(room.wide_bytes);
+    return room;
+}
+
 void place_workspace(state *b, layout &l) {
     const backend_options *o = &b->base.opt;
     const model_config *c = &b->m->config;
@@ -138,6 +155,7 @@ void place_workspace(state *b, layout &l) {
     b->room.highest = l.get<float>(logits * (size_t)b->room.chunks);
     b->room.sum = l.get<double>(logits * (size_t)b->room.chunks);
     b->drawn = l.get<int>(logits);
+    if (o->any_order) b->wide = place_cublas(b, l);
     if (o->comm && (!o->comm->ops || o->comm->ops->attach)) { /* without ops: only measured */
         b->sum_piece = t * (size_t)c->hidden < SUM_PIECE ? t * (size_t)c->hidden : SUM_PIECE;
         b->sums = l.get<float>((size_t)ranks * b->sum_piece);
@@ -266,6 +284,7 @@ int prepare(state *b, const model *m, const backend_options *opt, engine_error *
 int open_all(state *b, engine_error *err) {
     if (open_device(b, err) || take_memory(b, err) || take_host_memory(b, err)) return -1;
     if (load_weights(b, err) || fill_angles(b, err)) return -1;
+    if (b->base.opt.any_order && !(b->library = cublas_new(b->wide, err))) return -1;
     comm *c = b->base.opt.comm;
     if (c && c->ops->attach) c->ops->attach(c, b->stream, b->sums, b->sum_piece);
     return check(cudaStreamSynchronize(b->stream), "cannot load the weights", err);
@@ -275,6 +294,7 @@ void close(backend *base) {
     state *b = (state *)base;
     if (b->stream) cudaStreamSynchronize(b->stream);
     forward_done(b);
+    cublas_free(b->library);
     cudaFree(b->memory);
     cudaFreeHost(b->host_plan);
     cudaFreeHost(b->host_logits);

@@ -129,6 +129,13 @@ template <typename T> struct pass {
                     b->stream);
     }
 
+    /* Ours give the same bits in every batch; the library's do where nobody asks for that. */
+    int product(const linear &w, const T *x, int n, float *y, int y_stride, engine_error *err) const {
+        const int rc = b->library ? cublas_forward(b->library, w, x, n, y, y_stride, b->stream, err) : 0;
+        if (!rc) linear_forward<T>(w, x, n, y, y_stride, b->stream);
+        return rc < 0 ? -1 : 0;
+    }
+
     int sum_of_ranks(engine_error *err) const {
         comm *c = b->base.opt.comm;
         return c ? comm_all_reduce(c, b->y, (size_t)of.tokens * (size_t)b->m->config.hidden, err) : 0;
@@ -147,14 +154,13 @@ template <typename T> struct pass {
         const model_config *c = &b->m->config;
         const layer *l = &b->layers[i];
         norm(i ? b->y : nullptr, l->attn_norm);
-        linear_forward<T>(l->qkv, h(), of.tokens, b->qkv, l->qkv.rows, b->stream);
+        if (product(l->qkv, h(), of.tokens, b->qkv, l->qkv.rows, err)) return -1;
         attend_layer(i);
-        linear_forward<T>(l->o, att(), of.tokens, b->y, c->hidden, b->stream);
-        if (sum_of_ranks(err)) return -1;
+        if (product(l->o, att(), of.tokens, b->y, c->hidden, err) || sum_of_ranks(err)) return -1;
         norm(b->y, l->mlp_norm);
-        linear_forward<T>(l->gate_up, h(), of.tokens, b->gate_up, l->gate_up.rows, b->stream);
+        if (product(l->gate_up, h(), of.tokens, b->gate_up, l->gate_up.rows, err)) return -1;
         gated<T>(b->gate_up, of.tokens, c->intermediate, act(), b->act_pitch, b->stream);
-        linear_forward<T>(l->down, act(), of.tokens, b->y, c->hidden, b->stream);
+        if (product(l->down, act(), of.tokens, b->y, c->hidden, err)) return -1;
         return sum_of_ranks(err);
     }
 
@@ -164,14 +170,10 @@ template <typename T> struct pass {
         comm *ranks = b->base.opt.comm;
         add_norm<T>(b->x, b->y, b->final_norm, b->dev.logit_rows, of.logits, c->hidden, c->norm_eps, h(),
                     b->hidden_pitch, b->stream);
-        if (!ranks) {
-            linear_forward<T>(b->head, h(), of.logits, b->logits, c->vocab, b->stream);
-            return 0;
-        }
+        if (!ranks) return product(b->head, h(), of.logits, b->logits, c->vocab, err);
         const size_t n = (size_t)of.logits * (size_t)b->rank_vocab;
-        if (b->head.rows)
-            linear_forward<T>(b->head, h(), of.logits, b->gathered + (size_t)ranks->rank * n, b->rank_vocab,
-                              b->stream);
+        float *mine = b->gathered + (size_t)ranks->rank * n;
+        if (b->head.rows && product(b->head, h(), of.logits, mine, b->rank_vocab, err)) return -1;
         if (comm_all_gather(ranks, b->gathered, n, err)) return -1;
         for (int first = 0, r = 0; first < c->vocab; first += b->rank_vocab, r++) {
             const int width = min(c->vocab - first, b->rank_vocab);

@@ -253,6 +253,22 @@ template <typename T, format F> void launch(const args &p, cudaStream_t s) {
                dim3(32, WARPS), 0, s, p);
 }
 
+/* A thread four neighbouring weights, of one unit. */
+template <typename T> __global__ void widen_rows(linear w, int first, T *out) {
+    const int k = (int)(blockIdx.y * blockDim.x + threadIdx.x) * 4;
+    if (k >= w.pitch) return;
+    const size_t row = (size_t)first + blockIdx.x, at = row * (size_t)w.pitch + (size_t)k;
+    const uint32_t word = *(const uint32_t *)((const uint8_t *)w.weights + at);
+    const float scale = w.scales[at / UNIT];
+    float v[4];
+    for (int i = 0; i < 4; i++) {
+        const uint32_t byte = word >> 8 * i & 0xff;
+        v[i] = scale * (w.kind == format::int8 ? decode<format::int8>(byte) : decode<format::fp8>(byte));
+    }
+    T *to = out + (size_t)blockIdx.x * (size_t)w.pitch + (size_t)k;
+    for (int i = 0; i < 4; i++) to[i] = narrow<T>(v[i]);
+}
+
 /* ---- weights as they come ---- */
 
 /* One warp a unit: its largest value gives the scale. */
@@ -295,6 +311,10 @@ void linear_forward(const linear &w, const T *x, int n, float *y, int y_stride, 
     }
 }
 
+template <typename T> void linear_widen(const linear &w, int first, int rows, T *out, cudaStream_t s) {
+    LAUNCH((widen_rows<T>), dim3((unsigned)rows, blocks(w.pitch, 4 * 256)), dim3(256), 0, s, w, first, out);
+}
+
 template <typename S>
 void linear_quantise(const linear &w, int first, const S *from, int rows, cudaStream_t s) {
     LAUNCH((quantise<S>), dim3((unsigned)(w.pitch / UNIT), (unsigned)rows), dim3(32), 0, s, w, first, from);
@@ -307,6 +327,7 @@ void linear_store(const linear &w, int first, const S *from, int rows, cudaStrea
 
 #define INSTANTIATE(T)                                                                                       \
     template void linear_forward<T>(const linear &, const T *, int, float *, int, cudaStream_t);             \
+    template void linear_widen<T>(const linear &, int, int, T *, cudaStream_t);                              \
     template void linear_quantise<T>(const linear &, int, const T *, int, cudaStream_t);                     \
     template void linear_store<T, float>(const linear &, int, const T *, int, cudaStream_t);                 \
     template void linear_store<T, __half>(const linear &, int, const T *, int, cudaStream_t);                \

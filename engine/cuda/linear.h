@@ -36,6 +36,9 @@ constexpr int linear_pitch(int cols) {
 template <typename T>
 void linear_forward(const linear &w, const T *x, int n, float *y, int y_stride, cudaStream_t s);
 
+/* w's rows [first, first + rows) in the type of the activations: out [rows][pitch]. Of an 8-bit format. */
+template <typename T> void linear_widen(const linear &w, int first, int rows, T *out, cudaStream_t s);
+
 /* Rounds rows of floats, halves or bf16 to an 8-bit format: from [rows][cols] to w's rows [first, first + rows). */
 template <typename S>
 void linear_quantise(const linear &w, int first, const S *from, int rows, cudaStream_t s);

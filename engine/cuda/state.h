@@ -8,6 +8,7 @@
 
 #include "engine/cuda/attention.h"
 #include "engine/cuda/check.h"
+#include "engine/cuda/cublas.h"
 #include "engine/cuda/elementwise.h"
 #include "engine/cuda/linear.h"
 #include "engine/cuda/sample.h"
@@ -77,11 +78,14 @@ struct state {
     void *h, *q, *att, *act;      /* type: [T or logits][pitch], [T][heads][dim], [T][pitch], [T][pitch] */
     int att_pitch, act_pitch, hidden_pitch;
     float *logits, *gathered, *host_logits;
-    draw_room room; /* to draw in */
+    draw_room room;          /* to draw in */
     int *drawn, *host_drawn; /* [max_logits] */
-    float *sums; /* [ranks][sum_piece]: room for a device's collectives */
+    float *sums;             /* [ranks][sum_piece]: room for a device's collectives */
     size_t sum_piece;
     int rank_vocab;
+
+    cublas *library;  /* NULL: deterministic */
+    cublas_room wide; /* its room */
 
     graph graphs[GRAPHS];
     uint64_t passes;

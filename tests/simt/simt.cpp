@@ -291,7 +291,11 @@ static cudaError_t enqueue(cudaStream_t s, std::function<void()> work) {
 }
 
 void simt::launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t s, std::function<void()> body) {
-    enqueue(s, [=] { run_grid(grid, block, shared_bytes, body); });
+    ::enqueue(s, [=] { run_grid(grid, block, shared_bytes, body); });
+}
+
+void simt::enqueue(cudaStream_t s, std::function<void()> work) {
+    ::enqueue(s, std::move(work));
 }
 
 static std::atomic<size_t> device_bytes;

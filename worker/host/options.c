@@ -23,6 +23,8 @@ static const char usage[] =
     "  --kv HOW              KV cache: full or int8 (full)\n"
     "  --guess-tokens N      speculation: guesses fill a step up to so many tokens (0: none)\n"
     "  --chat-template NAME  force a chat template in place of the checkpoint's own\n"
+    "  --deterministic BOOL  false: a token may depend on its batch, and a GPU multiplies by cuBLASLt "
+    "(true)\n"
     "  --help, --version\n";
 
 enum {
@@ -37,6 +39,7 @@ enum {
     KV,
     GUESS_TOKENS,
     CHAT_TEMPLATE,
+    DETERMINISTIC,
     HELP,
     VERSION
 };
@@ -53,6 +56,7 @@ static const struct option flags[] = {
     {"kv", required_argument, NULL, KV},
     {"guess-tokens", required_argument, NULL, GUESS_TOKENS},
     {"chat-template", required_argument, NULL, CHAT_TEMPLATE},
+    {"deterministic", required_argument, NULL, DETERMINISTIC},
     {"help", no_argument, NULL, HELP},
     {"version", no_argument, NULL, VERSION},
     {0},
@@ -71,6 +75,11 @@ static bool parse_count(const char *text, int *out) {
     return !errno && end != text && !*end && v >= 0 && v <= 1000000000;
 }
 
+static int parse_deterministic(const char *text, bool *any_order) {
+    *any_order = !strcmp(text, "false");
+    return *any_order || !strcmp(text, "true") ? -1 : wrong("neither true nor false: ", text);
+}
+
 static int set_option(int flag, mr_engine_host_options *o) {
     int *const counts[] = {[FD] = &o->fd,
                            [THREADS] = &o->engine.threads,
@@ -84,6 +93,7 @@ static int set_option(int flag, mr_engine_host_options *o) {
     case WEIGHTS: o->engine.weights = *optarg ? optarg : NULL; return -1;
     case KV: o->engine.kv = *optarg ? optarg : NULL; return -1;
     case CHAT_TEMPLATE: o->engine.chat_template = *optarg ? optarg : NULL; return -1;
+    case DETERMINISTIC: return parse_deterministic(optarg, &o->engine.any_order);
     case HELP: fputs(usage, stdout); return 0;
     case VERSION: printf("millrace-engine-host %s\n", mr_version()); return 0;
     case FD:

@@ -60,6 +60,8 @@ struct place {
 extern __thread place here; /* not thread_local: that is a call in every use */
 
 void launch(dim3 grid, dim3 block, size_t shared_bytes, simt_stream *stream, std::function<void()> body);
+/* Work of a library's own in the stream. */
+void enqueue(simt_stream *stream, std::function<void()> work);
 void *dynamic_shared();
 void sync_block();
 /* Every thread of the warp gives 64 bits, and gets those of all 32 until its next such call. */

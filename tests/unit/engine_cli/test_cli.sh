@@ -39,6 +39,7 @@ expect 0 'stored *full .* fits' "${memory[@]}" --memory-gib 80 --tp 8
 expect 1 'no format fits in 24.0 GiB' "${memory[@]}" --memory-gib 24
 expect 1 'can over 1, 2, 4, 8' "${memory[@]}" --tp 3
 
+expect 2 'deterministic is maybe: expected true or false' "$engine" generate --model "$demo" --prompt x --deterministic maybe
 expect 2 'DST is missing' "$engine" quantize "$demo"
 expect 2 'expected group or row' "$engine" quantize "$demo" "$dir/r" --scales tensor
 expect 2 'unexpected argument' "$engine" generate what

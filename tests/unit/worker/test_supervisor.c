@@ -64,6 +64,7 @@ static void configure(fixture *f) {
                                       .device = "cpu",
                                       .weights = "stored",
                                       .kv = "full",
+                                      .deterministic = true,
                                       .engine_host = SIMULATED_HOST,
                                       .engine_pid_file = f->pid_file,
                                       .max_seqs = MAX_SEQS,
