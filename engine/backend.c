@@ -46,6 +46,19 @@ int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits
     return b->ops->forward(b, seqs, nseqs, logits, err);
 }
 
+bool backend_overlaps(const backend *b) {
+    return b->ops->begin;
+}
+
+int backend_begin(backend *b, const batch_seq *seqs, int nseqs, engine_error *err) {
+    if (check_batch(b, seqs, nseqs, err)) return -1;
+    return b->ops->begin(b, seqs, nseqs, err);
+}
+
+int backend_finish(backend *b, float **logits, engine_error *err) {
+    return b->ops->finish(b, logits, err);
+}
+
 void backend_copy_block(backend *b, int32_t from, int32_t to) {
     b->ops->copy_block(b, from, to);
 }

@@ -65,6 +65,12 @@ void backend_close(backend *b);
 /* Runs the batch. *logits: [sum of nlogits, vocab] f32 in the order of seqs, borrowed until the next call. */
 int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
 
+/* The same in two halves, of backends that compute beside their caller: begun, it goes on by itself, and the seqs, with what they
+ * draw, stay the backend's until it is finished. One at a time; blocks may be copied meanwhile, for the pass after it. */
+bool backend_overlaps(const backend *b);
+int backend_begin(backend *b, const batch_seq *seqs, int nseqs, engine_error *err);
+int backend_finish(backend *b, float **logits, engine_error *err);
+
 /* Makes block `to` a copy of block `from`, in every layer. Both are valid ids. */
 void backend_copy_block(backend *b, int32_t from, int32_t to);
 

@@ -8,6 +8,9 @@
 typedef struct backend_ops {
     /* The batch was checked: sizes, positions, blocks and tokens are in range. A failure means that the backend is broken. */
     int (*forward)(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
+    /* Both NULL where a pass is over when the call returns. A forward is the one after the other. */
+    int (*begin)(backend *b, const batch_seq *seqs, int nseqs, engine_error *err);
+    int (*finish)(backend *b, float **logits, engine_error *err);
     void (*copy_block)(backend *b, int32_t from, int32_t to);
     void (*close)(backend *b);
     backend_memory (*memory)(const backend *b);

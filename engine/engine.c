@@ -1,6 +1,10 @@
 /* The step loop: requests become slots, the scheduler plans their tokens, the backend computes logits, the sampler draws,
  * and the answer's text comes out as events.
  *
+ * Where the backend computes beside its caller, a step ends by beginning the next one's pass, which goes on while the caller
+ * handles the events: a request that comes meanwhile is in the pass after that, as one that comes while a step computes is, and one that
+ * is cancelled has a place in the pass that nobody looks at.
+ *
  * Runs on the caller's thread. Slots (running, waiting, or ended and not yet reported) are all taken at open, with their
  * token and text buffers; a step allocates nothing.
  */
@@ -65,6 +69,9 @@ struct engine {
     int32_t *ids; /* [nslots][max_context]: tokens of the sequences */
     int32_t *tables;
     slot_list free, ended;
+    step_plan pass;       /* planned, and begun where the backend overlaps; n is 0 between */
+    int guesses;          /* in it, at most */
+    engine_error broken;  /* it could not be begun: the next step says so, after this one's events */
     grammar_vocab *words; /* these two are made when the first structured output is asked for */
     grammar_store *formats;
     uint64_t steps, prompt_tokens, generated_tokens, guessed_tokens, right_guesses;
@@ -683,25 +690,38 @@ static uint64_t prompt_share(const slot *s, const batch_seq *b) {
     return end > b->pos ? (uint64_t)(end - b->pos) : 0;
 }
 
-static int compute(engine *e, const step_plan *plan, event_list *out, engine_error *err) {
-    float *logits = NULL;
-    for (int i = 0; i < plan->ncopies; i++) {
-        e->parts.copy_block(e->parts.owner, plan->copies[i].from, plan->copies[i].to);
+static int plan_pass(engine *e, int max_guesses, engine_error *err) {
+    e->guesses = max_guesses < e->limits.guess_tokens ? max_guesses : e->limits.guess_tokens;
+    e->pass = scheduler_plan(e->sched, e->guesses);
+    const step_plan *p = &e->pass;
+    for (int i = 0; i < p->ncopies; i++) {
+        e->parts.copy_block(e->parts.owner, p->copies[i].from, p->copies[i].to);
     }
-    for (int i = 0; i < plan->n; i++) {
-        slot *s = (slot *)plan->seqs[i];
+    for (int i = 0; i < p->n; i++) {
+        slot *s = (slot *)p->seqs[i];
         for (int k = 0; k < DRAWS_MAX; k++) s->ids[k] = DRAWN_NOT;
     }
-    if (e->parts.forward(e->parts.owner, plan->batch, plan->n, &logits, err)) return -1;
+    return p->n && e->parts.begin ? e->parts.begin(e->parts.owner, p->batch, p->n, err) : 0;
+}
+
+/* A sequence that has been cancelled since has rows, and nobody to take them. */
+static int finish_pass(engine *e, event_list *out, engine_error *err) {
+    const step_plan p = e->pass;
+    float *logits = NULL;
+    e->pass.n = 0;
+    if (e->parts.begin ? e->parts.finish(e->parts.owner, &logits, err)
+                       : e->parts.forward(e->parts.owner, p.batch, p.n, &logits, err))
+        return -1;
     scheduler_commit(e->sched);
     e->steps++;
-    for (int i = 0; i < plan->n; i++) {
-        slot *s = (slot *)plan->seqs[i];
-        int rows = plan->batch[i].nlogits;
-        e->prompt_tokens += prompt_share(s, &plan->batch[i]);
-        if (!rows) continue;
-        begin_pending(e, s, logits, out);
-        take_rows(e, s, logits, rows, out);
+    for (int i = 0; i < p.n; i++) {
+        slot *s = (slot *)p.seqs[i];
+        const int rows = p.batch[i].nlogits;
+        if (s) e->prompt_tokens += prompt_share(s, &p.batch[i]);
+        if (s && rows) {
+            begin_pending(e, s, logits, out);
+            take_rows(e, s, logits, rows, out);
+        }
         logits += (size_t)rows * (size_t)e->parts.vocab;
     }
     return 0;
@@ -709,12 +729,17 @@ static int compute(engine *e, const step_plan *plan, event_list *out, engine_err
 
 int engine_step(engine *e, engine_event *events, int max, engine_error *err) {
     event_list out = {events, 0, max};
+    if (e->broken.code && err) *err = e->broken;
+    if (e->broken.code) return -1;
     report_ended(e, &out);
-    int room = max - out.n - 2 * e->limits.max_seqs;
-    if (room < 0) return out.n;
-    step_plan plan = scheduler_plan(e->sched, room < e->limits.guess_tokens ? room : e->limits.guess_tokens);
-    if (plan.n && compute(e, &plan, &out, err)) return -1;
+    const int room = max - out.n - 2 * e->limits.max_seqs;
+    if (room < 0 || (e->pass.n && e->guesses > room)) return out.n;
+    if (!e->pass.n && plan_pass(e, room, err)) return -1;
+    if (e->pass.n && finish_pass(e, &out, err)) return -1;
     report_ended(e, &out);
+    /* the next step has room for guesses if this one had all that is asked for */
+    const int guesses = max >= e->parts.info.max_events ? e->limits.guess_tokens : 0;
+    if (e->parts.begin) plan_pass(e, guesses, &e->broken);
     return out.n;
 }
 

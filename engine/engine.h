@@ -204,7 +204,8 @@ typedef struct engine_event {
 } engine_event;
 
 /* Run one step. Returns the number of events written, or -1 with err when the engine itself is broken and must be closed. 0
- * with nothing to do. max is to be engine_info.max_events; down to 2 * max_seqs it works, with fewer guesses. */
+ * with nothing to do. max is to be engine_info.max_events in every call; down to 2 * max_seqs it works, with fewer guesses, in every
+ * call. On GPUs the next step's computation has begun when it returns: it goes on while the caller handles the events. */
 int engine_step(engine *e, engine_event *events, int max, engine_error *err);
 bool engine_busy(const engine *e);
 

@@ -52,6 +52,14 @@ static int checkpoint_forward(void *owner, const batch_seq *seqs, int nseqs, flo
     return backend_forward(((checkpoint *)owner)->backend, seqs, nseqs, logits, err);
 }
 
+static int checkpoint_begin(void *owner, const batch_seq *seqs, int nseqs, engine_error *err) {
+    return backend_begin(((checkpoint *)owner)->backend, seqs, nseqs, err);
+}
+
+static int checkpoint_finish(void *owner, float **logits, engine_error *err) {
+    return backend_finish(((checkpoint *)owner)->backend, logits, err);
+}
+
 static void checkpoint_copy_block(void *owner, int32_t from, int32_t to) {
     backend_copy_block(((checkpoint *)owner)->backend, from, to);
 }
@@ -352,10 +360,13 @@ engine *engine_open(const engine_options *o, engine_error *err) {
         checkpoint_close(c);
         return NULL;
     }
+    const bool overlaps = backend_overlaps(c->backend);
     int vocab = c->model->config.vocab, known = c->tokenizer ? tokenizer_vocab(c->tokenizer) : vocab;
     engine_parts parts = {
         .owner = c,
         .forward = checkpoint_forward,
+        .begin = overlaps ? checkpoint_begin : NULL,
+        .finish = overlaps ? checkpoint_finish : NULL,
         .copy_block = checkpoint_copy_block,
         .render = checkpoint_render,
         .piece = checkpoint_piece,

@@ -19,7 +19,8 @@ typedef struct rank {
     bool failed;
 } rank;
 
-typedef struct group_backend {
+typedef struct group_backend group_backend;
+struct group_backend {
     backend base;
     rank *rank; /* [ranks] */
     int ranks;
@@ -28,7 +29,8 @@ typedef struct group_backend {
     const model *model;
     const batch_seq *seqs; /* the batch */
     int nseqs;
-} group_backend;
+    int (*half)(const group_backend *g, rank *r, engine_error *err); /* of a pass: what the ranks are to do */
+};
 
 /* ---- a rank's thread ---- */
 
@@ -48,10 +50,21 @@ static void open_thread(void *arg, int index) {
     if (r->failed) comm_abort(r->comm, &r->error);
 }
 
-static void forward_thread(void *arg, int index) {
+static int whole_pass(const group_backend *g, rank *r, engine_error *err) {
+    return r->backend->ops->forward(r->backend, g->seqs, g->nseqs, &r->logits, err);
+}
+static int first_half(const group_backend *g, rank *r, engine_error *err) {
+    return r->backend->ops->begin(r->backend, g->seqs, g->nseqs, err);
+}
+static int second_half(const group_backend *g, rank *r, engine_error *err) {
+    (void)g;
+    return r->backend->ops->finish(r->backend, &r->logits, err);
+}
+
+static void pass_thread(void *arg, int index) {
     group_backend *g = arg;
     rank *r = &g->rank[index];
-    r->failed = r->backend->ops->forward(r->backend, g->seqs, g->nseqs, &r->logits, &r->error) != 0;
+    r->failed = g->half(g, r, &r->error) != 0;
     if (!r->failed) return;
     /* the others may be waiting for this one; if it was told of another's failure, that one was first and stays */
     engine_fail_in(&r->error, "rank %d of %d", index, g->ranks);
@@ -67,14 +80,35 @@ static const rank *first_failed(const group_backend *g) {
     return NULL;
 }
 
+static int run_ranks(group_backend *g, int (*half)(const group_backend *, rank *, engine_error *),
+                     engine_error *err) {
+    g->half = half;
+    if (!first_failed(g)) pool_run(g->pool, pass_thread, g);
+    /* a broken group's barrier returns at once, with the reason that came first */
+    return first_failed(g) ? comm_barrier(g->rank[0].comm, err) : 0;
+}
+
 static int group_forward(backend *base, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
     group_backend *g = (group_backend *)base;
     g->seqs = seqs;
     g->nseqs = nseqs;
-    if (!first_failed(g)) pool_run(g->pool, forward_thread, g);
+    const int rc = run_ranks(g, whole_pass, err);
     *logits = g->rank[0].logits;
-    /* a broken group's barrier returns at once, with the reason that came first */
-    return first_failed(g) ? comm_barrier(g->rank[0].comm, err) : 0;
+    return rc;
+}
+
+static int group_begin(backend *base, const batch_seq *seqs, int nseqs, engine_error *err) {
+    group_backend *g = (group_backend *)base;
+    g->seqs = seqs;
+    g->nseqs = nseqs;
+    return run_ranks(g, first_half, err);
+}
+
+static int group_finish(backend *base, float **logits, engine_error *err) {
+    group_backend *g = (group_backend *)base;
+    const int rc = run_ranks(g, second_half, err);
+    *logits = g->rank[0].logits;
+    return rc;
 }
 
 static void group_copy_block(backend *base, int32_t from, int32_t to) {
@@ -132,22 +166,32 @@ static int open_group(group_backend *g, engine_error *err) {
 
 backend *backend_open_group(const rank_kind *kind, const model *m, const backend_options *opt, int ranks,
                             engine_error *err) {
+    static const backend_ops whole = {.forward = group_forward,
+                                      .copy_block = group_copy_block,
+                                      .close = group_close,
+                                      .memory = group_memory,
+                                      .isa = group_isa};
+    static const backend_ops halves = {.forward = group_forward,
+                                       .begin = group_begin,
+                                       .finish = group_finish,
+                                       .copy_block = group_copy_block,
+                                       .close = group_close,
+                                       .memory = group_memory,
+                                       .isa = group_isa};
     model_fetch_all(m);
-    static const backend_ops ops = {.forward = group_forward,
-                                    .copy_block = group_copy_block,
-                                    .close = group_close,
-                                    .memory = group_memory,
-                                    .isa = group_isa};
     group_backend *g = calloc(1, sizeof *g);
     if (!g) {
         engine_fail(err, ENGINE_ENOMEM, "out of memory");
         return NULL;
     }
-    g->base = (backend){.ops = &ops, .opt = *opt, .vocab = m->config.vocab};
+    g->base = (backend){.ops = &whole, .opt = *opt, .vocab = m->config.vocab};
     g->kind = kind;
     g->model = m;
     g->ranks = ranks;
-    if (!open_group(g, err)) return &g->base;
+    if (!open_group(g, err)) {
+        if (backend_overlaps(g->rank[0].backend)) g->base.ops = &halves;
+        return &g->base;
+    }
     group_close(&g->base);
     return NULL;
 }

@@ -306,7 +306,11 @@ static const char *cpu_isa(const backend *base) {
 }
 
 backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err) {
-    static const backend_ops ops = {cpu_forward, cpu_copy_block, cpu_close, cpu_memory, cpu_isa};
+    static const backend_ops ops = {.forward = cpu_forward,
+                                    .copy_block = cpu_copy_block,
+                                    .close = cpu_close,
+                                    .memory = cpu_memory,
+                                    .isa = cpu_isa};
     cpu_backend *b = calloc(1, sizeof *b);
     if (!b) {
         engine_fail(err, ENGINE_ENOMEM, "out of memory");

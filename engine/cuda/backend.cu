@@ -304,11 +304,25 @@ void close(backend *base) {
     free(b);
 }
 
-int forward(backend *base, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
-    state *b = (state *)base;
-    if (!b->failure.code) forward_pass(b, seqs, nseqs, logits, &b->failure);
+int say_failure(const state *b, engine_error *err) {
     if (b->failure.code && err) *err = b->failure;
     return b->failure.code ? -1 : 0;
+}
+
+int begin(backend *base, const batch_seq *seqs, int nseqs, engine_error *err) {
+    state *b = (state *)base;
+    if (!b->failure.code) begin_pass(b, seqs, nseqs, &b->failure);
+    return say_failure(b, err);
+}
+
+int finish(backend *base, float **logits, engine_error *err) {
+    state *b = (state *)base;
+    if (!b->failure.code) finish_pass(b, logits, &b->failure);
+    return say_failure(b, err);
+}
+
+int forward(backend *base, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
+    return begin(base, seqs, nseqs, err) ? -1 : finish(base, logits, err);
 }
 
 /* In the order of the stream: before the next pass, and after the last. */
@@ -358,7 +372,8 @@ extern "C" int backend_measure_cuda(const model *m, const backend_options *opt, 
 }
 
 extern "C" backend *backend_open_cuda(const model *m, const backend_options *opt, engine_error *err) {
-    static const backend_ops ops = {cuda::forward, cuda::copy_block, cuda::close, cuda::memory, cuda::isa};
+    static const backend_ops ops = {cuda::forward, cuda::begin,  cuda::finish, cuda::copy_block,
+                                    cuda::close,   cuda::memory, cuda::isa};
     cuda::state *b = (cuda::state *)calloc(1, sizeof *b);
     if (!b) {
         engine_fail(err, ENGINE_ENOMEM, "out of memory");

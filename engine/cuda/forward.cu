@@ -303,9 +303,11 @@ int wait_for_pass(state *b, engine_error *err) {
 
 } // namespace
 
-int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
+/* Enqueues everything, down to the copies of the results: the host's plan is read by the first of it, and not before. */
+int begin_pass(state *b, const batch_seq *seqs, int nseqs, engine_error *err) {
     size_t bytes = 0;
-    *logits = b->host_logits;
+    b->seqs = seqs;
+    b->nseqs = nseqs;
     if (!nseqs) return 0;
     shape of = make_plan(b, seqs, nseqs, &bytes);
     const int rows = of.logits;
@@ -318,8 +320,15 @@ int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, eng
               "cannot copy a batch", err))
         return -1;
     if (graphed ? run_graph(b, of, err) : launch_pass(b, of, err)) return -1;
-    if (copy_results(b, seqs, nseqs, rows, err) || wait_for_pass(b, err)) return -1;
-    if (!ranks || ranks->rank == 0) give_tokens(b, seqs, nseqs);
+    return copy_results(b, seqs, nseqs, rows, err);
+}
+
+int finish_pass(state *b, float **logits, engine_error *err) {
+    comm *ranks = b->base.opt.comm;
+    *logits = b->host_logits;
+    if (!b->nseqs) return 0;
+    if (wait_for_pass(b, err)) return -1;
+    if (!ranks || ranks->rank == 0) give_tokens(b, b->seqs, b->nseqs);
     return 0;
 }
 

@@ -25,7 +25,7 @@ struct draw_room {  /* on the device, for each row */
     int chunks;     /* of the longest row */
 };
 
-constexpr int sample_chunks(int vocab) {
+__host__ __device__ constexpr int sample_chunks(int vocab) {
     return (vocab + SAMPLE_CHUNK - 1) / SAMPLE_CHUNK;
 }
 

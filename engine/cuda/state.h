@@ -87,13 +87,17 @@ struct state {
     cublas *library;  /* NULL: deterministic */
     cublas_room wide; /* its room */
 
+    const batch_seq *seqs; /* of the pass that runs */
+    int nseqs;
+
     graph graphs[GRAPHS];
     uint64_t passes;
     engine_error failure; /* ends the backend; for good */
 };
 
 int load_weights(state *b, engine_error *err);
-int forward_pass(state *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
+int begin_pass(state *b, const batch_seq *seqs, int nseqs, engine_error *err);
+int finish_pass(state *b, float **logits, engine_error *err);
 void forward_done(state *b); /* frees the graphs */
 
 } // namespace cuda

@@ -80,6 +80,9 @@ void scheduler_remove(scheduler *s, seq *q) {
     kv_table_release(s->pool, &q->table);
     q->state = SEQ_IDLE;
     q->planned = 0;
+    for (int i = 0; i < s->nplanned; i++) {
+        if (s->planned[i] == q) s->planned[i] = NULL;
+    }
 }
 
 void scheduler_fork(scheduler *s, seq *q, seq *child) {
@@ -285,6 +288,7 @@ step_plan scheduler_plan(scheduler *s, int max_guesses) {
 void scheduler_commit(scheduler *s) {
     for (int i = 0; i < s->nplanned; i++) {
         seq *q = s->planned[i];
+        if (!q) continue;
         q->computed += q->planned;
         if (q->computed > q->ntokens) q->computed = q->ntokens;
         q->planned = 0;

@@ -37,8 +37,8 @@ typedef enum { SEQ_IDLE, SEQ_WAITING, SEQ_RUNNING } seq_state;
 typedef struct seq {
     int32_t *tokens; /* the known ones, then `guessed` more */
     int ntokens, guessed;
-    int limit; /* most tokens that it can come to know */
-    int width; /* sequences that it stands for: 1, and the forks to come */
+    int limit;              /* most tokens that it can come to know */
+    int width;              /* sequences that it stands for: 1, and the forks to come */
     const batch_draw *draw; /* the owner's, handed on */
     int computed;
     kv_table table;
@@ -63,7 +63,7 @@ void scheduler_free(scheduler *s);
 
 /* To the end of the queue. False when it is full. */
 bool scheduler_add(scheduler *s, seq *q);
-/* Out, whatever its state; its blocks are free at once. */
+/* Out, whatever its state; its blocks are free at once. In a plan that is not yet committed its place becomes NULL. */
 void scheduler_remove(scheduler *s, seq *q);
 /* `child`, idle, runs from now on as a second q with q's known tokens, in one of the places that q holds (width > 1). Only
  * while q runs and has caught up. */

@@ -33,8 +33,11 @@ typedef struct fake {
     /* inside */
     int32_t *cache; /* [kv_blocks][block_tokens] */
     float *logits;
-    bool closed;
+    bool closed, begun;
 } fake;
+
+/* Fakes that are opened from now on compute beside their caller, as a GPU does. */
+extern bool fake_overlaps;
 
 /* limits->… of 0 get small defaults. The fake must outlive the engine. */
 engine *fake_open(fake *f, const engine_limits *limits);

@@ -785,7 +785,9 @@ static void test_wrong_requests_are_refused_with_the_reason(void **state) {
     fake_done(&f);
 }
 
-int main(void) {
+/* test_engine_step [overlap] */
+int main(int argc, char **argv) {
+    fake_overlaps = argc > 1 && !strcmp(argv[1], "overlap");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_answer_is_the_same_alone_and_in_any_company),
         cmocka_unit_test(test_guesses_that_come_true_save_steps),
