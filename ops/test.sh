@@ -32,7 +32,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-jobs=$(nproc)
+cores=$(nproc)
+slots=$((4 * cores)) # of ctest: tests/CMakeLists.txt says how many of them a test takes
 reports=build/test-reports
 passed=0 failed=0 skipped=0
 say() { printf '\n== %s (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
@@ -97,11 +98,11 @@ fi
 if [ -n "$only" ]; then
     check release -R "$only"
 else
-    check release -j "$jobs"
+    check release -j "$slots"
 fi
 if [ -z "$quick" ]; then
-    for preset in asan tsan; do check "$preset" -L unit -j "$jobs"; done
-    check fuzz -L fuzz -j "$jobs"
+    for preset in asan tsan; do check "$preset" -L unit -j "$slots"; done
+    check fuzz -L fuzz -j "$cores"
 fi
 
 say "done"

@@ -22,15 +22,18 @@ fetch() {
     [ -f "$home/.complete" ] && return
     command -v mvn >/dev/null || die "Maven is missing: run ops/install.sh kafka"
     mkdir -p "$home"
-    # Into a folder of this process's own, then renamed: two pipelines may start at the same moment.
-    local tmp
-    tmp=$(mktemp -d "$home/fetch.XXXXXX")
-    cp "$here/pom.xml" "$tmp/"
-    (cd "$tmp" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs -DincludeScope=runtime) >&2 ||
-        die "Maven could not fetch Apache Kafka $version (its messages are above)"
-    [ -d "$home/libs" ] || mv -T "$tmp/libs" "$home/libs" 2>/dev/null || true
-    rm -rf "$tmp"
-    touch "$home/.complete"
+    ( # two pipelines may start at the same moment: one of them fetches, into a folder of its own, then renamed
+        flock 9
+        [ ! -f "$home/.complete" ] || exit 0
+        tmp=$(mktemp -d "$home/fetch.XXXXXX")
+        cp "$here/pom.xml" "$tmp/"
+        (cd "$tmp" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs -DincludeScope=runtime) >&2 ||
+            die "Maven could not fetch Apache Kafka $version (its messages are above)"
+        rm -rf "$home/libs"
+        mv -T "$tmp/libs" "$home/libs"
+        rm -rf "$tmp"
+        touch "$home/.complete"
+    ) 9>"$home/.lock"
 }
 
 # -XX:TieredStopAtLevel=1: a broker that lives for minutes spends more on the second compiler than it gains by it.

@@ -11,12 +11,14 @@
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,18 +29,36 @@ static struct sockaddr_in loopback(int port) {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
+/* No other test of this machine gets this port while this process lives, also while nobody listens on it: an abstract socket's
+ * name stands for it, which the kernel gives to one process at a time. */
+static bool reserve(int port) {
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int n = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "millrace-test-port-%d", port);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert(fd >= 0);
+    if (bind(fd, (struct sockaddr *)&name, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)) == 0)
+        return true;
+    close(fd);
+    return false;
+}
+
+static bool is_free(int port) {
+    struct sockaddr_in a = loopback(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert(fd >= 0);
+    bool ok = bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+    close(fd);
+    return ok;
+}
+
 /* Below the ports that the kernel gives to outgoing connections: on a busy machine one of those would take it before it is
- * listened on. */
+ * listened on. Even ones only: Kafka's controller listens on the one above its broker's. */
 int test_free_port(void) {
     for (int tries = 0; tries < 1000; tries++) {
         uint32_t r;
         assert(getrandom(&r, sizeof(r), 0) == sizeof(r));
-        struct sockaddr_in a = loopback((int)(10000 + r % 22000));
-        int fd = socket(AF_INET, SOCK_STREAM, 0);
-        assert(fd >= 0);
-        bool is_free = bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
-        close(fd);
-        if (is_free) return ntohs(a.sin_port);
+        int port = (int)(10000 + r % 11000 * 2);
+        if (is_free(port) && reserve(port)) return port;
     }
     assert(!"no free port");
     return 0;

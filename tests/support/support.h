@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* A TCP port of 127.0.0.1 that nobody listens on. */
+/* A TCP port of 127.0.0.1 that nobody listens on, and that no other test gets while this one runs. */
 int test_free_port(void);
 
 /* A new empty folder under $TMPDIR; removed with its content by test_folder_done. */
