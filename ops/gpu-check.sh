@@ -6,12 +6,13 @@
 #                                lack into build/gpu-pack, to be copied with the tree
 #   ops/gpu-check.sh --dry-run   only says what would be run
 #
-# Each step has a limit of its own and a log in build/gpu-check; a step that fails hides no other. Exit status 0 when all passed.
+# Each step has a limit of its own and a log in build/gpu-check (or GPU_CHECK_DIR); a step that fails hides no other. Exit status 0
+# when all passed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 dry=''
-pack=build/gpu-pack out=build/gpu-check
+pack=build/gpu-pack out=${GPU_CHECK_DIR:-build/gpu-check}
 case "${1:-}" in
 '') ;;
 --dry-run) dry=1 ;;
@@ -27,7 +28,7 @@ case "${1:-}" in
     exit 0
     ;;
 --help | -h)
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
 *)
@@ -38,6 +39,7 @@ esac
 
 mkdir -p "$out"
 rows=() failed=0
+total=525 # seconds, so that the table is there within 9 minutes
 
 # step NAME LIMIT-SECONDS WHAT-TO-LOOK-AT COMMAND…
 step() {
@@ -48,6 +50,12 @@ step() {
         return 0
     fi
     printf '== %s (%d:%02d)\n' "$name" $((SECONDS / 60)) $((SECONDS % 60))
+    [ "$limit" -le $((total - SECONDS)) ] || limit=$((total - SECONDS))
+    if [ "$limit" -le 0 ]; then
+        failed=$((failed + 1))
+        rows+=("$(printf '%-11s %s' "$name" "NOT TRIED, the time was up")")
+        return 1
+    fi
     timeout -k 5 "$limit" "$@" >"$log" 2>&1 || rc=$?
     case $rc in
     0) result=ok ;;
@@ -62,11 +70,15 @@ step() {
     return "$rc"
 }
 
+# Where a toolkit and PyTorch keep what may not be on the paths: NCCL and cuBLASLt are PyTorch's, where the toolkit has none.
+export PATH="$PATH:${CUDA_HOME:-/usr/local/cuda}/bin:/usr/local/cuda/bin"
+wheels() {
+    python3 -c 'import glob, nvidia; print(":".join(d for p in nvidia.__path__ for d in glob.glob(p + "/*/lib")))' 2>/dev/null
+}
+libraries=$(wheels) || true
 capability() { nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. '; }
 arch=$(capability) || true
-# NCCL is PyTorch's, where the toolkit has none
-nccl=$(python3 -c 'import nvidia.nccl, os; print(os.path.join(list(nvidia.nccl.__path__)[0], "lib"))' 2>/dev/null) || true
-export LD_LIBRARY_PATH="${nccl:+$nccl:}$pack/lib:${LD_LIBRARY_PATH:-}"
+export LD_LIBRARY_PATH="$pack/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}${libraries:+:$libraries}"
 configure=(cmake -S tests/gpu -B "$out/build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMILLRACE_CUDA=ON
     -DMILLRACE_CUDA_ARCHITECTURES="${arch:-90}")
 [ -d "$pack" ] && configure+=(-DMILLRACE_PACK="$PWD/$pack")
@@ -79,10 +91,7 @@ cat >"$shape" <<'END'
  "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": 1, "torch_dtype": "bfloat16"}
 END
 
-step machine 15 "is there a driver, and a GPU that nobody else uses?" \
-    bash -c 'nvcc --version | tail -n 2; cmake --version | head -n 1; g++ --version | head -n 1
-             python3 -c "import torch, transformers; print(torch.__version__, transformers.__version__)"
-             nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version --format=csv,noheader'
+step machine 40 "the lines that begin with MISSING" tests/gpu/machine.sh "$pack"
 step configure 30 "cmake's error; without $pack the -dev packages of jansson, PCRE2, utf8proc and cmocka must be there" "${configure[@]}"
 step build 150 "the compiler's first error" cmake --build "$out/build" -j "$(nproc)" || true
 step tests 45 "the test's name says what a user would notice; then engine/cuda/forward.cu, and the kernel's header" "$bin/test_cuda"
@@ -91,16 +100,24 @@ for model in llama-f32 llama-bf16 qwen2-bf16; do
     step "$model" 12 "logits: a kernel; only greedy tokens: tests/gpu/compare.c has the bar" "$bin/compare" "$out/models/$model"
 done
 step int8 12 "engine/cuda/linear.cu, which rounds as the CPU does" "$bin/compare" "$out/models/llama-bf16" int8
+step generate 25 "engine/cuda/sample.cu; engine/engine.c, where the next pass begins" tests/gpu/generate.sh "$bin"
 step sanitizer 45 "compute-sanitizer's first report; the kernel and line are in it" \
     compute-sanitizer --error-exitcode 9 "$bin/compare" "$out/models/qwen2-bf16"
 # shellcheck disable=SC2016 # these expand in the shell that is started
-step ceilings 25 "python3 tests/gpu/ceilings.py" bash -c 'python3 tests/gpu/ceilings.py >"$0/ceilings.json" && cat "$0/ceilings.json"' "$out"
-for weights in stored int8 fp8; do
+step ceilings 25 "python3 tests/gpu/ceilings.py: does PyTorch see the GPU, and 3 GiB of its memory free?" bash -c 'python3 tests/gpu/ceilings.py >"$0/ceilings.json" && cat "$0/ceilings.json"' "$out"
+bench() { # NAME WEIGHTS OPTIONS…
+    local name=$1 weights=$2
+    shift 2
     # shellcheck disable=SC2016
-    step "bench-$weights" 30 "millrace-engine bench --device cuda; inspect --memory --device cuda for what it takes" \
-        bash -c '"$0" bench --device cuda --random "$1" --weights "$2" --context 512 --batch 1,8,32 --repeat 1 --max-context 2048 \
-                 --step-tokens 512 --json >"$3/bench-$2.json" && echo measured' "$bin/millrace-engine" "$shape" "$weights" "$out"
-done
+    step "$name" 30 "millrace-engine bench --device cuda; inspect --memory --device cuda for what it takes" \
+        bash -c 'bin=$0 shape=$1 weights=$2 to=$3; shift 3
+                 "$bin" bench --device cuda --random "$shape" --weights "$weights" --context 512 --batch 1,8,32 --repeat 1 \
+                     --max-context 2048 --step-tokens 512 --json "$@" >"$to" && echo measured' \
+        "$bin/millrace-engine" "$shape" "$weights" "$out/$name.json" "$@"
+}
+for weights in stored int8 fp8; do bench "bench-$weights" "$weights"; done
+# what determinism costs: the same with cuBLASLt's free choice
+for weights in stored int8; do bench "any-$weights" "$weights" --deterministic false; done
 [ -z "$dry" ] || exit 0
 
 printf '\n'
