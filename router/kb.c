@@ -2,7 +2,7 @@
  * router's loop. */
 #include "router/kb.h"
 
-#include "router/kb_file.h"
+#include "router/kb_loader.h"
 #include "router/kb_text.h"
 #include "text/text_norm.h"
 
@@ -32,6 +32,8 @@ enum {
 static const double LIKELY = 0.05;
 /* Another wording is never quite the same one. */
 static const double ALMOST_SURE = 0.999;
+/* An entry less sure than this adds nothing to another one with the same answer. */
+static const double RIVAL = 0.002;
 
 typedef struct token {
     uint32_t hash, phrasings;
@@ -72,9 +74,10 @@ typedef struct candidate {
 struct mr_kb {
     char *path;
     mr_kb_file file;
-    struct stat seen; /* of the file last tried */
-    bool missing;     /* said already that it is not there */
-    token_set query;  /* scratch, as all that follow */
+    struct stat seen;     /* of the file last tried */
+    bool missing;         /* said already that it is not there */
+    mr_kb_loader *loader; /* of what has changed; NULL: nothing has */
+    token_set query;      /* scratch, as all that follow */
     pile pile;
     candidate candidates[CANDIDATES];
     int n;
@@ -285,31 +288,26 @@ static int add_likely(mr_kb *kb, const mr_intent *intents, mr_error *err) {
 
 /* ---- confidence ---- */
 
-static int weigh_label(mr_kb *kb, candidate *c, const mr_intent *intents, mr_error *err) {
-    sqlite3_stmt *s = kb->file.stmt[MR_KB_INTENT];
-    sqlite3_bind_int64(s, 1, c->entry);
-    int rc = mr_kb_file_step(&kb->file, s, err);
-    int label = rc == 1 ? mr_intent_label_number(intents, mr_kb_column(s, 0)) : -1;
-    if (label >= 0) c->evidence.kind = sqlite3_column_int(s, 1) ? MR_KB_OWN : MR_KB_CATEGORY;
-    sqlite3_reset(s);
-    if (label < 0) return rc < 0 ? -1 : 0;
+static void weigh_label(const mr_kb *kb, candidate *c, const mr_intent *intents) {
+    const mr_kb_labelled *l = mr_kb_file_labelled(&kb->file, c->entry);
+    int label = l ? mr_intent_label_number(intents, kb->file.intents[l->intent]) : -1;
+    if (label < 0) return;
+    c->evidence.kind = l->alone ? MR_KB_OWN : MR_KB_CATEGORY;
     c->evidence.label = mr_intent_label_probability(intents, label);
-    return 0;
 }
 
-static int judge(mr_kb *kb, const mr_intent *intents, mr_error *err) {
+static void judge(mr_kb *kb, const mr_intent *intents) {
     mr_kb_evidence evidence[CANDIDATES];
     double confidence[CANDIDATES];
     for (int i = 0; i < kb->n; i++) {
         candidate *c = &kb->candidates[i];
-        c->evidence.best = c->near[0];
+        c->evidence = (mr_kb_evidence){.best = c->near[0]};
         for (int k = 1; k < VOTES; k++) c->evidence.votes += c->near[k] * c->near[k];
-        if (intents && weigh_label(kb, c, intents, err) < 0) return -1;
+        if (intents) weigh_label(kb, c, intents);
         evidence[i] = c->evidence;
     }
     mr_kb_fuse(&kb->file.fusion, evidence, kb->n, confidence);
     for (int i = 0; i < kb->n; i++) kb->candidates[i].confidence = confidence[i];
-    return 0;
 }
 
 static int by_confidence(const void *a, const void *b) {
@@ -335,13 +333,12 @@ static int hand_out(mr_kb *kb, const candidate *c, mr_kb_hit *hit, mr_error *err
     return rc < 0 ? -1 : 0;
 }
 
-/* Whether these are the very words, and all entries that have them give one answer. */
-static bool is_sure(const mr_kb *kb, const mr_kb_hit *hits, int n) {
-    if (n == 0 || !kb->candidates[0].same_words) return false;
-    for (int i = 1; i < n && kb->candidates[i].same_words; i++) {
+/* Whether all entries that have the very words give one answer. */
+static bool is_sure(const mr_kb_hit *hits, int n) {
+    for (int i = 1; i < n; i++) {
         if (!mr_str_eq(hits[i].answer, hits[0].answer)) return false;
     }
-    return true;
+    return n > 0;
 }
 
 /* Entries with the same answer stand together for it. Only the very words are sure. */
@@ -363,43 +360,69 @@ static void settle(mr_kb_hit *hits, int n, bool sure) {
 
 /* ---- search ---- */
 
-/* With the question in kb->words. */
-static int search_all(mr_kb *kb, const mr_intent *intents, mr_kb_hit *hits, int max, mr_error *err) {
-    mr_kb_hit all[MR_KB_HITS_MAX];
-    kb->n = 0;
-    read_question(kb);
-    if (add_same_words(kb, err) < 0 || add_similar(kb, err) < 0) return -1;
-    if (intents && add_likely(kb, intents, err) < 0) return -1;
-    if (judge(kb, intents, err) < 0) return -1;
-    qsort(kb->candidates, (size_t)kb->n, sizeof kb->candidates[0], by_confidence);
-    int least = max > RIVALS ? max : RIVALS, n = kb->n < least ? kb->n : least;
-    for (int i = 0; i < n; i++) {
-        if (hand_out(kb, &kb->candidates[i], &all[i], err) < 0) return -1;
-    }
-    settle(all, n, is_sure(kb, all, n));
-    if (n > max) n = max;
-    memcpy(hits, all, (size_t)n * sizeof *hits);
+/* How many of the candidates are handed out: as many as are wanted, and those whose answer may be another one's as well. */
+static int worth_it(const mr_kb *kb, int max) {
+    int n = kb->n < max ? kb->n : max;
+    while (n < kb->n && n < RIVALS && kb->candidates[n].confidence >= RIVAL) n++;
     return n;
 }
 
-static int run(mr_kb_file *f, mr_kb_statement statement, mr_error *err) {
-    int rc = mr_kb_file_step(f, f->stmt[statement], err);
-    sqlite3_reset(f->stmt[statement]);
-    return rc;
+/* The entries that have the very words of the question: 1 when they give one answer. Their number is *n. */
+static int find_same_words(mr_kb *kb, mr_kb_hit all[SAME_WORDS_MAX], int *n, mr_error *err) {
+    kb->n = 0;
+    if (add_same_words(kb, err) < 0) return -1;
+    judge(kb, NULL);
+    for (*n = 0; *n < kb->n; ++*n) {
+        if (hand_out(kb, &kb->candidates[*n], &all[*n], err) < 0) return -1;
+    }
+    return is_sure(all, *n);
+}
+
+static int find_similar(mr_kb *kb, const mr_intent *intents, mr_kb_hit all[MR_KB_HITS_MAX], int max,
+                        mr_error *err) {
+    read_question(kb);
+    if (add_similar(kb, err) < 0) return -1;
+    if (intents && add_likely(kb, intents, err) < 0) return -1;
+    judge(kb, intents);
+    qsort(kb->candidates, (size_t)kb->n, sizeof kb->candidates[0], by_confidence);
+    int n = worth_it(kb, max);
+    for (int i = 0; i < n; i++) {
+        if (hand_out(kb, &kb->candidates[i], &all[i], err) < 0) return -1;
+    }
+    return n;
+}
+
+/* Puts the question into kb->words: 1, or 0 when it is no routine one. */
+static int read_words(mr_kb *kb, mr_str question, mr_error *err) {
+    mr_arena_reset(kb->found);
+    mr_buf_clear(&kb->words);
+    if (question.n > MR_KB_QUESTION_MAX || !mr_str_is_utf8(question)) return 0;
+    if (mr_text_words(question, &kb->words, err) < 0) return -1;
+    return kb->words.n > 0 && kb->words.n <= MR_KB_QUESTION_MAX;
+}
+
+int mr_kb_same_words(mr_kb *kb, mr_str question, mr_kb_hit *hit, mr_error *err) {
+    mr_kb_hit all[SAME_WORDS_MAX];
+    int n, rc = read_words(kb, question, err);
+    if (rc == 1) rc = find_same_words(kb, all, &n, err);
+    if (rc != 1) return rc;
+    *hit = all[0];
+    hit->confidence = 1;
+    return 1;
 }
 
 int mr_kb_search(mr_kb *kb, mr_str question, const mr_intent *intents, mr_kb_hit *hits, int max,
                  mr_error *err) {
-    mr_arena_reset(kb->found);
-    mr_buf_clear(&kb->words);
-    if (question.n > MR_KB_QUESTION_MAX || max < 1 || !mr_str_is_utf8(question)) return 0;
-    if (mr_text_words(question, &kb->words, err) < 0) return -1;
-    if (kb->words.n == 0 || kb->words.n > MR_KB_QUESTION_MAX) return 0;
-    /* One transaction: SQLite takes its file lock once, not for each of the sixty statements. */
-    if (run(&kb->file, MR_KB_BEGIN, err) < 0) return -1;
-    int n = search_all(kb, intents, hits, max < MR_KB_HITS_MAX ? max : MR_KB_HITS_MAX, err);
-    mr_error ignored;
-    run(&kb->file, MR_KB_END, &ignored);
+    mr_kb_hit all[MR_KB_HITS_MAX];
+    int n, rc = read_words(kb, question, err);
+    if (rc < 1 || max < 1) return rc < 0 ? -1 : 0;
+    if (max > MR_KB_HITS_MAX) max = MR_KB_HITS_MAX;
+    int sure = find_same_words(kb, all, &n, err);
+    if (sure < 0) return -1;
+    if (!sure && (n = find_similar(kb, intents, all, max, err)) < 0) return -1;
+    settle(all, n, sure);
+    if (n > max) n = max;
+    memcpy(hits, all, (size_t)n * sizeof *hits);
     return n;
 }
 
@@ -429,24 +452,50 @@ static bool same_file(const struct stat *a, const struct stat *b) {
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-int mr_kb_refresh(mr_kb *kb, mr_error *err) {
-    struct stat now;
+static int fail_missing(const mr_kb *kb, mr_error *err) {
+    return mr_fail(err, MR_ENOTFOUND, "knowledge base %s: %m; make it with `millrace kb import FILE.tsv`",
+                   kb->path);
+}
+
+/* Puts what is loaded into service. */
+static int take_loaded(mr_kb *kb, mr_error *err) {
     mr_kb_file fresh;
-    if (stat(kb->path, &now) < 0) {
-        if (kb->missing) return 0;
-        kb->missing = true;
-        memset(&kb->seen, 0, sizeof kb->seen);
-        return mr_fail(err, MR_ENOTFOUND, "knowledge base %s: %m; make it with `millrace kb import FILE.tsv`",
-                       kb->path);
-    }
-    kb->missing = false;
-    if (same_file(&now, &kb->seen)) return 0;
-    kb->seen = now;
-    if (mr_kb_file_open(&fresh, kb->path, err) < 0) return mr_fail_in(err, "knowledge base %s", kb->path);
+    int rc = mr_kb_loader_take(kb->loader, &fresh, err);
+    if (rc == 0) return 0;
+    mr_kb_loader_free(kb->loader);
+    kb->loader = NULL;
+    if (rc < 0) return mr_fail_in(err, "knowledge base %s", kb->path);
     mr_arena_reset(kb->found);
     mr_kb_file_close(&kb->file);
     kb->file = fresh;
     return 1;
+}
+
+int mr_kb_refresh(mr_kb *kb, mr_error *err) {
+    struct stat now;
+    if (kb->loader) return take_loaded(kb, err);
+    if (stat(kb->path, &now) < 0) {
+        if (kb->missing) return 0;
+        kb->missing = true;
+        memset(&kb->seen, 0, sizeof kb->seen);
+        return fail_missing(kb, err);
+    }
+    kb->missing = false;
+    if (same_file(&now, &kb->seen)) return 0;
+    kb->loader = mr_kb_loader_new(kb->path, err);
+    if (!kb->loader) return mr_fail_in(err, "knowledge base %s", kb->path);
+    kb->seen = now;
+    return 0;
+}
+
+bool mr_kb_loading(const mr_kb *kb) {
+    return kb->loader != NULL;
+}
+
+static int open_first(mr_kb *kb, mr_error *err) {
+    if (stat(kb->path, &kb->seen) < 0) return fail_missing(kb, err);
+    if (mr_kb_file_open(&kb->file, kb->path, err) < 0) return mr_fail_in(err, "knowledge base %s", kb->path);
+    return 0;
 }
 
 mr_kb *mr_kb_open(const char *path, mr_error *err) {
@@ -459,7 +508,7 @@ mr_kb *mr_kb_open(const char *path, mr_error *err) {
     }
     if (!kb || !kb->path || !kb->found) {
         mr_fail(err, MR_ENOMEM, "no memory to open the knowledge base %s", path);
-    } else if (mr_kb_refresh(kb, err) == 1) {
+    } else if (open_first(kb, err) == 0) {
         return kb;
     }
     mr_kb_close(kb);
@@ -468,6 +517,7 @@ mr_kb *mr_kb_open(const char *path, mr_error *err) {
 
 void mr_kb_close(mr_kb *kb) {
     if (!kb) return;
+    mr_kb_loader_free(kb->loader);
     mr_kb_file_close(&kb->file);
     mr_arena_free(kb->found);
     mr_buf_done(&kb->words);

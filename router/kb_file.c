@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MMAP_BYTES = 1 << 30, FIRST_CAP = 4096 };
+enum { MMAP_BYTES = 1 << 30, FIRST_CAP = 4096, INTENTS_MAX = 1 << 28 };
 
 /* Trigrams of a word repeat what the word says; half the weight each keeps the word ahead and still forgives endings and
  * typos. */
@@ -19,15 +19,12 @@ static const double TRIGRAM = 0.5;
 #define TITLE(entry) "(SELECT text FROM phrasing WHERE entry = " entry " ORDER BY id LIMIT 1)"
 
 static const char *const sql[MR_KB_STATEMENTS] = {
-    [MR_KB_BEGIN] = "BEGIN",
-    [MR_KB_END] = "ROLLBACK",
     [MR_KB_FIND_WORDS] = "SELECT DISTINCT entry FROM phrasing WHERE words = ?1 ORDER BY entry",
     [MR_KB_FIND_TOKEN] = "SELECT rowid FROM by_token WHERE by_token MATCH ?1",
     [MR_KB_PHRASING] = "SELECT entry, tokens, weight FROM phrasing WHERE id = ?1",
     [MR_KB_OF_INTENT] = ("SELECT e.id, p.tokens, p.weight FROM entry e JOIN phrasing p ON p.id = (SELECT "
                          "min(id) FROM phrasing "
                          "WHERE entry = e.id) WHERE e.intent = ?1 LIMIT ?2"),
-    [MR_KB_INTENT] = "SELECT intent, alone FROM entry WHERE id = ?1",
     [MR_KB_ENTRY] = "SELECT " TITLE("?1") ", name, answer, intent, follow FROM entry WHERE id = ?1",
     [MR_KB_BY_NAME] = "SELECT id, " TITLE("entry.id") " FROM entry WHERE name = ?1",
     [MR_KB_HAS] =
@@ -100,6 +97,55 @@ mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram)
     return w;
 }
 
+/* ---- intents ---- */
+
+static int by_entry(const void *a, const void *b) {
+    const mr_kb_labelled *x = a, *y = b;
+    return (x->entry > y->entry) - (x->entry < y->entry);
+}
+
+/* The rows come intent by intent. */
+static int add_labelled(mr_kb_file *f, sqlite3_stmt *s, mr_error *err) {
+    mr_str intent = mr_kb_column(s, 1);
+    if (f->labelled_n == f->entries) return mr_fail(err, MR_EIO, "it changed while it was read");
+    if (f->intents_n == 0 || !mr_str_eq(f->intents[f->intents_n - 1], intent)) {
+        mr_str copy = mr_arena_str(f->arena, intent);
+        if (!copy.p) return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
+        f->intents[f->intents_n++] = copy;
+    }
+    f->labelled[f->labelled_n++] = (mr_kb_labelled){sqlite3_column_int64(s, 0), (uint32_t)(f->intents_n - 1),
+                                                    sqlite3_column_int(s, 2) != 0};
+    return 0;
+}
+
+static int load_labelled(mr_kb_file *f, mr_error *err) {
+    static const char query[] = "SELECT id, intent, alone FROM entry WHERE intent <> '' ORDER BY intent";
+    sqlite3_stmt *s = NULL;
+    int rc = 1;
+    f->arena = mr_arena_new(INTENTS_MAX);
+    f->labelled = calloc((size_t)f->entries + 1, sizeof *f->labelled);
+    f->intents = calloc((size_t)f->entries + 1, sizeof *f->intents);
+    if (!f->arena || !f->labelled || !f->intents) {
+        return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
+    }
+    if (sqlite3_prepare_v2(f->db, query, -1, &s, NULL) != SQLITE_OK) rc = mr_kb_fail_sql(f->db, err);
+    while (rc == 1 && (rc = mr_kb_file_step(f, s, err)) == 1) {
+        if (add_labelled(f, s, err) < 0) rc = -1;
+    }
+    sqlite3_finalize(s);
+    if (rc == 0) qsort(f->labelled, (size_t)f->labelled_n, sizeof *f->labelled, by_entry);
+    return rc;
+}
+
+const mr_kb_labelled *mr_kb_file_labelled(const mr_kb_file *f, int64_t entry) {
+    const mr_kb_labelled key = {.entry = entry};
+    /* Ids count from 1, and are without gaps unless entries were replaced. */
+    if (entry > 0 && entry <= f->labelled_n && f->labelled[entry - 1].entry == entry) {
+        return &f->labelled[entry - 1];
+    }
+    return bsearch(&key, f->labelled, (size_t)f->labelled_n, sizeof key, by_entry);
+}
+
 /* ---- opening ---- */
 
 static int read_number(sqlite3 *db, const char *query, double *out, mr_error *err) {
@@ -157,14 +203,18 @@ void mr_kb_file_close(mr_kb_file *f) {
     for (int i = 0; i < MR_KB_STATEMENTS; i++) sqlite3_finalize(f->stmt[i]);
     sqlite3_close(f->db);
     free(f->weights);
+    free(f->labelled);
+    free(f->intents);
+    mr_arena_free(f->arena);
     *f = (mr_kb_file){0};
 }
 
 static int prepare(mr_kb_file *f, mr_error *err) {
     double entries = 0, phrasings = 0;
-    char mmap[64];
-    snprintf(mmap, sizeof mmap, "PRAGMA mmap_size = %d", MMAP_BYTES);
-    if (sqlite3_exec(f->db, mmap, NULL, NULL, NULL) != SQLITE_OK) return mr_kb_fail_sql(f->db, err);
+    char settings[100];
+    /* The lock is taken once and kept, not taken and given back by each of a search's statements: nobody writes to the file. */
+    snprintf(settings, sizeof settings, "PRAGMA mmap_size = %d; PRAGMA locking_mode = EXCLUSIVE", MMAP_BYTES);
+    if (sqlite3_exec(f->db, settings, NULL, NULL, NULL) != SQLITE_OK) return mr_kb_fail_sql(f->db, err);
     for (int i = 0; i < MR_KB_STATEMENTS; i++) {
         if (sqlite3_prepare_v3(f->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &f->stmt[i], NULL) !=
             SQLITE_OK) {
@@ -175,7 +225,7 @@ static int prepare(mr_kb_file *f, mr_error *err) {
     if (read_number(f->db, "SELECT count(*) FROM phrasing", &phrasings, err) < 0) return -1;
     f->entries = (int)entries;
     f->phrasings = (int)phrasings;
-    if (load_settings(f, err) < 0) return -1;
+    if (load_settings(f, err) < 0 || load_labelled(f, err) < 0) return -1;
     return load_weights(f, err);
 }
 

@@ -1,4 +1,5 @@
-/* An opened knowledge base: the connection, the prepared statements, and what each token weighs. Internal to kb.c. */
+/* An opened knowledge base: the connection, the prepared statements, what each token weighs, and the entries' intents. Internal to
+ * kb.c. A thread may open it and another one use it. */
 #ifndef MR_KB_FILE_H
 #define MR_KB_FILE_H
 
@@ -9,13 +10,10 @@
 #include <sqlite3.h>
 
 typedef enum {
-    MR_KB_BEGIN,
-    MR_KB_END,
     MR_KB_FIND_WORDS, /* entries that have a phrasing in these words */
     MR_KB_FIND_TOKEN, /* phrasings with this token */
     MR_KB_PHRASING,   /* entry and tokens of a phrasing */
     MR_KB_OF_INTENT,  /* entries of an intent, with the tokens of their titles */
-    MR_KB_INTENT,     /* intent of an entry */
     MR_KB_ENTRY,      /* title, name, answer, intent and follow of an entry */
     MR_KB_BY_NAME,    /* id and title of the entry of this name */
     MR_KB_HAS,        /* a row if an entry has this name or intent */
@@ -29,6 +27,12 @@ typedef struct mr_kb_weight {
     float square;
 } mr_kb_weight;
 
+typedef struct mr_kb_labelled {
+    int64_t entry;
+    uint32_t intent; /* index into the file's intents */
+    bool alone;      /* no other entry has it */
+} mr_kb_labelled;
+
 typedef struct mr_kb_file {
     sqlite3 *db;
     sqlite3_stmt *stmt[MR_KB_STATEMENTS];
@@ -36,6 +40,10 @@ typedef struct mr_kb_file {
     uint32_t cap, tokens;
     int entries, phrasings;
     mr_kb_fusion fusion;
+    mr_kb_labelled *labelled; /* the entries that have an intent, by their ids */
+    int labelled_n, intents_n;
+    mr_str *intents; /* in the arena */
+    mr_arena *arena;
 } mr_kb_file;
 
 int mr_kb_file_open(mr_kb_file *f, const char *path, mr_error *err);
@@ -43,6 +51,9 @@ void mr_kb_file_close(mr_kb_file *f); /* any file, {0} too */
 
 /* The weight of a token; of one that is not there, 0 phrasings and what the rarest one would weigh. */
 mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram);
+
+/* The intent of an entry, NULL: it has none. */
+const mr_kb_labelled *mr_kb_file_labelled(const mr_kb_file *f, int64_t entry);
 
 /* The statement's next row: 1, 0 when there is none, -1. */
 int mr_kb_file_step(mr_kb_file *f, sqlite3_stmt *s, mr_error *err);

@@ -12,8 +12,6 @@
 
 enum { HITS = 8 };
 
-static const double SAME_WORDING = 1;
-
 /* 53 bits, so that the seed survives a trip through JavaScript. */
 static int random_seed(int64_t *out, mr_error *err) {
     uint64_t bits;
@@ -74,13 +72,18 @@ static bool guess_intent(const mr_routing *r, mr_str question, mr_route *out) {
     return g.routine;
 }
 
-/* -1 is logged already. */
-static int search(const mr_routing *r, mr_str question, const mr_intent *intents, mr_kb_hit *hits) {
+static void no_search(const mr_error *err) {
+    mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err->msg));
+}
+
+/* As many hits as the model may get, but at least the one that may be the answer. -1 is logged already. */
+static int search(const mr_routing *r, mr_str question, mr_kb_hit hits[HITS]) {
     mr_error err;
     int64_t start = mr_mono_us();
-    int n = mr_kb_search(r->kb, question, intents, hits, HITS, &err);
+    int max = r->conf->kb_context > 1 ? (int)r->conf->kb_context : 1;
+    int n = mr_kb_search(r->kb, question, r->intent, hits, max, &err);
     mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
-    if (n < 0) mr_log(MR_ERROR, "the knowledge base failed, the model answers", MR_S("error", err.msg));
+    if (n < 0) no_search(&err);
     return n;
 }
 
@@ -92,16 +95,26 @@ static bool reply(const mr_routing *r, const mr_kb_hit *hit, const mr_chat_reque
     return false;
 }
 
+/* In the very words of an entry the question needs no guess and no search. */
+static bool answer_same_words(const mr_routing *r, const mr_chat_request *q, mr_str question, mr_arena *a,
+                              mr_route *out) {
+    mr_kb_hit hit;
+    mr_error err;
+    int64_t start = mr_mono_us();
+    int rc = mr_kb_same_words(r->kb, question, &hit, &err);
+    if (rc < 0) no_search(&err);
+    if (rc == 1) mr_histogram_observe(r->kb_seconds, (double)(mr_mono_us() - start) * 1e-6);
+    return rc == 1 && reply(r, &hit, q, a, out);
+}
+
 /* A number alone means the title that stands behind it at the end of the answer before. */
 static bool answer_picked(const mr_routing *r, const mr_chat_request *q, mr_str said, mr_arena *a,
                           mr_route *out) {
-    mr_kb_hit hits[HITS];
     if (q->messages.n < 2) return false;
     const mr_chat_message *before = &q->messages.v[q->messages.n - 2];
     if (before->role != MR_ROLE_ASSISTANT) return false;
     mr_str title = mr_kb_answer_pick(before->content, said);
-    return title.n > 0 && search(r, title, NULL, hits) > 0 && hits[0].confidence >= SAME_WORDING &&
-           reply(r, &hits[0], q, a, out);
+    return title.n > 0 && answer_same_words(r, q, title, a, out);
 }
 
 static void add_context(const mr_routing *r, const mr_kb_hit *hits, int n, const mr_chat_request *q,
@@ -118,9 +131,12 @@ static bool answer_from_kb(const mr_routing *r, const mr_chat_request *q, mr_are
     mr_str question = mr_request_question(q, a);
     if (question.n == 0) return false;
     if (r->kb && answer_picked(r, q, question, a, out)) return true;
-    double threshold = guess_intent(r, question, out) ? r->conf->kb_threshold : SAME_WORDING;
-    int n = r->kb ? search(r, question, r->intent, hits) : 0;
-    if (n > 0 && hits[0].confidence >= threshold && reply(r, &hits[0], q, a, out)) return true;
+    if (r->kb && answer_same_words(r, q, question, a, out)) return true;
+    bool routine = guess_intent(r, question, out);
+    int n = r->kb ? search(r, question, hits) : 0;
+    if (routine && n > 0 && hits[0].confidence >= r->conf->kb_threshold && reply(r, &hits[0], q, a, out)) {
+        return true;
+    }
     add_context(r, hits, n, q, a, out);
     return false;
 }

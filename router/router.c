@@ -508,6 +508,7 @@ static void on_tick(void *arg) {
     }
     resume(r);
     if (mr_consumer_caught_up(r->control)) mr_pools_tick(r->pools, r->weights, r->forwarder);
+    if (r->kb && mr_kb_loading(r->kb)) refresh_kb(r);
     if (r->ticks++ % KB_CHECK_TICKS != 0) return;
     refresh_kb(r);
     refresh_intent(r);
