@@ -1,8 +1,6 @@
 /* Fits one model; see intent_fit.h. */
 #include "router/intent_fit.h"
 
-#include "router/intent_net.h"
-
 #include <linear.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,14 +9,18 @@
 enum {
     MANY = 20000, /* features: from here on those of a single message only invite learning by heart */
     FEATURES_MAX = 1 << 22, /* distinct ones that are counted */
-    NETS = 4,               /* whose outputs are averaged */
-    NET_HIDDEN = 64,        /* units of each */
-    EPOCHS = 25,            /* of a network: the inputs that are dropped make them many… */
-    EPOCHS_MAX = 60,        /* …and few messages more */
-    BATCHES = 4500,
 };
 
-static const double SVM_C = 1, SVM_EPSILON = 0.1;
+static const double SVM_EPSILON = 0.1;
+
+const mr_intent_how mr_intent_how_default = {
+    .svm_c = 1,
+    .nets = 4,
+    .hidden = 64,
+    .net = {.epochs = 25, .keep_x = 0.25f, .keep_h = 0.7f, .rate = 2e-3f},
+    .epochs_max = 60,
+    .steps = 4500,
+};
 
 typedef struct counted {
     uint32_t hash, samples;
@@ -28,6 +30,7 @@ typedef struct counted {
 typedef struct fit {
     const mr_intent_data *data;
     const mr_intent_fit_options *options;
+    const mr_intent_how *how;
     int *used; /* numbers of the samples that are trained on */
     int used_n;
     counted *counts; /* open addressing, then sorted */
@@ -126,7 +129,7 @@ static int make_image(fit *f, mr_error *err) {
     mr_intent_header h = {.magic = MR_INTENT_MAGIC,
                           .version = MR_INTENT_VERSION,
                           .labels = (uint32_t)f->data->labels_n,
-                          .hidden = NETS * NET_HIDDEN,
+                          .hidden = (uint32_t)(f->how->nets * f->how->hidden),
                           .samples = (uint32_t)f->used_n,
                           .mix_linear = 1,
                           .mix_net = 1,
@@ -214,7 +217,7 @@ static struct feature_node *nodes_of(fit *f, const mr_sparse *x) {
 static int fit_linear(fit *f, mr_error *err) {
     size_t n = (size_t)f->used_n;
     struct problem p = {.l = f->used_n, .n = (int)f->m.head.rows + 1, .bias = 1};
-    struct parameter how = {.solver_type = L2R_L2LOSS_SVC_DUAL, .C = SVM_C, .eps = SVM_EPSILON};
+    struct parameter how = {.solver_type = L2R_L2LOSS_SVC_DUAL, .C = f->how->svm_c, .eps = SVM_EPSILON};
     int rc = -1;
     p.y = calloc(n, sizeof *p.y);
     p.x = calloc(n, sizeof *p.x);
@@ -241,53 +244,62 @@ done:
 /* Puts the units of one network into its part of the image; the outputs of all are averaged. */
 static void put_net(fit *f, const mr_net *net, int which) {
     const mr_intent_image *m = &f->m;
-    int first = which * NET_HIDDEN;
+    int first = which * net->hidden, nets = f->how->nets;
     float *b1 = (float *)m->b1 + first, *scale = (float *)m->w2_scale + first, *b2 = (float *)m->b2;
     int8_t *w2 = (int8_t *)m->w2 + (size_t)first * m->stride;
-    memcpy(b1, net->b1, NET_HIDDEN * sizeof(float));
-    for (int i = 0; i < NET_HIDDEN; i++) {
+    memcpy(b1, net->b1, (size_t)net->hidden * sizeof(float));
+    for (int i = 0; i < net->hidden; i++) {
         size_t at = (size_t)i * m->stride;
-        scale[i] = quantize(net->w2 + at, (int)m->stride, w2 + at) / NETS;
+        scale[i] = quantize(net->w2 + at, (int)m->stride, w2 + at) / (float)nets;
     }
-    for (uint32_t i = 0; i < m->stride; i++) b2[i] += net->b2[i] / NETS;
+    for (uint32_t i = 0; i < m->stride; i++) b2[i] += net->b2[i] / (float)nets;
 }
 
-static void put_w1(fit *f, const mr_net nets[NETS]) {
-    float v[NETS * NET_HIDDEN];
+static void put_w1(fit *f, const mr_net *nets) {
+    float v[MR_INTENT_HIDDEN_MAX];
+    size_t hidden = (size_t)f->how->hidden;
     mr_intent_row *row = (mr_intent_row *)f->m.row;
     int8_t *w1 = (int8_t *)f->m.weights + f->m.stride;
     for (size_t r = 0; r < f->m.head.rows; r++) {
-        for (int k = 0; k < NETS; k++) {
-            memcpy(v + k * NET_HIDDEN, nets[k].w1 + r * NET_HIDDEN, NET_HIDDEN * sizeof(float));
+        for (int k = 0; k < f->how->nets; k++) {
+            memcpy(v + (size_t)k * hidden, nets[k].w1 + r * hidden, hidden * sizeof(float));
         }
-        float scale = quantize(v, NETS * NET_HIDDEN, w1 + r * f->m.width);
+        float scale = quantize(v, (int)f->m.head.hidden, w1 + r * f->m.width);
         row[r].w1_scale = scale * MR_NET_INPUT_SCALE;
     }
 }
 
-static int epochs_for(int samples) {
-    int epochs = (int)(BATCHES / (samples / mr_net_batch(samples) + 1));
-    return epochs < EPOCHS ? EPOCHS : epochs > EPOCHS_MAX ? EPOCHS_MAX : epochs;
+static mr_net_how net_how(const fit *f) {
+    mr_net_how how = f->how->net;
+    int epochs = f->how->steps / (f->used_n / mr_net_batch(f->used_n) + 1);
+    if (epochs > f->how->epochs_max) epochs = f->how->epochs_max;
+    if (epochs > how.epochs) how.epochs = epochs;
+    return how;
 }
 
-static int fit_nets(fit *f, mr_error *err) {
-    mr_net nets[NETS] = {0};
+static int train_nets(fit *f, mr_net *nets, mr_error *err) {
     int *label = calloc((size_t)f->used_n + 1, sizeof *label), rc = 0;
     if (!label) return mr_fail(err, MR_ENOMEM, "no memory to train on %d messages", f->used_n);
     for (int i = 0; i < f->used_n; i++) label[i] = f->data->v[f->used[i]].label;
     mr_net_samples samples = {f->used_n, (const mr_sparse *const *)f->x, label};
-    for (int k = 0; rc == 0 && k < NETS; k++) {
+    mr_net_how how = net_how(f);
+    for (int k = 0; rc == 0 && k < f->how->nets; k++) {
         nets[k] = (mr_net){.rows = (int)f->m.head.rows,
-                           .hidden = NET_HIDDEN,
+                           .hidden = f->how->hidden,
                            .labels = f->data->labels_n,
                            .stride = (int)f->m.stride};
-        rc = mr_net_train(&nets[k], &samples, epochs_for(f->used_n), f->options->seed * 1000 + (uint64_t)k,
-                          err);
+        rc = mr_net_train(&nets[k], &samples, &how, f->options->seed * 1000 + (uint64_t)k, err);
         if (rc == 0) put_net(f, &nets[k], k);
     }
-    if (rc == 0) put_w1(f, nets);
-    for (int k = 0; k < NETS; k++) mr_net_done(&nets[k]);
     free(label);
+    return rc;
+}
+
+static int fit_nets(fit *f, mr_error *err) {
+    mr_net nets[MR_INTENT_HIDDEN_MAX / MR_INTENT_VECTOR] = {{0}};
+    int rc = train_nets(f, nets, err);
+    if (rc == 0) put_w1(f, nets);
+    for (int k = 0; k < f->how->nets; k++) mr_net_done(&nets[k]);
     return rc;
 }
 
@@ -321,7 +333,7 @@ static void fit_done(fit *f) {
 }
 
 int mr_intent_fit(const mr_intent_data *d, const mr_intent_fit_options *o, void *out, mr_error *err) {
-    fit f = {.data = d, .options = o, .bytes = out};
+    fit f = {.data = d, .options = o, .how = o->how ? o->how : &mr_intent_how_default, .bytes = out};
     int rc = fit_init(&f, err);
     if (rc == 0) rc = count_all(&f, err);
     if (rc == 0) rc = make_image(&f, err);

@@ -6,11 +6,26 @@
 
 #include "router/intent_data.h"
 #include "router/intent_model.h"
+#include "router/intent_net.h"
+
+/* What is not learned from the messages but set. */
+typedef struct mr_intent_how {
+    double svm_c; /* what a wrong message costs beside the size of the weights */
+    int nets,
+        hidden; /* networks whose outputs are averaged, and units of each: a multiple of MR_INTENT_VECTOR */
+    mr_net_how net; /* …and epochs, where there are `steps` in so many… */
+    int epochs_max; /* …of few messages more, to come near to… */
+    int steps;      /* …so many */
+} mr_intent_how;
+
+/* Chosen by cross-validation of training parts alone: tests/bench/intent_cv. */
+extern const mr_intent_how mr_intent_how_default;
 
 typedef struct mr_intent_fit_options {
     uint64_t seed;
-    const bool *outside; /* [labels] */
-    int fold, folds;     /* messages whose number modulo folds is fold are left out; folds 0: none are */
+    const mr_intent_how *how; /* NULL: the default */
+    const bool *outside;      /* [labels] */
+    int fold, folds;          /* messages whose number modulo folds is fold are left out; folds 0: none are */
 } mr_intent_fit_options;
 
 /* Into `out`, of MR_INTENT_BYTES_MAX zeroed bytes; the header has its size. */

@@ -13,7 +13,7 @@
 
 enum { HIDDEN_MAX = 1024, X_MAX = 8192 };
 
-static const float RATE = 2e-3f, BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-7f, KEEP_X = 0.25f, KEEP_H = 0.7f;
+static const float BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-7f;
 
 /* A weight matrix in training: gradient and both moments, all [rows][width]. */
 typedef struct matrix {
@@ -23,6 +23,7 @@ typedef struct matrix {
 
 typedef struct trainer {
     mr_net *net;
+    const mr_net_how *how;
     matrix w1, b1, w2, b2;
     uint32_t *touched; /* [rows] number of the batch that touched it last */
     int32_t *list;     /* rows that this batch touched */
@@ -75,11 +76,12 @@ MR_WIDE static void adam(float *restrict w, float *restrict g, float *restrict m
 
 static void forward(trainer *t, const mr_sparse *x, int n) {
     const mr_net *net = t->net;
+    float keep = t->how->keep_h;
     memcpy(t->hidden, net->b1, (size_t)net->hidden * sizeof(float));
     for (int i = 0; i < n; i++) {
         add_scaled(t->hidden, net->w1 + (size_t)x[i].row * (size_t)net->hidden, x[i].value, net->hidden);
     }
-    for (int i = 0; i < net->hidden; i++) t->mask[i] = draw_unit(&t->random) < KEEP_H ? 1 / KEEP_H : 0;
+    for (int i = 0; i < net->hidden; i++) t->mask[i] = draw_unit(&t->random) < keep ? 1 / keep : 0;
     rectify(t->hidden, t->mask, net->hidden);
     memcpy(t->logits, net->b2, (size_t)net->stride * sizeof(float));
     for (int i = 0; i < net->hidden; i++) {
@@ -89,12 +91,12 @@ static void forward(trainer *t, const mr_sparse *x, int n) {
 }
 
 /* Logits become the gradient of the loss by them. */
-static void softmax_gradient(float *logits, int labels, int label) {
+static void softmax_gradient(float *logits, int labels, int label, float smooth) {
     float max = logits[0], sum = 0;
     for (int i = 1; i < labels; i++) max = logits[i] > max ? logits[i] : max;
     for (int i = 0; i < labels; i++) sum += logits[i] = expf(logits[i] - max);
-    for (int i = 0; i < labels; i++) logits[i] /= sum;
-    logits[label] -= 1;
+    for (int i = 0; i < labels; i++) logits[i] = logits[i] / sum - smooth / (float)labels;
+    logits[label] -= 1 - smooth;
 }
 
 static void touch(trainer *t, int32_t row) {
@@ -122,14 +124,15 @@ static void backward(trainer *t, const mr_sparse *x, int n) {
 
 static void learn_sample(trainer *t, const mr_sparse *x, int label) {
     mr_sparse kept[X_MAX];
+    float keep = t->how->keep_x;
     int n = 0;
     for (; x->row >= 0 && n < X_MAX; x++) {
-        if (draw_unit(&t->random) < KEEP_X) {
-            kept[n++] = (mr_sparse){x->row, x->value * (MR_NET_INPUT_SCALE / KEEP_X)};
+        if (draw_unit(&t->random) < keep) {
+            kept[n++] = (mr_sparse){x->row, x->value * (MR_NET_INPUT_SCALE / keep)};
         }
     }
     forward(t, kept, n);
-    softmax_gradient(t->logits, t->net->labels, label);
+    softmax_gradient(t->logits, t->net->labels, label, t->how->smooth);
     backward(t, kept, n);
 }
 
@@ -159,8 +162,8 @@ static void shuffle(int *order, int n, uint64_t *random) {
     }
 }
 
-static void learn(trainer *t, const mr_net_samples *s, int *order, int epochs) {
-    int batch = mr_net_batch(s->n);
+static void learn(trainer *t, const mr_net_samples *s, int *order) {
+    int batch = mr_net_batch(s->n), epochs = t->how->epochs;
     long steps = (long)epochs * ((s->n + batch - 1) / batch), step = 0;
     for (int i = 0; i < s->n; i++) order[i] = i;
     for (int e = 0; e < epochs; e++) {
@@ -169,7 +172,7 @@ static void learn(trainer *t, const mr_net_samples *s, int *order, int epochs) {
             int end = at + batch < s->n ? at + batch : s->n;
             t->batch++;
             for (int i = at; i < end; i++) learn_sample(t, s->x[order[i]], s->label[order[i]]);
-            update(t, RATE * (1 - (float)step++ / (float)steps));
+            update(t, t->how->rate * (1 - (float)step++ / (float)steps));
         }
     }
 }
@@ -199,9 +202,9 @@ static void fill_random(matrix *m, float size, int used, uint64_t *random) {
     }
 }
 
-static int trainer_init(trainer *t, mr_net *net, uint64_t seed) {
+static int trainer_init(trainer *t, mr_net *net, const mr_net_how *how, uint64_t seed) {
     size_t rows = (size_t)net->rows, hidden = (size_t)net->hidden;
-    *t = (trainer){.net = net, .random = seed * 2 + 1};
+    *t = (trainer){.net = net, .how = how, .random = seed * 2 + 1};
     int failed = matrix_init(&t->w1, net->rows, net->hidden);
     failed |= matrix_init(&t->b1, 1, net->hidden);
     failed |= matrix_init(&t->w2, net->hidden, net->stride);
@@ -235,12 +238,12 @@ static void trainer_done(trainer *t) {
     free(t->logits);
 }
 
-int mr_net_train(mr_net *net, const mr_net_samples *s, int epochs, uint64_t seed, mr_error *err) {
+int mr_net_train(mr_net *net, const mr_net_samples *s, const mr_net_how *how, uint64_t seed, mr_error *err) {
     trainer t;
     int *order = calloc((size_t)s->n + 1, sizeof *order);
-    int rc = trainer_init(&t, net, seed);
+    int rc = trainer_init(&t, net, how, seed);
     if (rc == 0 && order) {
-        learn(&t, s, order, epochs);
+        learn(&t, s, order);
     } else {
         rc = mr_fail(err, MR_ENOMEM, "no memory for a network of %d features", net->rows);
     }

@@ -34,7 +34,14 @@ static inline int mr_net_batch(int samples) {
     return samples < 1024 ? 8 : 32;
 }
 
-int mr_net_train(mr_net *net, const mr_net_samples *s, int epochs, uint64_t seed, mr_error *err);
+typedef struct mr_net_how {
+    int epochs;
+    float keep_x, keep_h; /* shares of the features and of the hidden units that a sample sees */
+    float rate;           /* of learning; it sinks to 0 */
+    float smooth;         /* of the truth, spread over all labels */
+} mr_net_how;
+
+int mr_net_train(mr_net *net, const mr_net_samples *s, const mr_net_how *how, uint64_t seed, mr_error *err);
 void mr_net_done(mr_net *net);
 
 #endif

@@ -16,7 +16,7 @@
 
 enum {
     FOLDS = 4,
-    JOBS = FOLDS + 1,   /* the last fits on everything */
+    JOBS = FOLDS + 1,   /* the last fits on everything; a cross-validation has none */
     MIX_SAMPLES = 4000, /* by which the mix is chosen */
     VALID_ENOUGH = 200, /* routine messages by which a threshold can be chosen */
 };
@@ -40,7 +40,8 @@ typedef struct training {
     const mr_intent_data *data, *valid;
     const mr_intent_train_options *options;
     bool *outside; /* [labels] */
-    job *jobs;     /* [JOBS], shared, as all that follows */
+    int jobs_n;
+    job *jobs; /* [jobs_n], shared, as all that follows */
     char *images[JOBS];
     float *scores; /* [samples][2 * labels + 3] */
     size_t width, shared_bytes;
@@ -77,8 +78,11 @@ static int score_left_out(training *t, const mr_intent_fit_options *o, const cha
 }
 
 static int run_job(training *t, int number, mr_error *err) {
-    mr_intent_fit_options o = {
-        .seed = t->options->seed, .outside = t->outside, .fold = number, .folds = number < FOLDS ? FOLDS : 0};
+    mr_intent_fit_options o = {.seed = t->options->seed,
+                               .how = t->options->how,
+                               .outside = t->outside,
+                               .fold = number,
+                               .folds = number < FOLDS ? FOLDS : 0};
     if (mr_intent_fit(t->data, &o, t->images[number], err) < 0) return -1;
     return score_left_out(t, &o, t->images[number], err);
 }
@@ -102,7 +106,7 @@ static void wait_for_one(void) {
 static int run_jobs(training *t, mr_error *err) {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     int running = 0, rc = 0;
-    for (int number = JOBS - 1; number >= 0 && rc == 0; number--) {
+    for (int number = t->jobs_n - 1; number >= 0 && rc == 0; number--) {
         if (running >= cpus) {
             wait_for_one();
             running--;
@@ -111,7 +115,7 @@ static int run_jobs(training *t, mr_error *err) {
         running += rc == 0;
     }
     for (; running > 0; running--) wait_for_one();
-    for (int i = 0; i < JOBS && rc == 0; i++) {
+    for (int i = 0; i < t->jobs_n && rc == 0; i++) {
         if (!t->jobs[i].done) {
             rc = mr_fail(err, MR_ENOMEM, "a training process died: the machine may be out of memory");
         } else if (t->jobs[i].rc < 0) {
@@ -190,7 +194,7 @@ static void choose_mix(training *t) {
     t->m.head.mix_net = (float)v[1];
 }
 
-/* ---- P(routine) ---- */
+/* ---- how good the folds are ---- */
 
 static void judge(training *t, const seen *s) {
     size_t n = t->m.head.labels * sizeof(float);
@@ -202,6 +206,29 @@ static void judge(training *t, const seen *s) {
     t->scratch->features.n = 1;
     mr_intent_judge(&t->m, t->scratch);
 }
+
+static int measure_labels(training *t, mr_intent_trained *out, mr_error *err) {
+    int labels = (int)t->m.head.labels, with = 0;
+    int *truths = calloc(3 * (size_t)labels, sizeof *truths), *guesses = truths + labels,
+        *hits = guesses + labels;
+    if (!truths) return mr_fail(err, MR_ENOMEM, "no memory to measure a model");
+    for (int i = 0; i < t->data->n; i++) {
+        judge(t, &t->seen[i]);
+        truths[t->seen[i].label]++;
+        guesses[t->scratch->best]++;
+        hits[t->seen[i].label] += t->scratch->best == t->seen[i].label;
+    }
+    for (int k = 0; k < labels; k++) {
+        with += truths[k] > 0;
+        if (truths[k] > 0) out->macro_f1 += 2.0 * hits[k] / (guesses[k] + truths[k]);
+    }
+    out->macro_f1 /= with;
+    out->loss = mix_loss(t, t->m.head.mix_linear, t->m.head.mix_net);
+    free(truths);
+    return 0;
+}
+
+/* ---- P(routine) ---- */
 
 enum { DIMENSIONS = MR_SIGNALS + 1 };
 
@@ -367,8 +394,8 @@ static int mark_outside(training *t, mr_intent_trained *out, mr_error *err) {
     return mr_fail(err, MR_EINVAL, "training needs at least two labels and %d messages", 2 * FOLDS);
 }
 
-static int finish(training *t, const char *path, mr_intent_trained *out, mr_error *err) {
-    char *image = t->images[FOLDS];
+/* All that is set by the folds' scores, in the header of `image`. */
+static int learn_from_folds(training *t, const char *image, mr_intent_trained *out, mr_error *err) {
     mr_intent_image_layout(image, &t->m);
     t->m.head.share_low = (float)t->options->share_low;
     t->m.head.share_high = (float)t->options->share_high;
@@ -376,24 +403,46 @@ static int finish(training *t, const char *path, mr_intent_trained *out, mr_erro
     if (!t->scratch) return -1;
     gather_seen(t);
     choose_mix(t);
-    if (learn_routine(t, err) < 0 || choose_threshold(t, out, err) < 0) return -1;
+    if (measure_labels(t, out, err) < 0 || learn_routine(t, err) < 0) return -1;
+    return choose_threshold(t, out, err);
+}
+
+static int finish(training *t, const char *path, mr_intent_trained *out, mr_error *err) {
+    char *image = t->images[FOLDS];
+    if (learn_from_folds(t, image, out, err) < 0) return -1;
     memcpy(image, &t->m.head, sizeof t->m.head);
     out->features = (int)t->m.head.rows;
     out->bytes = t->m.head.bytes;
     return mr_intent_write(path, image, err);
 }
 
+static int begin(training *t, mr_intent_trained *out, mr_error *err) {
+    *out = (mr_intent_trained){0};
+    if (mark_outside(t, out, err) < 0 || share_memory(t, err) < 0) return -1;
+    return run_jobs(t, err);
+}
+
+static void end(training *t) {
+    mr_intent_scores_free(t->scratch);
+    free(t->outside);
+    free(t->seen);
+    if (t->shared) munmap(t->shared, t->shared_bytes);
+}
+
 int mr_intent_train(const mr_intent_data *data, const mr_intent_data *valid, const mr_intent_train_options *o,
                     const char *path, mr_intent_trained *out, mr_error *err) {
-    training t = {.data = data, .valid = valid, .options = o};
-    *out = (mr_intent_trained){0};
-    int rc = mark_outside(&t, out, err);
-    if (rc == 0) rc = share_memory(&t, err);
-    if (rc == 0) rc = run_jobs(&t, err);
+    training t = {.data = data, .valid = valid, .options = o, .jobs_n = JOBS};
+    int rc = begin(&t, out, err);
     if (rc == 0) rc = finish(&t, path, out, err);
-    mr_intent_scores_free(t.scratch);
-    free(t.outside);
-    free(t.seen);
-    if (t.shared) munmap(t.shared, t.shared_bytes);
+    end(&t);
+    return rc;
+}
+
+int mr_intent_cross_validate(const mr_intent_data *data, const mr_intent_train_options *o,
+                             mr_intent_trained *out, mr_error *err) {
+    training t = {.data = data, .options = o, .jobs_n = FOLDS};
+    int rc = begin(&t, out, err);
+    if (rc == 0) rc = learn_from_folds(&t, t.images[0], out, err);
+    end(&t);
     return rc;
 }
