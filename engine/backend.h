@@ -36,11 +36,12 @@ typedef struct backend_options {
     struct comm *comm;
 } backend_options;
 
-/* How the token after each row of logits is drawn by a backend that can do so itself: by temperature alone, the same token as the
- * sampler's (sample.h). */
+/* How the token after each row of logits is drawn by a backend that can do so itself: the same token as the sampler's (sample.h). */
 enum { DRAWN_NOT = -1, DRAWN_NO_NUMBERS = -2 };
 typedef struct batch_draw {
     float temperature; /* 0: the likeliest */
+    float top_p, min_p;
+    int top_k; /* these three as in engine_sampling */
     uint64_t seed;
     int vocab; /* ids below this */
     /* [nlogits], of the caller, who puts DRAWN_NOT there. A row whose token is filled in, or which is found to be no numbers, has

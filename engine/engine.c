@@ -442,7 +442,13 @@ static uint64_t seed_of_choice(uint64_t seed, int choice) {
 static void let_backend_draw(const engine *e, slot *s, const engine_request *r) {
     const bool plain = sample_is_plain(&s->how) && !s->how.min_tokens && !r->format.json &&
                        !r->format.schema && !r->tools.n && r->n <= 1;
-    s->draw = (batch_draw){s->how.temperature, s->how.seed, e->parts.known_vocab, s->ids};
+    s->draw = (batch_draw){.temperature = s->how.temperature,
+                           .top_p = s->how.top_p,
+                           .min_p = s->how.min_p,
+                           .top_k = s->how.top_k,
+                           .seed = s->how.seed,
+                           .vocab = e->parts.known_vocab,
+                           .ids = s->ids};
     s->seq.draw = plain ? &s->draw : NULL;
 }
 

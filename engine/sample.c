@@ -194,29 +194,25 @@ static void select_top(const float *x, int32_t *id, int n, int k) {
     }
 }
 
-static double sum_kept(const float *weight, const int32_t *id, int n) {
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += (double)weight[id[i]];
+/* Weights as whole numbers: a sum of them is the same in any order, which is another one on a GPU (cuda/sample.cu). */
+static uint64_t mass(float weight) {
+    return (uint64_t)(weight * 0x1p40f);
+}
+
+static uint64_t sum_kept(const float *weight, const int32_t *id, int n) {
+    uint64_t sum = 0;
+    for (int i = 0; i < n; i++) sum += mass(weight[id[i]]);
     return sum;
 }
 
-static int32_t pick(const float *weight, const int32_t *id, int n, double u) {
-    double goal = u * sum_kept(weight, id, n), sum = 0;
-    for (int i = 0; i < n; i++) {
-        sum += (double)weight[id[i]];
-        if (sum > goal) return id[i];
-    }
-    return id[n - 1];
-}
-
-/* The smallest set of likeliest tokens whose weights reach `goal`, moved to the front; returns its size. By selection: only
- * the part in which the border lies is looked at again. */
-static int take_nucleus(const float *x, const float *weight, int32_t *id, int n, double goal) {
+/* The smallest set of likeliest tokens whose masses reach `goal`, moved to the front, its least likely last; returns its size. By
+ * selection: only the part in which the border lies is looked at again. */
+static int take_nucleus(const float *x, const float *weight, int32_t *id, int n, uint64_t goal) {
     int lo = 0, hi = n - 1;
-    if (goal < DBL_MIN) goal = DBL_MIN; /* at least one */
+    if (goal < 1) goal = 1; /* at least one */
     while (lo <= hi) {
         int at = partition(x, id, lo, hi);
-        double before = sum_kept(weight, id + lo, at - lo), with = before + (double)weight[id[at]];
+        uint64_t before = sum_kept(weight, id + lo, at - lo), with = before + mass(weight[id[at]]);
         if (before < goal && with >= goal) return at + 1;
         if (with < goal) {
             goal -= with;
@@ -226,6 +222,12 @@ static int take_nucleus(const float *x, const float *weight, int32_t *id, int n,
         }
     }
     return lo;
+}
+
+/* In the order of likelihood, the token in which u of all mass is passed. */
+static int32_t pick(const float *x, const float *weight, int32_t *id, int n, double u) {
+    uint64_t sum = sum_kept(weight, id, n), goal = (uint64_t)(u * (double)sum) + 1;
+    return id[take_nucleus(x, weight, id, n, goal < sum ? goal : sum) - 1];
 }
 
 /* A logit that at least k tokens reach: the k-th highest of the chunks' highest. */
@@ -286,10 +288,11 @@ static int32_t draw(sampler *s, const float *x, float best, const engine_samplin
         n = h->top_k;
     }
     if (h->top_p < 1) {
-        double whole = h->top_k > 0 || h->min_p > 0 ? sum_kept(s->weight, id, n) : total;
-        n = take_nucleus(x, s->weight, id, n, whole * (double)h->top_p);
+        uint64_t whole =
+            h->top_k > 0 || h->min_p > 0 ? sum_kept(s->weight, id, n) : (uint64_t)(total * 0x1p40);
+        n = take_nucleus(x, s->weight, id, n, (uint64_t)((double)whole * (double)h->top_p));
     }
-    return pick(s->weight, id, n, u);
+    return pick(x, s->weight, id, n, u);
 }
 
 static int32_t first_of(const sampler *s, const float *x, float value) {
@@ -324,8 +327,7 @@ static double fill_top(sampler *s, const sample_input *in, float best, sample_ou
 }
 
 bool sample_is_plain(const engine_sampling *h) {
-    const bool all = h->top_k <= 0 && h->min_p <= 0 && h->top_p >= 1;
-    return h->logprobs < 0 && !has_penalties(h) && (all || h->temperature < SAMPLE_GREEDY_BELOW);
+    return h->logprobs < 0 && !has_penalties(h);
 }
 
 int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_error *err) {

@@ -42,7 +42,7 @@ typedef struct sample_output {
 /* Fails with ENGINE_EINTERNAL when the logits are not numbers. */
 int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_error *err);
 
-/* Does nothing but the temperature decide? Then the token follows from the logits, seed and position alone. */
+/* Does the token follow from logits, seed and position alone, and is it all that is asked for? */
 bool sample_is_plain(const engine_sampling *h);
 
 /* Uniform in [0, 1), the one random number at this position. */

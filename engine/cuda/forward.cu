@@ -47,9 +47,10 @@ void plan_tile(planner *p, int seq, const batch_seq *s, int row0, int rows, int 
 }
 
 draw_row draw_of(const batch_draw *d, int tokens) {
-    if (!d) return {0, 0, 0};
+    if (!d) return {};
     const float t = d->temperature;
-    return {d->vocab, t < SAMPLE_GREEDY_BELOW ? 0 : 1 / t, sample_uniform(d->seed, (uint64_t)tokens)};
+    return {d->vocab, t < SAMPLE_GREEDY_BELOW ? 0 : 1 / t,      d->top_k, d->top_p,
+            d->min_p, sample_uniform(d->seed, (uint64_t)tokens)};
 }
 
 void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
@@ -107,7 +108,7 @@ shape graph_shape(state *b, shape s) {
     }
     for (int i = s.logits; i < g.logits; i++) {
         b->host.logit_rows[i] = 0;
-        b->host.draws[i] = {0, 0, 0};
+        b->host.draws[i] = {};
     }
     return g;
 }

@@ -3,6 +3,8 @@
  */
 #include "engine/cuda/sample.h"
 
+#include <cfloat>
+
 namespace cuda {
 
 namespace {
@@ -84,12 +86,17 @@ __device__ int first_of(const float *x, const float *highest, float best) {
     return i;
 }
 
+__device__ double sum_chunks(const double *of_chunk, int chunks) {
+    double total = 0;
+    for (int c = 0; c < chunks; c++) total += of_chunk[c];
+    return total;
+}
+
 /* pick_of_all of sample.c */
 __device__ int pick(const float *x, int vocab, float best, float factor, const double *of_chunk, double u) {
     const int chunks = sample_chunks(vocab);
-    double total = 0, sum = 0;
-    for (int c = 0; c < chunks; c++) total += of_chunk[c];
-    const double goal = u * total;
+    const double goal = u * sum_chunks(of_chunk, chunks);
+    double sum = 0;
     int c = 0;
     for (; c + 1 < chunks && sum + of_chunk[c] <= goal; c++) sum += of_chunk[c];
     int i = c * SAMPLE_CHUNK;
@@ -99,6 +106,114 @@ __device__ int pick(const float *x, int vocab, float best, float factor, const d
     }
     while (i > 1 && !(weight_of(x[i - 1], best, factor) > 0)) i--; /* rounding: the last that can be drawn */
     return i - 1;
+}
+
+/* ---- filters ---- */
+
+using mass_t = unsigned long long;
+
+/* mass() of sample.c */
+__device__ __forceinline__ mass_t mass_of(float weight) {
+    return (mass_t)__fmul_rn(weight, 0x1p40f);
+}
+
+/* Greater for the likelier token, of equal logits the one of lower id; no two are the same. */
+__device__ __forceinline__ uint32_t order_of(float x) {
+    const uint32_t bits = __float_as_uint(__fadd_rn(x, 0.0f)); /* one zero */
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ mass_t key_of(float x, int id) {
+    return (mass_t)order_of(x) << 32 | (0xffffffffu - (uint32_t)id);
+}
+
+/* The tokens that are still in the draw: those of weight `least` and key `border` and above. */
+struct kept {
+    const float *x, *highest;
+    int vocab;
+    float best, factor, least;
+    mass_t border;
+};
+
+/* visit(key, mass) for each of them whose key is `lowest` or above, by the threads of the block. */
+template <typename F> __device__ __forceinline__ void each_kept(const kept &k, mass_t lowest, F visit) {
+    const int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    if (lowest < k.border) lowest = k.border;
+    for (int c = warp; c < sample_chunks(k.vocab); c += ROW_THREADS / 32) {
+        if (order_of(k.highest[c]) < (uint32_t)(lowest >> 32)) continue;
+        for (int i = c * SAMPLE_CHUNK + lane; i < min((c + 1) * SAMPLE_CHUNK, k.vocab); i += 32) {
+            const mass_t key = key_of(k.x[i], i);
+            if (key < lowest) continue;
+            const float weight = weight_of(k.x[i], k.best, k.factor);
+            if (weight >= k.least) visit(key, mass_of(weight));
+        }
+    }
+}
+
+/* Their number, or their mass; every thread gets it. */
+__device__ mass_t sum_kept(const kept &k, bool count) {
+    __shared__ mass_t sum;
+    __syncthreads();
+    if (!threadIdx.x) sum = 0;
+    __syncthreads();
+    mass_t mine = 0;
+    each_kept(k, 0, [&](mass_t, mass_t mass) { mine += count ? 1 : mass; });
+    atomicAdd(&sum, mine);
+    __syncthreads();
+    return sum;
+}
+
+/* The key of the token, from the likeliest down, with which so many are reached, or so much mass; not more than there is. */
+__device__ mass_t select_kept(const kept &k, bool count, mass_t goal) {
+    __shared__ mass_t of_digit[256], found, rest;
+    mass_t prefix = 0;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        __syncthreads();
+        for (int d = (int)threadIdx.x; d < 256; d += ROW_THREADS) of_digit[d] = 0;
+        if (!threadIdx.x && shift == 56) rest = goal;
+        __syncthreads();
+        each_kept(k, prefix, [&](mass_t key, mass_t mass) {
+            if (shift == 56 || (key ^ prefix) >> (shift + 8) == 0)
+                atomicAdd(&of_digit[key >> shift & 255], count ? 1 : mass);
+        });
+        __syncthreads();
+        if (!threadIdx.x) {
+            int d = 255;
+            for (; d > 0 && of_digit[d] < rest; d--) rest -= of_digit[d];
+            found = prefix | (mass_t)d << shift;
+        }
+        __syncthreads();
+        prefix = found;
+    }
+    return prefix;
+}
+
+/* keep() of sample.c: what is out by its weight alone */
+__device__ float least_weight(const draw_row &how, double total) {
+    double least = fmax((double)how.min_p, (double)FLT_MIN);
+    if (how.top_p < 1 && how.top_k <= 0 && how.min_p <= 0)
+        least = fmax(least, total * (1 - (double)how.top_p) / how.vocab * (1 - 1e-6));
+    return (float)least;
+}
+
+/* draw() of sample.c, past the weights; the same in every thread. The lowest logit that the sampler allows for top_k changes nothing
+ * here, for no token of a higher logit has a lower weight: exp_down never falls (all floats were tried). */
+__device__ int filter(const draw_row &how, kept k, double total) {
+    k.least = least_weight(how, total);
+    if (how.top_k > 0 && (mass_t)how.top_k < sum_kept(k, true))
+        k.border = select_kept(k, true, (mass_t)how.top_k);
+    mass_t sum = sum_kept(k, false);
+    if (how.top_p < 1) {
+        const mass_t whole = how.top_k > 0 || how.min_p > 0 ? sum : (mass_t)(total * 0x1p40);
+        const mass_t goal = (mass_t)((double)whole * (double)how.top_p);
+        if (goal < sum) k.border = select_kept(k, false, goal ? goal : 1);
+        sum = sum_kept(k, false);
+    }
+    const mass_t goal = (mass_t)(how.u * (double)sum) + 1;
+    return (int)(0xffffffffu - (uint32_t)select_kept(k, false, goal < sum ? goal : sum));
+}
+
+__device__ __forceinline__ bool is_filtered(const draw_row &how) {
+    return how.factor > 0 && (how.top_k > 0 || how.min_p > 0 || how.top_p < 1);
 }
 
 __global__ void __launch_bounds__(ROW_THREADS)
@@ -114,6 +229,12 @@ __global__ void __launch_bounds__(ROW_THREADS)
     double *sum = room.sum + row * (size_t)room.chunks;
     const float best = scan(x, how.vocab, highest);
     if (best == best && how.factor > 0) weigh(x, how.vocab, best, how.factor, sum);
+    if (best == best && is_filtered(how)) {
+        const kept all = {x, highest, how.vocab, best, how.factor, 0, 0};
+        const int id = filter(how, all, sum_chunks(sum, sample_chunks(how.vocab)));
+        if (!threadIdx.x) ids[row] = id;
+        return;
+    }
     if (threadIdx.x) return;
     ids[row] = best != best     ? -2
                : how.factor > 0 ? pick(x, how.vocab, best, how.factor, sum, how.u)

@@ -1,6 +1,8 @@
-/* Drawing a token where its logits are, for rows that need nothing but a temperature: the same token, bit for bit, that the
- * engine's sampler (engine/sample.h) draws from the same logits. What goes by penalties, masks, top_k, top_p, min_p or log
- * probabilities is drawn there.
+/* Drawing a token where its logits are: by temperature, top_k, top_p and min_p the same token that the engine's sampler
+ * (engine/sample.h) draws from the same logits. What goes by penalties, masks or log probabilities is drawn there.
+ *
+ * What the filters leave is found by radix selection over (logit, id), whose histograms are of whole numbers and so the same
+ * whichever thread adds first.
  *
  * Launches do not wait; errors are seen by cudaGetLastError.
  */
@@ -14,9 +16,11 @@ namespace cuda {
 constexpr int SAMPLE_CHUNK = 256; /* as the engine's sampler sums */
 
 struct draw_row {
-    int vocab;    /* ids below this are drawn; 0: the row is not drawn here */
-    float factor; /* 1 / temperature; 0: the likeliest */
-    double u;     /* the random number of this seed and position */
+    int vocab;          /* ids below this are drawn; 0: the row is not drawn here */
+    float factor;       /* 1 / temperature; 0: the likeliest */
+    int top_k;          /* 0: off */
+    float top_p, min_p; /* 1, 0: off */
+    double u;           /* the random number of this seed and position */
 };
 
 struct draw_room {  /* on the device, for each row */

@@ -4,6 +4,7 @@
 #include "engine/backend_impl.h"
 #include "engine/comm/group.h"
 #include "engine/cuda/cuda.h"
+#include "engine/sample.h"
 #include "tests/unit/engine/golden.h"
 
 #include <math.h>
@@ -114,6 +115,46 @@ static void greedy_decoding_follows_the_reference(void **state) {
         backend_close(b);
         golden_close(&g);
     }
+}
+
+/* A pass that draws, and the engine's sampler with the logits of one that does not. */
+static void tokens_are_drawn_as_the_engine_draws_them_from_the_logits(void **state) {
+    (void)state;
+    static const struct {
+        float temperature, top_p, min_p;
+        int top_k;
+    } how[] = {{0, 1, 0, 0}, {1, 1, 0, 0}, {1.5f, 0.9f, 0, 0}, {1, 1, 0.1f, 0}, {2, 0.8f, 0, 20}};
+    enum { ROWS = 8 };
+    golden g = golden_open("llama_gqa_bf16");
+    backend *b = open_shim(g.model, NULL);
+    const golden_prompt *p = &g.prompt[g.nprompts - 1];
+    engine_error err = {0};
+    sampler *s = sampler_new(g.model->config.vocab, &err);
+    assert_non_null(s);
+    for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
+        int32_t ids[ROWS];
+        for (int k = 0; k < ROWS; k++) ids[k] = DRAWN_NOT;
+        const batch_draw draw = {how[i].temperature,    how[i].top_p, how[i].min_p, how[i].top_k, 11 + i,
+                                 g.model->config.vocab, ids};
+        float *logits = NULL;
+        batch_seq q = {.tokens = p->ids, .ntokens = ROWS, .blocks = blocks, .nlogits = ROWS, .draw = &draw};
+        if (backend_forward(b, &q, 1, &logits, &err)) fail_msg("%s", err.msg);
+        engine_sampling h;
+        engine_sampling_default(&h);
+        h.temperature = how[i].temperature, h.top_p = how[i].top_p, h.min_p = how[i].min_p;
+        h.top_k = how[i].top_k, h.seed = 11 + i;
+        logits = run(b, p->ids, ROWS, 0, ROWS);
+        for (int k = 0; k < ROWS; k++) {
+            const sample_input in = {
+                .logits = logits + k * g.model->config.vocab, .how = &h, .ntokens = k + 1};
+            sample_output out;
+            if (sampler_draw(s, &in, &out, &err)) fail_msg("%s", err.msg);
+            assert_int_equal(ids[k], out.token);
+        }
+    }
+    sampler_free(s);
+    backend_close(b);
+    golden_close(&g);
 }
 
 static float *copy_of(const float *v, int n) {
@@ -247,6 +288,7 @@ int main(void) {
         cmocka_unit_test(logits_are_those_of_the_reference),
         cmocka_unit_test(products_in_any_order_are_near_the_reference),
         cmocka_unit_test(greedy_decoding_follows_the_reference),
+        cmocka_unit_test(tokens_are_drawn_as_the_engine_draws_them_from_the_logits),
         cmocka_unit_test(logits_are_the_same_bits_in_every_batch),
         cmocka_unit_test(eight_bit_weights_are_the_cpu_s),
         cmocka_unit_test(a_copied_block_goes_on_as_the_original),

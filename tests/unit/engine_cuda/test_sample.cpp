@@ -43,11 +43,23 @@ struct rows {
     const float *row(int i) const { return &logits[(size_t)(i * stride)]; }
 };
 
-int32_t sampled(const float *logits, int vocab, float temperature, uint64_t seed, int position) {
+struct filters {
+    float top_p, min_p;
+    int top_k;
+};
+const filters NONE = {1, 0, 0};
+
+cuda::draw_row row_of(int vocab, float temperature, const filters &f, double u) {
+    return {vocab, temperature > 0 ? 1 / temperature : 0, f.top_k, f.top_p, f.min_p, u};
+}
+
+int32_t sampled(const float *logits, int vocab, float temperature, const filters &f, uint64_t seed,
+                int position) {
     engine_error err = {};
     engine_sampling h;
     engine_sampling_default(&h);
     h.temperature = temperature;
+    h.top_p = f.top_p, h.min_p = f.min_p, h.top_k = f.top_k;
     h.seed = seed;
     sample_input in = {};
     sample_output out = {};
@@ -64,16 +76,40 @@ void the_kernel_draws_what_the_sampler_draws(void **) {
         rows r(vocab, 24);
         for (int i = 0; i < r.n; i++) {
             const float t = temperatures[i % 6];
-            r.how[(size_t)i] = {vocab, t > 0 ? 1 / t : 0, sample_uniform((uint64_t)i, (uint64_t)(i * 17))};
+            r.how[(size_t)i] = row_of(vocab, t, NONE, sample_uniform((uint64_t)i, (uint64_t)(i * 17)));
             if (i % 5 == 0)
                 r.logits[(size_t)(i * r.stride + vocab / 2)] = r.logits[(size_t)(i * r.stride + vocab - 1)] =
                     9; /* ties */
         }
         r.draw();
         for (int i = 0; i < r.n; i++)
-            if (r.ids[(size_t)i] != sampled(r.row(i), vocab, temperatures[i % 6], (uint64_t)i, i * 17))
+            if (r.ids[(size_t)i] != sampled(r.row(i), vocab, temperatures[i % 6], NONE, (uint64_t)i, i * 17))
                 fail_msg("vocabulary of %d, temperature %g: another token", vocab,
                          (double)temperatures[i % 6]);
+    }
+}
+
+/* Each filter alone and all together; logits that are spread, and some that are the same. */
+void what_filters_leave_is_what_the_sampler_leaves(void **) {
+    static const filters all[] = {{0.9f, 0, 0},      {0.3f, 0, 0}, {0, 0, 0},         {0.9999999f, 0, 0},
+                                  {1, 0.05f, 0},     {1, 1, 0},    {1, 0, 1},         {1, 0, 3},
+                                  {1, 0, 100},       {1, 0, 4000}, {0.8f, 0.01f, 50}, {0.5f, 0, 40},
+                                  {0.95f, 0.001f, 0}};
+    for (int vocab : {1, 17, 257, 3000}) {
+        rows r(vocab, 39);
+        for (int i = 0; i < r.n; i++) {
+            float *x = &r.logits[(size_t)(i * r.stride)];
+            for (int k = 0; k < vocab; k++) x[k] *= i < 13 ? 0.2f : i < 26 ? 1 : 3;
+            for (int k = 0; i % 3 == 0 && k < vocab; k += 5) x[k] = 1.5f;
+            for (int k = 0; i % 7 == 0 && k < vocab; k++) x[k] = k % 2 ? 0.0f : -0.0f; /* all the same */
+            r.how[(size_t)i] =
+                row_of(vocab, 0.8f, all[i % 13], sample_uniform((uint64_t)i, (uint64_t)(i * 17)));
+        }
+        r.draw();
+        for (int i = 0; i < r.n; i++)
+            if (r.ids[(size_t)i] != sampled(r.row(i), vocab, 0.8f, all[i % 13], (uint64_t)i, i * 17))
+                fail_msg("vocabulary of %d, top_p %g, min_p %g, top_k %d: another token", vocab,
+                         (double)all[i % 13].top_p, (double)all[i % 13].min_p, all[i % 13].top_k);
     }
 }
 
@@ -81,7 +117,7 @@ void the_ends_of_the_random_numbers_draw_tokens_that_can_be_drawn(void **) {
     rows r(300, 2);
     for (int i = 0; i < 300; i++)
         r.logits[(size_t)i] = r.logits[(size_t)(r.stride + i)] = i == 40 || i == 290 ? 0.0f : -1000.0f;
-    r.how[0] = {300, 1, 0}, r.how[1] = {300, 1, 1 - 0x1p-53};
+    r.how[0] = row_of(300, 1, NONE, 0), r.how[1] = row_of(300, 1, NONE, 1 - 0x1p-53);
     r.draw();
     assert_int_equal(r.ids[0], 40);
     assert_int_equal(r.ids[1], 290);
@@ -89,8 +125,8 @@ void the_ends_of_the_random_numbers_draw_tokens_that_can_be_drawn(void **) {
 
 void rows_that_are_not_asked_for_or_no_numbers_say_so(void **) {
     rows r(500, 3);
-    r.how[0] = {0, 0, 0};
-    r.how[1] = r.how[2] = {500, 1, 0.5};
+    r.how[0] = {};
+    r.how[1] = row_of(500, 1, NONE, 0.5), r.how[2] = row_of(500, 1, {0.9f, 0, 0}, 0.5);
     r.logits[(size_t)(r.stride + 499)] = NAN;
     r.logits[(size_t)(2 * r.stride + 3)] = INFINITY;
     r.draw();
@@ -104,6 +140,7 @@ void rows_that_are_not_asked_for_or_no_numbers_say_so(void **) {
 int main() {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_kernel_draws_what_the_sampler_draws),
+        cmocka_unit_test(what_filters_leave_is_what_the_sampler_leaves),
         cmocka_unit_test(the_ends_of_the_random_numbers_draw_tokens_that_can_be_drawn),
         cmocka_unit_test(rows_that_are_not_asked_for_or_no_numbers_say_so),
     };
