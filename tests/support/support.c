@@ -81,6 +81,19 @@ void test_folder_done(const char *path) {
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+void test_write(const char *path, const void *bytes, size_t n) {
+    FILE *out = fopen(path, "we");
+    assert(out);
+    size_t written = fwrite(bytes, 1, n, out);
+    assert(written == n);
+    int rc = fclose(out);
+    assert(rc == 0);
+}
+
+void test_write_text(const char *path, const char *text) {
+    test_write(path, text, strlen(text));
+}
+
 /* ---- waiting ---- */
 
 typedef struct waiting {

@@ -17,6 +17,9 @@ int test_free_port(void);
 /* A new empty folder under $TMPDIR; removed with its content by test_folder_done. */
 void test_folder_init(char path[64]);
 void test_folder_done(const char *path);
+/* A file with just these bytes, or this text. */
+void test_write(const char *path, const void *bytes, size_t n);
+void test_write_text(const char *path, const char *text);
 
 /* Run the loop until cond(arg) is true; false when it is not after timeout_ms. */
 typedef bool test_cond(void *arg);

@@ -1,6 +1,7 @@
 /* Any text may be looked through: hits lie within it and in order, text in two pieces has the same hits as the whole, and
  * none begins before what was called settled. The text is also a list: what is taken can be compiled and looked for. */
 #include "guard/guard.h"
+#include "tests/support/support.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,11 +27,6 @@ static void must(int truth) {
     if (!truth) abort();
 }
 
-static void write_file(const char *to, const void *p, size_t n) {
-    FILE *out = fopen(to, "w");
-    must(out && fwrite(p, 1, n, out) == n && fclose(out) == 0);
-}
-
 static void clean(void) {
     mr_guard_close(guard);
     mr_words_release(words);
@@ -43,7 +39,7 @@ static void open_guard(void) {
     mr_error err;
     close(mkstemp(path));
     close(mkstemp(other));
-    write_file(path, list, sizeof list - 1);
+    test_write(path, list, sizeof list - 1);
     guard = mr_guard_open(&o, &err);
     words = mr_words_new(&err);
     must(guard && words && mr_words_add_file(words, path, &err) == 0 && mr_words_compile(words, &err) == 0);
@@ -84,7 +80,7 @@ static void check_list(const uint8_t *data, size_t n) {
     mr_error err;
     mr_words *w = mr_words_new(&err);
     must(w != NULL);
-    write_file(other, data, n);
+    test_write(other, data, n);
     if (mr_words_add_file(w, other, &err) == 0 && mr_words_count(w) < 50) {
         must(mr_words_compile(w, &err) == 0);
     } else if (mr_words_count(w) == 0) {

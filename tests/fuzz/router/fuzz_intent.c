@@ -5,6 +5,7 @@
 #include "router/intent_data.h"
 #include "router/intent_model.h"
 #include "router/intent_train.h"
+#include "tests/support/support.h"
 #include "text/text_norm.h"
 
 #include <stdio.h>
@@ -26,11 +27,6 @@ static void must(int truth) {
     if (!truth) abort();
 }
 
-static void write_file(const char *to, const void *p, size_t n) {
-    FILE *out = fopen(to, "w");
-    must(out && fwrite(p, 1, n, out) == n && fclose(out) == 0);
-}
-
 static void remove_files(void) {
     mr_intent_close(in);
     free(good);
@@ -50,7 +46,7 @@ static void make_model(void) {
     must(mkdtemp(folder) != NULL);
     snprintf(path, sizeof path, "%s/model", folder);
     snprintf(tsv, sizeof tsv, "%s/data.tsv", folder);
-    write_file(tsv, lines, sizeof lines - 1);
+    test_write(tsv, lines, sizeof lines - 1);
     must(mr_intent_data_read(&d, tsv, &err) == 0);
     must(mr_intent_train(&d, NULL, &o, path, &trained, &err) == 0);
     mr_intent_data_done(&d);
@@ -103,7 +99,7 @@ static void check_message(mr_str text) {
 static void check_data(const uint8_t *data, size_t n) {
     mr_intent_data d = {0};
     mr_error err;
-    write_file(tsv, data, n);
+    test_write(tsv, data, n);
     if (mr_intent_data_read(&d, tsv, &err) < 0) must(strstr(err.msg, tsv) != NULL);
     for (int i = 0; i < d.n; i++) must(d.v[i].label < d.labels_n && d.v[i].words.n > 0);
     mr_intent_data_done(&d);

@@ -5,6 +5,7 @@
 #include "router/kb_answer.h"
 #include "router/kb_import.h"
 #include "router/kb_text.h"
+#include "tests/support/support.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,11 +27,6 @@ static void must(int truth) {
     if (!truth) abort();
 }
 
-static void write_file(const char *path, const void *p, size_t n) {
-    FILE *out = fopen(path, "w");
-    must(out && fwrite(p, 1, n, out) == n && fclose(out) == 0);
-}
-
 static void remove_files(void) {
     mr_kb_close(kb);
     unlink(db);
@@ -48,7 +44,7 @@ static void open_kb(void) {
     snprintf(tsv, sizeof tsv, "%s/kb.tsv", folder);
     snprintf(jsonl, sizeof jsonl, "%s/kb.jsonl", folder);
     snprintf(other, sizeof other, "%s/other.db", folder);
-    write_file(tsv, entries, sizeof entries - 1);
+    test_write(tsv, entries, sizeof entries - 1);
     must(mr_kb_import(db, tsv, false, &n, &err) == 0);
     kb = mr_kb_open(db, &err);
     must(kb != NULL);
@@ -105,7 +101,7 @@ static void check_again(mr_kb_format format, const char *path, int total) {
     mr_error err;
     size_t n = 0, m = 0;
     char *text = export_all(format, &n);
-    write_file(path, text, n);
+    test_write(path, text, n);
     must(mr_kb_import(other, path, true, &counts, &err) == 0 && counts.total == total);
     char *again = export_all(format, &m);
     must(n == m && memcmp(text, again, n) == 0);
@@ -117,7 +113,7 @@ static void check_again(mr_kb_format format, const char *path, int total) {
 static void check_import(const char *path, const uint8_t *data, size_t n) {
     mr_error err;
     mr_kb_counts counts;
-    write_file(path, data, n);
+    test_write(path, data, n);
     if (mr_kb_import(other, path, true, &counts, &err) < 0) {
         must(strstr(err.msg, path) != NULL);
         return;

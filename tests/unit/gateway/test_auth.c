@@ -105,13 +105,10 @@ static void free_folder(folder *f) {
     free(f);
 }
 
-static void write_file(const folder *f, const char *text) {
+static void replace_file(const folder *f, const char *text) {
     char fresh[110];
     snprintf(fresh, sizeof(fresh), "%s.new", f->file);
-    FILE *out = fopen(fresh, "w");
-    assert_non_null(out);
-    fputs(text, out);
-    fclose(out);
+    test_write_text(fresh, text);
     assert_int_equal(rename(fresh, f->file), 0);
 }
 
@@ -148,7 +145,7 @@ static void a_key_of_the_file_grants_what_its_line_says(void **state) {
                       .limits = {60, 0, 4},
                       .style = "formal"},
              line, header);
-    write_file(f, line);
+    replace_file(f, line);
     mr_auth *a = open_file(f);
     assert_int_equal(mr_auth_check(a, header, NOW, &g), MR_AUTH_OK);
     assert_string_equal(g.tenant, "acme");
@@ -183,19 +180,19 @@ static void a_changed_file_counts_and_a_broken_one_does_not(void **state) {
     (void)state;
     make_key((mr_key){.tenant = "a", .scopes = MR_SCOPE_ADMIN}, first, one);
     make_key((mr_key){.tenant = "b", .scopes = MR_SCOPE_ADMIN}, second, two);
-    write_file(f, first);
+    replace_file(f, first);
     mr_auth *a = open_file(f);
-    write_file(f, second);
+    replace_file(f, second);
     mr_auth_refresh(a);
     assert_int_equal(mr_auth_check(a, one, NOW, &g), MR_AUTH_UNKNOWN);
     assert_int_equal(mr_auth_check(a, two, NOW, &g), MR_AUTH_OK);
-    write_file(f, "nonsense\n");
+    replace_file(f, "nonsense\n");
     mr_auth_refresh(a);
     assert_int_equal(mr_auth_check(a, two, NOW, &g), MR_AUTH_OK);
     remove(f->file);
     mr_auth_refresh(a);
     assert_int_equal(mr_auth_check(a, two, NOW, &g), MR_AUTH_OK);
-    write_file(f, first);
+    replace_file(f, first);
     mr_auth_refresh(a);
     assert_int_equal(mr_auth_check(a, one, NOW, &g), MR_AUTH_OK);
     mr_auth_free(a);

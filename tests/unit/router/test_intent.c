@@ -54,13 +54,6 @@ typedef struct fixture {
     mr_intent *in;
 } fixture;
 
-static void write_file(const char *path, const void *p, size_t n) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_int_equal(fwrite(p, 1, n, out), n);
-    fclose(out);
-}
-
 static char *read_file(const char *path, size_t *n) {
     FILE *in = fopen(path, "r");
     assert_non_null(in);
@@ -92,7 +85,7 @@ static int open_fixture(void **state) {
     test_folder_init(f.folder);
     snprintf(f.tsv, sizeof f.tsv, "%s/data.tsv", f.folder);
     snprintf(f.model, sizeof f.model, "%s/intent.model", f.folder);
-    write_file(f.tsv, lines, sizeof lines - 1);
+    test_write(f.tsv, lines, sizeof lines - 1);
     train_model(&f, f.model, 1, &trained);
     assert_int_equal(trained.samples, 32);
     assert_int_equal(trained.labels, 4);
@@ -210,13 +203,13 @@ static void a_damaged_file_is_refused_wherever_the_damage_is(void **state) {
     char *bytes = read_file(f->model, &n);
     for (size_t at = 0; at < n; at += at < 64 ? 4 : n / 40) {
         bytes[at] ^= 0x40;
-        write_file(path, bytes, n);
+        test_write(path, bytes, n);
         assert_null(mr_intent_open(path, &err));
         assert_non_null(strstr(err.msg, path));
         bytes[at] ^= 0x40;
     }
     for (size_t cut = 0; cut < n; cut += n / 7) {
-        write_file(path, bytes, cut);
+        test_write(path, bytes, cut);
         assert_null(mr_intent_open(path, &err));
     }
     free(bytes);
@@ -234,7 +227,7 @@ static void a_new_file_is_taken_and_a_broken_one_is_not(void **state) {
     mr_error err;
     char *bytes = read_file(f->model, &n);
     snprintf(path, sizeof path, "%s/served.model", f->folder);
-    write_file(path, bytes, n);
+    test_write(path, bytes, n);
     mr_intent *in = mr_intent_open(path, &err);
     assert_non_null(in);
     assert_int_equal(mr_intent_refresh(in, &err), 0);
@@ -244,11 +237,11 @@ static void a_new_file_is_taken_and_a_broken_one_is_not(void **state) {
     unlink(path);
     assert_int_equal(mr_intent_refresh(in, &err), -1);
     assert_int_equal(mr_intent_refresh(in, &err), 0); /* said once */
-    write_file(path, bytes, n / 2);
+    test_write(path, bytes, n / 2);
     assert_int_equal(mr_intent_refresh(in, &err), -1);
     assert_int_equal(mr_intent_refresh(in, &err), 0);
     assert_true(mr_intent_threshold(in) == 0.25); /* the old one serves */
-    write_file(path, bytes, n);
+    test_write(path, bytes, n);
     assert_int_equal(mr_intent_refresh(in, &err), 1);
     assert_true(mr_intent_threshold(in) == mr_intent_threshold(f->in));
     mr_intent_close(in);
@@ -271,7 +264,7 @@ static void a_wrong_line_is_named(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mr_intent_data d = {0};
         mr_error err;
-        write_file(path, cases[i].text, strlen(cases[i].text));
+        test_write_text(path, cases[i].text);
         assert_int_equal(mr_intent_data_read(&d, path, &err), -1);
         if (!strstr(err.msg, cases[i].expected)) fail_msg("%s", err.msg);
         mr_intent_data_done(&d);
@@ -286,7 +279,7 @@ static void training_needs_more_than_one_label(void **state) {
     mr_intent_trained trained;
     mr_error err;
     snprintf(path, sizeof path, "%s/one.tsv", f->folder);
-    write_file(path, "a\tb\na\tc\n", 8);
+    test_write_text(path, "a\tb\na\tc\n");
     assert_int_equal(mr_intent_data_read(&d, path, &err), 0);
     assert_int_equal(mr_intent_train(&d, NULL, &o, path, &trained, &err), -1);
     assert_non_null(strstr(err.msg, "two labels"));
@@ -325,7 +318,7 @@ static void an_evaluation_counts_what_the_model_says(void **state) {
     mr_intent_report r;
     mr_error err;
     snprintf(path, sizeof path, "%s/eval.tsv", f->folder);
-    write_file(path, text, sizeof text - 1);
+    test_write(path, text, sizeof text - 1);
     assert_int_equal(mr_intent_data_read(&d, path, &err), 0);
     assert_int_equal(mr_intent_eval(f->in, &d, &r, &err), 0);
     assert_int_equal(r.messages, 4);

@@ -16,13 +16,6 @@ typedef struct fixture {
     char text[20000]; /* stdout and stderr of the last run */
 } fixture;
 
-static void write_file(const char *path, const char *text) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    fputs(text, out);
-    fclose(out);
-}
-
 static int intent(fixture *f, const char *const *args) {
     const test_command c = {.run = cmd_intent,
                             .name = "intent",
@@ -46,10 +39,11 @@ static int open_fixture(void **state) {
     snprintf(f->tsv, sizeof(f->tsv), "%s/data.tsv", f->folder);
     snprintf(f->test, sizeof(f->test), "%s/test.tsv", f->folder);
     snprintf(f->output, sizeof(f->output), "%s/output", f->folder);
-    write_file(f->tsv, "pay\tHow do I pay?\npay\tcan I pay by card\npay\t如何付款\npay\tpay the bill\n"
-                       "open\twhen do you open\nopen\tare you open now\nopen\t几点开门\nopen\topening hours\n"
-                       "chat\ttell me a joke\nchat\t讲个笑话\nchat\tsing a song\nchat\twho are you\n");
-    write_file(f->test, "pay\tpay by card?\nopen\twhen are you open\nchat\ttell a joke\n");
+    test_write_text(f->tsv,
+                    "pay\tHow do I pay?\npay\tcan I pay by card\npay\t如何付款\npay\tpay the bill\n"
+                    "open\twhen do you open\nopen\tare you open now\nopen\t几点开门\nopen\topening hours\n"
+                    "chat\ttell me a joke\nchat\t讲个笑话\nchat\tsing a song\nchat\twho are you\n");
+    test_write_text(f->test, "pay\tpay by card?\nopen\twhen are you open\nchat\ttell a joke\n");
     assert_int_equal(INTENT(f, "train", f->tsv, "-o", f->model, "--oos", "chat", "--seed=7"), 0);
     expect(f, "3 labels, 12 messages (4 out of scope)");
     expect(f, "Threshold 0.");

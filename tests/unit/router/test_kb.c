@@ -33,15 +33,8 @@ typedef struct fixture {
     mr_kb *kb;
 } fixture;
 
-static void write_file(const char *path, const char *text, size_t n) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_int_equal(fwrite(text, 1, n, out), n);
-    fclose(out);
-}
-
 static int import_text(fixture *f, const char *text, mr_kb_counts *n, mr_error *err) {
-    write_file(f->tsv, text, strlen(text));
+    test_write_text(f->tsv, text);
     return mr_kb_import(f->db, f->tsv, false, n, err);
 }
 
@@ -253,7 +246,7 @@ static void replace_drops_what_was_there(void **state) {
     fixture *f = *state;
     mr_error err;
     mr_kb_counts n;
-    write_file(f->tsv, "Only?\tThis.\n", 12);
+    test_write_text(f->tsv, "Only?\tThis.\n");
     assert_int_equal(mr_kb_import(f->db, f->tsv, true, &n, &err), 0);
     assert_int_equal(n.total, 1);
     assert_int_equal(refresh(f->kb, &err), 1);
@@ -278,7 +271,7 @@ static void assert_round_trip(fixture *f, const char *name, const char *text) {
     mr_kb_counts n;
     snprintf(db, sizeof(db), "%s/copy.db", f->folder);
     snprintf(path, sizeof(path), "%s/%s", f->folder, name);
-    write_file(path, text, strlen(text));
+    test_write_text(path, text);
     if (mr_kb_import(db, path, true, &n, &err) != 0) fail_msg("%s", err.msg);
     char *again = export_all(db, mr_kb_format_of(name));
     assert_string_equal(again, text);
@@ -313,7 +306,7 @@ static void both_formats_hold_the_same(void **state) {
     char *tsv = export_all(f->db, MR_KB_TSV), *json = export_all(f->db, MR_KB_JSONL);
     snprintf(path, sizeof(path), "%s/all.jsonl", f->folder);
     snprintf(db, sizeof(db), "%s/copy.db", f->folder);
-    write_file(path, json, strlen(json));
+    test_write_text(path, json);
     if (mr_kb_import(db, path, true, &n, &err) != 0) fail_msg("%s", err.msg);
     assert_int_equal(n.total, 11);
     assert_int_equal(n.phrasings, 12);
@@ -348,7 +341,7 @@ static void assert_file_refused(fixture *f, const char *path, const char *text, 
     mr_error err;
     mr_kb_counts counts;
     char place[140];
-    write_file(path, text, n);
+    test_write(path, text, n);
     assert_int_equal(mr_kb_import(f->db, path, false, &counts, &err), -1);
     snprintf(place, sizeof(place), "%s:%s: ", path, where);
     if (!strstr(err.msg, place) || !strstr(err.msg, why))
@@ -451,12 +444,12 @@ static void files_that_are_missing_or_something_else_are_named(void **state) {
     assert_int_equal(mr_kb_export("nowhere.db", MR_KB_TSV, stdout, &err), -1);
     assert_non_null(strstr(err.msg, "nowhere.db"));
     snprintf(other, sizeof(other), "%s/other", f->folder);
-    write_file(other, "this is no database, not at all\n", 32);
+    test_write_text(other, "this is no database, not at all\n");
     assert_null(mr_kb_open(other, &err));
     assert_non_null(strstr(err.msg, other));
-    write_file(f->tsv, "a\tb\n", 4);
+    test_write_text(f->tsv, "a\tb\n");
     assert_int_equal(mr_kb_import(other, f->tsv, false, &n, &err), -1);
-    write_file(other, "", 0);
+    test_write_text(other, "");
     assert_null(mr_kb_open(other, &err));
     assert_non_null(strstr(err.msg, "not a knowledge base"));
 }
@@ -466,7 +459,7 @@ static void a_broken_new_file_leaves_the_old_content(void **state) {
     mr_error err;
     char other[100];
     snprintf(other, sizeof(other), "%s/other", f->folder);
-    write_file(other, "garbage", 7);
+    test_write_text(other, "garbage");
     assert_int_equal(rename(other, f->db), 0);
     assert_int_equal(refresh(f->kb, &err), -1);
     assert_int_equal(refresh(f->kb, &err), 0);
@@ -488,7 +481,7 @@ static void a_file_of_an_older_format_has_to_be_imported_anew(void **state) {
     fclose(file);
     assert_null(mr_kb_open(f->db, &err));
     assert_non_null(strstr(err.msg, "it has format 2, this program reads 3: import its entries anew"));
-    write_file(f->tsv, "a\tb\n", 4);
+    test_write_text(f->tsv, "a\tb\n");
     assert_int_equal(mr_kb_import(f->db, f->tsv, false, &n, &err), -1);
     assert_non_null(strstr(err.msg, "anew with --replace"));
     assert_int_equal(mr_kb_import(f->db, f->tsv, true, &n, &err), 0);

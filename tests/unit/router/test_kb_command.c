@@ -17,20 +17,13 @@ typedef struct fixture {
     char text[20000]; /* stdout and stderr of the last run */
 } fixture;
 
-static void write_file(const char *path, const char *text) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    fputs(text, out);
-    fclose(out);
-}
-
 static int open_fixture(void **state) {
     fixture *f = calloc(1, sizeof(*f));
     test_folder_init(f->folder);
     snprintf(f->db, sizeof(f->db), "%s/kb.db", f->folder);
     snprintf(f->tsv, sizeof(f->tsv), "%s/kb.tsv", f->folder);
     snprintf(f->output, sizeof(f->output), "%s/output", f->folder);
-    write_file(f->tsv, "How do I pay?\tBy card.\n如何付款？\t刷卡。\n");
+    test_write_text(f->tsv, "How do I pay?\tBy card.\n如何付款？\t刷卡。\n");
     *state = f;
     return 0;
 }
@@ -73,7 +66,7 @@ static void the_configuration_names_the_file_and_the_threshold(void **state) {
     snprintf(config, sizeof(config), "%s/conf", f->folder);
     snprintf(text, sizeof(text),
              "router = { kb = \"%s\"; kb_threshold = 0.05; };\ngateway = { port = 1; };\n", f->db);
-    write_file(config, text);
+    test_write_text(config, text);
     assert_int_equal(KB(f, "import", "--config", config, f->tsv), 0);
     assert_int_equal(KB(f, "search", "pay", "--config", config), 0);
     expect(f, "The first one is the answer (2 entries, threshold 0.05)");
@@ -82,7 +75,7 @@ static void the_configuration_names_the_file_and_the_threshold(void **state) {
 static void replace_and_a_second_import_count_what_they_do(void **state) {
     fixture *f = *state;
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
-    write_file(f->tsv, "How do I pay?\tIn cash.\n");
+    test_write_text(f->tsv, "How do I pay?\tIn cash.\n");
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
     expect(f, "0 entries added, 1 changed; 2 with 2 phrasings are in");
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db, "--replace"), 0);
@@ -92,7 +85,7 @@ static void replace_and_a_second_import_count_what_they_do(void **state) {
 static void a_bad_line_fails_with_its_place(void **state) {
     fixture *f = *state;
     char place[140];
-    write_file(f->tsv, "a\tb\nno tab\n");
+    test_write_text(f->tsv, "a\tb\nno tab\n");
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 1);
     snprintf(place, sizeof(place), "millrace kb: %s:2: ", f->tsv);
     expect(f, place);
@@ -132,7 +125,7 @@ static void jsonl_goes_in_and_out(void **state) {
         "{\"question\":\"Returns?\",\"answer\":\"Within a week.\",\"name\":\"returns\"}\n";
     snprintf(json, sizeof(json), "%s/in.jsonl", f->folder);
     snprintf(again, sizeof(again), "%s/out.jsonl", f->folder);
-    write_file(json, line);
+    test_write_text(json, line);
     assert_int_equal(KB(f, "import", json, "--kb", f->db), 0);
     assert_int_equal(KB(f, "export", "--format", "jsonl", "--kb", f->db), 0);
     assert_string_equal(f->text, line);
@@ -153,10 +146,10 @@ static const char questions[] = "pay\tcan I pay by card\npay\thow to pay\npay\tp
 
 static void eval_prints_how_good_it_is(void **state) {
     fixture *f = *state;
-    write_file(f->tsv,
-               "How do I pay?\tBy card.\t\tpay\n如何付款？\t\nWhen are you open?\tAt nine.\t\topen\n");
+    test_write_text(f->tsv,
+                    "How do I pay?\tBy card.\t\tpay\n如何付款？\t\nWhen are you open?\tAt nine.\t\topen\n");
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
-    write_file(f->tsv, questions);
+    test_write_text(f->tsv, questions);
     assert_int_equal(KB(f, "eval", f->tsv, "--kb", f->db), 0);
     expect(f, "12 questions, 8 of them with an entry; threshold 0.65");
     expect(f, "recall@1                               100.00 %");
@@ -168,19 +161,19 @@ static void eval_prints_how_good_it_is(void **state) {
 static void calibrate_keeps_what_it_found(void **state) {
     fixture *f = *state;
     char before[20000];
-    write_file(f->tsv,
-               "How do I pay?\tBy card.\t\tpay\n如何付款？\t\nWhen are you open?\tAt nine.\t\topen\n");
+    test_write_text(f->tsv,
+                    "How do I pay?\tBy card.\t\tpay\n如何付款？\t\nWhen are you open?\tAt nine.\t\topen\n");
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0);
     assert_int_equal(KB(f, "search", "pay please", "--kb", f->db), 0);
     memcpy(before, f->text, sizeof(before));
-    write_file(f->tsv, questions);
+    test_write_text(f->tsv, questions);
     assert_int_equal(KB(f, "calibrate", f->tsv, "--kb", f->db), 0);
     expect(f, "Calibrated by 12 questions");
     expect(f, "plain");
     assert_int_equal(KB(f, "search", "pay please", "--kb", f->db), 0);
     assert_true(strcmp(f->text, before) >
                 0); /* surer of what was right: the text begins with the confidence */
-    write_file(f->tsv, "New?\tYes.\n");
+    test_write_text(f->tsv, "New?\tYes.\n");
     memcpy(before, f->text, sizeof(before));
     assert_int_equal(KB(f, "import", f->tsv, "--kb", f->db), 0); /* and an import keeps it */
     assert_int_equal(KB(f, "search", "how do i pay", "--kb", f->db), 0);
