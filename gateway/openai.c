@@ -334,6 +334,10 @@ int mr_openai_parse(const mr_gateway_conf *conf, const mr_openai_caller *caller,
     return rc;
 }
 
+mr_arena *mr_openai_arena(const mr_gateway_conf *conf) {
+    return mr_arena_new(4 * (size_t)conf->body_max + (1u << 20));
+}
+
 int mr_openai_feedback(mr_str body, mr_arena *a, mr_feedback *out, mr_api_error *e) {
     mr_error err;
     int rc = -1;

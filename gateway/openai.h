@@ -29,6 +29,9 @@ typedef struct mr_openai_request {
 int mr_openai_parse(const mr_gateway_conf *conf, const mr_openai_caller *caller, mr_str body, mr_arena *a,
                     mr_openai_request *out, mr_api_error *e);
 
+/* For one request at a time with all that may be made of it. NULL: out of memory. */
+mr_arena *mr_openai_arena(const mr_gateway_conf *conf);
+
 /* The body of POST /v1/feedback to a Feedback. */
 int mr_openai_feedback(mr_str body, mr_arena *a, mr_feedback *out, mr_api_error *e);
 
