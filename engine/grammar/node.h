@@ -44,7 +44,7 @@ typedef struct property {
 
 struct node {
     node_kind kind;
-    bool listed; /* while schema.c goes over all nodes */
+    bool listed; /* while schema_needs.c goes over all nodes */
     int need;    /* containers that the least nested value opens; NODE_NEVER: there is no value */
     union {
         struct {
