@@ -5,7 +5,7 @@
  * suspects each is tried alone, so that the next death names the guilty one, and that one is given up. Many are tried in groups, in
  * smaller ones after a further death, then alone: each by itself would make all who wait wait for all of them. Whoever
  * gets past the place where the engine died is cleared, and steps aside for the next trial. A request that other workers died
- * of (Redis knows) is tried the same way, but until its end, because nobody knows the place.
+ * of (Redis knows) is tried for a while, and its failed starts stay counted, because nobody knows the place.
  *
  * Who is next is admit.h's to say, as long as requests wait there and not in the engine, which serves them as they come. So the engine
  * gets no more prompts than it computes in a moment, and nothing while it has no memory. And when it is full, one request of the
@@ -22,8 +22,9 @@
 #define ASIDE_US     20000 /* at least, between two requests that step aside */
 #define TRIAL_TOKENS 8 /* past the place where the engine died; four times as many at each further trial */
 #define TRIAL_GROUP                                                                                          \
-    16           /* suspects at most that are tried together; a quarter of it after a further failed start */
-#define TRIALS 4 /* of so many groups, where that makes them smaller */
+    16 /* suspects at most that are tried together; a quarter of it after a further failed start */
+#define TRIALS       4   /* of so many groups, where that makes them smaller */
+#define BLIND_TOKENS 128 /* of one whose place is not known */
 
 /* ---- slots: what is in the engine ---- */
 
@@ -269,17 +270,26 @@ void mr_dispatch_drop(mr_supervisor *s, mr_job *j, const char *why) {
 
 /* ---- trials ---- */
 
-/* Cleared: it counts as started once, and steps aside when others wait for their trial. */
-void mr_dispatch_progress(mr_supervisor *s, mr_job *j) {
-    if (!j->tried || !j->known_place || j->state != MR_JOB_RUNNING) return;
-    int doublings = j->trials < 8 ? 2 * j->trials : 16;
-    if (j->ntokens - j->resumed_at < (uint32_t)TRIAL_TOKENS << doublings) return;
-    end_trial(s, j);
+static void clear(mr_supervisor *s, mr_job *j) {
     j->trials++;
     j->starts = 1;
     j->uncounted = 0;
     j->counted = 1;
     mr_starts_set(s->starts, mr_str_of(j->id), j->starts);
+}
+
+/* It steps aside when others wait for their trial, and counts as started once if it is cleared. */
+void mr_dispatch_progress(mr_supervisor *s, mr_job *j) {
+    if (!j->tried || j->state != MR_JOB_RUNNING) return;
+    int doublings = j->trials < 8 ? 2 * j->trials : 16;
+    uint32_t enough = j->known_place ? (uint32_t)TRIAL_TOKENS << doublings : BLIND_TOKENS;
+    if (j->ntokens - j->resumed_at < enough) return;
+    end_trial(s, j);
+    if (j->known_place) {
+        clear(s, j);
+    } else {
+        count(s, j, 1 - j->counted); /* what it dies of from now on may be another's fault */
+    }
     if (mr_admit_waiting(s->suspects)) {
         mr_dispatch_stop(j, MR_STOP_PARK);
     } else {

@@ -279,7 +279,7 @@ bool mr_receive(void *supervisor, const mr_record *r) {
 }
 
 /* Lost: this process was frozen or cut off for so long that others were given the partition, and have begun. Otherwise
- * what has not begun is dropped: it comes again, here or elsewhere. What has begun goes on, because the partition mostly
+ * what has said nothing yet and doesn't run is dropped: it comes again, here or elsewhere. What has begun goes on, because the partition mostly
  * comes back, and then it is recognised; should another worker do it as well, readers join both by offset and hash.
  * It isn't the request's fault, so the start that is under way does not count; those that failed do, wherever it goes. */
 static void let_go(mr_supervisor *s, mr_job *j, bool lost) {
@@ -292,7 +292,7 @@ static void let_go(mr_supervisor *s, mr_job *j, bool lost) {
     if (lost && j->state != MR_JOB_LOOKING && j->state != MR_JOB_ENDING) {
         mr_counter_add(s->metrics.dropped, 1);
         mr_dispatch_drop(s, j, "its partition went to another worker while this one was away");
-    } else if (j->state == MR_JOB_WAITING && j->ntokens == j->nforced && j->starts == 0) {
+    } else if (j->state == MR_JOB_WAITING && j->ntokens == j->nforced && !j->parked) {
         mr_admit_remove(&j->ticket);
         mr_jobs_remove(s->jobs, j);
     }

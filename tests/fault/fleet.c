@@ -4,10 +4,12 @@
 #include "support/chat.h"
 #include "support/support.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,7 +60,13 @@ static void spawn(fleet *f, member *m) {
     snprintf(port, sizeof(port), "%d", m->port);
     snprintf(metrics, sizeof(metrics), "%d", m->metrics_port);
     for (int i = 0; more[m->role][i]; i++) argv[5 + i] = (char *)more[m->role][i];
+    if (m->points) {
+        m->points->armed = POINT_NONE;
+        setenv("MILLRACE_FAULT_POINTS", m->points_file, 1);
+        setenv("LD_PRELOAD", FAULT_POINTS, 1);
+    }
     m->pid = pipeline_spawn(f->p, m->name, argv);
+    unsetenv("LD_PRELOAD");
 }
 
 static void start(fleet *f, member *m) {
@@ -81,13 +89,17 @@ static void thaw(member *m) {
 }
 
 static void note_end(fleet *f, member *m, int status) {
-    bool asked = m->state == MEMBER_ENDING;
+    bool asked = m->state == MEMBER_ENDING, at_point = m->points && m->points_pause_us;
+    bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
     /* one whose drain is cut short ends with 1, and one that has only just been started of the signal */
-    if (!asked || (!WIFEXITED(status) && WTERMSIG(status) != SIGTERM)) {
+    if (at_point && killed) {
+        m->pause_us = m->points_pause_us;
+    } else if (!asked || (!WIFEXITED(status) && WTERMSIG(status) != SIGTERM)) {
         printf("%s ended by itself (%s %d)\n", m->name, WIFEXITED(status) ? "status" : "signal",
                WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
         f->died++;
     }
+    m->points_pause_us = 0;
     m->pid = 0;
     m->state = MEMBER_DOWN;
     m->hurt_us = mr_mono_us();
@@ -146,6 +158,21 @@ bool fleet_freeze(fleet *f, member *m, int64_t pause_us) {
     m->state = MEMBER_FROZEN;
     m->due_us = m->hurt_us + pause_us;
     kill(m->pid, SIGSTOP);
+    return true;
+}
+
+bool fleet_kill_at(fleet *f, member *m, fault_point point, int64_t pause_us) {
+    (void)f;
+    if (!m->points || !hurt(m)) return false;
+    m->points_pause_us = pause_us;
+    m->points->armed = (int32_t)point;
+    return true;
+}
+
+bool fleet_set_clock(fleet *f, member *m, int seconds) {
+    (void)f;
+    if (!m->points || m->state != MEMBER_UP) return false;
+    m->points->clock_s = seconds;
     return true;
 }
 
@@ -231,6 +258,7 @@ static const member *wait_all_ready(fleet *f) {
 
 const member *fleet_recover(fleet *f) {
     for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
+        if (m->points) m->points->armed = POINT_NONE;
         m->pause_us = 0;
         if (m->due_us) m->due_us = 1;
     }
@@ -242,12 +270,23 @@ const member *fleet_recover(fleet *f) {
 
 /* ---- life ---- */
 
+static void map_points(member *m) {
+    int fd = *FAULT_POINTS ? open(m->points_file, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd < 0) return;
+    if (ftruncate(fd, sizeof(points)) != 0) die("no file for its points", m->name);
+    m->points = mmap(NULL, sizeof(points), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (m->points == MAP_FAILED) die("its points cannot be mapped", m->name);
+}
+
 static void place(fleet *f, member *m) {
     const char *conf = pipeline_conf(f->p);
     int folder = (int)(strrchr(conf, '/') - conf);
     m->port = test_free_port();
     m->metrics_port = test_free_port();
     snprintf(m->pid_file, sizeof(m->pid_file), "%.*s/%s.pid", folder, conf, m->name);
+    snprintf(m->points_file, sizeof(m->points_file), "%.*s/%s.points", folder, conf, m->name);
+    if (!is_server(m)) map_points(m);
 }
 
 bool fleet_start(fleet *f, mr_loop *l, const char *broker) {
@@ -275,6 +314,9 @@ void fleet_stop(fleet *f, bool failed) {
         if (is_server(m) || !m->pid) continue;
         kill(m->pid, SIGKILL);
         waitpid(m->pid, NULL, 0);
+    }
+    for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
+        if (m->points) munmap(m->points, sizeof(points));
     }
     pipeline_stop(f->p, failed);
 }

@@ -6,6 +6,7 @@
 #ifndef MR_TEST_FLEET_H
 #define MR_TEST_FLEET_H
 
+#include "fault/points.h"
 #include "support/pipeline.h"
 
 typedef enum { ROLE_GATEWAY, ROLE_ROUTER, ROLE_WORKER, ROLE_REDIS, ROLE_BROKER } fleet_role;
@@ -18,13 +19,17 @@ typedef struct member {
     const char *color; /* of a worker */
     int port, metrics_port;
     char pid_file[160]; /* of a worker's engine host */
+    char points_file[160];
+    points *
+        points; /* shared with the process; NULL: it can't be made to die at a place, and has everybody's clock */
     pid_t pid;
     member_state state;
-    int64_t due_us;    /* when it is thawed, or started again; 0: never by itself */
-    int64_t pause_us;  /* of one that ends: from its end to its start */
-    int64_t hurt_us;   /* when something was last done to it; 0: never */
-    int64_t back_us;   /* when it was last started or thawed */
-    int64_t first_rss; /* bytes, when the run began */
+    int64_t due_us;          /* when it is thawed, or started again; 0: never by itself */
+    int64_t pause_us;        /* of one that ends: from its end to its start */
+    int64_t points_pause_us; /* of one that dies at a place; 0: it is not to */
+    int64_t hurt_us;         /* when something was last done to it; 0: never */
+    int64_t back_us;         /* when it was last started or thawed */
+    int64_t first_rss;       /* bytes, when the run began */
     int restarts;
 } member;
 
@@ -48,6 +53,10 @@ void fleet_tick(fleet *f);
 bool fleet_kill(fleet *f, member *m, int64_t pause_us);
 bool fleet_end(fleet *f, member *m, int64_t pause_us); /* SIGTERM */
 bool fleet_freeze(fleet *f, member *m, int64_t pause_us);
+/* It dies when it gets there, if it does. */
+bool fleet_kill_at(fleet *f, member *m, fault_point point, int64_t pause_us);
+/* The wall clock of all of it is ahead by so much from now on. */
+bool fleet_set_clock(fleet *f, member *m, int seconds);
 bool fleet_hurt_engine(fleet *f, member *m, int signal_number);
 
 /* Waits until everybody is there and ready again; one that does not get ready, or NULL. */

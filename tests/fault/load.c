@@ -181,7 +181,9 @@ static bool was_refused(const client *x) {
 }
 
 static bool gateway_was_hurt(const client *x) {
-    return x->gateway->hurt_us >= x->c->asked_us || x->gateway->state != MEMBER_UP;
+    const member *m = x->gateway;
+    /* one that dies at a place has broken its connections before it is seen to be dead */
+    return m->hurt_us >= x->c->asked_us || m->state != MEMBER_UP || m->points_pause_us;
 }
 
 /* Not the whole answer, though its client waited for it. */
@@ -211,7 +213,9 @@ static void take_failure(load *l, client *x) {
 static bool can_go_on(const client *x) {
     const chat *c = x->c;
     bool stays = x->how == MANNER_STREAM || x->how == MANNER_SLOW;
-    bool lost = c->broken || strcmp(c->code, "shutting_down") == 0 || (x->tries && c->status == 503);
+    /* an error that was said is the answer's end, wherever it is asked for again */
+    bool lost =
+        (c->broken && !*c->code) || strcmp(c->code, "shutting_down") == 0 || (x->tries && c->status == 503);
     return stays && lost && *x->id && x->tries < TRIES && (x->tries || gateway_was_hurt(x));
 }
 

@@ -119,6 +119,31 @@ static bool freeze_engine(soak *s, const fault *f) {
     return hurt_engine(s, f, SIGSTOP);
 }
 
+/* Each role at the places it gets to: before and after it. */
+static bool kill_at_point(soak *s, const fault *f) {
+    static const struct {
+        fleet_role role;
+        fault_point point;
+        const char *name;
+    } at[] = {{ROLE_GATEWAY, POINT_REQUEST, "request"}, {ROLE_ROUTER, POINT_REQUEST, "request"},
+              {ROLE_ROUTER, POINT_DONE, "done"},        {ROLE_WORKER, POINT_TEXT, "text"},
+              {ROLE_WORKER, POINT_END, "end"},          {ROLE_WORKER, POINT_DONE, "done"}};
+    unsigned i = f->target / 8 % (sizeof(at) / sizeof(*at)), after = f->target / 4 % 2;
+    member *m = pick(s, at[i].role, f->target);
+    if (!fleet_kill_at(&s->fleet, m, at[i].point + after, f->pause_us)) return false;
+    note(s, m);
+    snprintf(s->said, sizeof(s->said), "%s %s %s", m->name, after ? "after" : "before", at[i].name);
+    return true;
+}
+
+/* Up to a minute away from everybody's, until the next jump of the same one. */
+static bool jump_clock(soak *s, const fault *f) {
+    int seconds = (int)(f->target / 8 % 121) - 60;
+    member *m = pick(s, (fleet_role)(f->target / 1024 % (ROLE_WORKER + 1)), f->target);
+    snprintf(s->said, sizeof(s->said), "%s %+d s", m->name, seconds);
+    return fleet_set_clock(&s->fleet, m, seconds);
+}
+
 /* SIGTERM to several at once; each comes back after a pause of its own. */
 static bool storm(soak *s, const fault *f) {
     int n = 0;
@@ -222,6 +247,8 @@ static const fault_kind kinds[] = {
     {"gateway-freeze", 4, freeze_gateway, false},
     {"gateway-term", 4, end_gateway, false},
     {"term-storm", 2, storm, false},
+    {"point-kill", 12, kill_at_point, false},
+    {"clock-jump", 4, jump_clock, false},
     {"redis-kill", 4, kill_redis, false},
     {"redis-freeze", 3, freeze_redis, false},
     {"redis-flush", 3, flush_redis, false},

@@ -191,6 +191,11 @@ typedef struct goal {
     double value;
 } goal;
 
+static bool reaches(void *arg) {
+    const goal *g = arg;
+    return metric(g->f, g->metric) >= g->value;
+}
+
 /* ---- answers ---- */
 
 static void a_request_gets_its_whole_answer_in_order(void **state) {
@@ -394,6 +399,88 @@ static void two_poisons_are_both_found(void **state) {
     assert_true(test_wait(f->loop, WAIT_MS, has_two_letters, f));
 }
 
+static bool runs_as_many(void *arg) {
+    const goal *g = arg;
+    return metric(g->f, "millrace_worker_running_requests") == g->value;
+}
+
+#define CROWD 20
+
+static void many_suspects_are_tried_in_groups(void **state) {
+    fixture *f = *state;
+    char id[16];
+    f->worker_conf.max_seqs = CROWD;
+    stop_worker(f);
+    start_worker(f);
+    double lost = metric(f, "millrace_worker_engine_lost_total");
+    for (int i = 0; i < CROWD; i++) {
+        snprintf(id, sizeof(id), "s%d", i);
+        asker_say(&f->a, id, "tokens 60 slow 50");
+    }
+    for (int deaths = 1; deaths <= 2; deaths++) {
+        goal all = {.f = f, .value = CROWD};
+        assert_true(test_wait(f->loop, WAIT_MS, runs_as_many, &all));
+        kill(engine_pid(f), SIGKILL);
+        goal died = {f, "millrace_worker_engine_lost_total", lost + deaths};
+        assert_true(test_wait(f->loop, WAIT_MS, reaches, &died));
+    }
+    goal group = {.f = f, .value = CROWD / 4};
+    assert_true(test_wait(f->loop, WAIT_MS, runs_as_many, &group));
+    for (int i = 0; i < CROWD; i++) {
+        snprintf(id, sizeof(id), "s%d", i);
+        assert_int_equal(asker_wait(&f->a, id)->finish, MR_FINISH_STOP);
+    }
+    f->worker_conf.max_seqs = MAX_SEQS;
+    stop_worker(f);
+    start_worker(f);
+}
+
+/* ---- suspects that another worker is given ---- */
+
+/* As if engines of workers before had died of it. */
+static void remember_starts(fixture *f, const char *id, int starts) {
+    mr_error err;
+    redisContext *redis = mr_store_connect_sync(&f->redis_conf, &err);
+    assert_non_null(redis);
+    freeReplyObject(redisCommand(redis, "HSET t:request:%s n %d a 1", asker_answer(&f->a, id)->id, starts));
+    redisFree(redis);
+}
+
+#define POISONS 8
+
+static void a_failed_start_counts_wherever_the_record_goes(void **state) {
+    fixture *f = *state;
+    if (!f->redis) skip();
+    mr_error err;
+    char id[16];
+    asker_say(&f->a, "runs", "tokens 100000 slow 10"); /* so that suspects wait for their trial */
+    wait_bytes(f, "runs", 10);
+    double lost = metric(f, "millrace_worker_engine_lost_total");
+    for (int i = 0; i < POISONS; i++) {
+        snprintf(id, sizeof(id), "p%d", i);
+        remember_starts(f, id, 2);
+        asker_say(&f->a, id, "tokens 60 crash 1");
+    }
+    goal wait = {f, "millrace_worker_waiting_requests", POISONS};
+    assert_true(test_wait(f->loop, WAIT_MS, reaches, &wait));
+    fixture other = *f; /* a second worker, which is given one of the two partitions */
+    other.metrics = mr_metrics_new(&err);
+    other.worker_conf.id = "worker-2";
+    other.worker_conf.engine_pid_file = "";
+    start_worker(&other);
+    assert_true(test_wait(f->loop, WAIT_MS, has_letter, f));
+    asker_cancel(&f->a, "runs");
+    for (int i = 0; i < POISONS; i++) {
+        snprintf(id, sizeof(id), "p%d", i);
+        assert_string_equal(asker_wait(&f->a, id)->code, "request_failed_repeatedly");
+    }
+    double there = metric(&other, "millrace_worker_engine_lost_total");
+    assert_true(there > 0);
+    assert_true(metric(f, "millrace_worker_engine_lost_total") - lost + there == POISONS);
+    stop_worker(&other);
+    mr_metrics_free(other.metrics);
+}
+
 static void a_cancel_during_a_restart_is_kept(void **state) {
     fixture *f = *state;
     asker_say(&f->a, "r1", "tokens 100000 slow 10");
@@ -511,17 +598,12 @@ static void order_recycling(fixture *f) {
     send_control(f, &c, "recycle/worker-1");
 }
 
-static bool is_recycled(void *arg) {
-    const goal *g = arg;
-    return metric(g->f, g->metric) >= g->value;
-}
-
 /* Until one more engine was replaced for this reason than `before`. */
 static void wait_recycled(fixture *f, const char *reason, double before) {
     char name[100];
     snprintf(name, sizeof(name), "millrace_worker_recycled_total{reason=\"%s\"}", reason);
     goal g = {f, name, before + 1};
-    if (!test_wait(f->loop, WAIT_MS, is_recycled, &g)) fail_msg("not recycled for %s", reason);
+    if (!test_wait(f->loop, WAIT_MS, reaches, &g)) fail_msg("not recycled for %s", reason);
 }
 
 static double recycled(fixture *f, const char *reason) {
@@ -630,6 +712,32 @@ static void an_engine_that_computes_wrongly_is_replaced(void **state) {
     restart_worker(f);
 }
 
+static void say_rollout(fixture *f, int state) {
+    mr_control c = {.set = 0};
+    int64_t all = 100;
+    MR_SET(&c, MR_CONTROL_KIND, kind, MR_CONTROL_IS_ROLLOUT);
+    MR_SET(&c, MR_CONTROL_POOL, pool, MR_STR("main"));
+    MR_SET(&c.rollout, MR_ROLLOUT_STATE, state, state);
+    MR_SET(&c.rollout, MR_ROLLOUT_TO, to, MR_GREEN);
+    MR_SET(&c.rollout, MR_ROLLOUT_OWNER, owner, MR_STR("test"));
+    c.rollout.steps.v = &all;
+    c.rollout.steps.n = 1;
+    MR_MARK(&c.rollout, MR_ROLLOUT_STEPS);
+    MR_MARK(&c, MR_CONTROL_ROLLOUT);
+    send_control(f, &c, "rollout/main");
+}
+
+static void nothing_is_recycled_while_a_rollout_goes_on(void **state) {
+    fixture *f = *state;
+    double before = recycled(f, "order");
+    say_rollout(f, MR_ROLLOUT_SHIFTING);
+    order_recycling(f);
+    test_idle(f->loop, 1500); /* it asks for its turn every second */
+    assert_true(recycled(f, "order") == before);
+    say_rollout(f, MR_ROLLOUT_DONE);
+    wait_recycled(f, "order", before);
+}
+
 static bool turn_is_free(void *redis) {
     redisReply *left = redisCommand(redis, "ZCARD t:recycle:main");
     bool is_free = left && left->type == REDIS_REPLY_INTEGER && left->integer == 0;
@@ -724,6 +832,8 @@ int main(void) {
         TEST(an_answer_survives_many_engines),
         TEST(a_poison_is_given_up_and_its_neighbours_are_not),
         TEST(two_poisons_are_both_found),
+        TEST(many_suspects_are_tried_in_groups),
+        TEST(a_failed_start_counts_wherever_the_record_goes),
         TEST(a_cancel_during_a_restart_is_kept),
         TEST(an_answer_moves_to_the_new_engine_beside_the_old_one),
         TEST(an_answer_waits_for_the_new_engine_in_the_old_ones_place),
@@ -732,6 +842,7 @@ int main(void) {
         TEST(an_engine_that_grows_too_large_is_replaced),
         TEST(an_engine_that_computes_wrongly_is_replaced),
         TEST(recycling_waits_for_its_turn_in_the_pool),
+        TEST(nothing_is_recycled_while_a_rollout_goes_on),
         TEST(garbage_goes_to_the_dead_letters_and_the_worker_lives_on),
         TEST(a_broken_request_with_an_id_gets_an_error_as_well),
         TEST(the_same_request_twice_is_answered_once),

@@ -1,0 +1,27 @@
+/* Labelled places in a process of the fleet at which it can be made to die, and its wall clock, as another process sets them:
+ * a library that is loaded before the others (LD_PRELOAD) and stands between the program and librdkafka and the C
+ * library, so that the product knows nothing of it.
+ *
+ * The process maps the file that MILLRACE_FAULT_POINTS names; whoever hurts it writes there.
+ */
+#ifndef MR_TEST_POINTS_H
+#define MR_TEST_POINTS_H
+
+#include <stdint.h>
+
+/* Each is `before` and one more is `after`. */
+typedef enum {
+    POINT_NONE,
+    POINT_REQUEST,                  /* a gateway's request to chat.requests, a router's to the workers */
+    POINT_TEXT = POINT_REQUEST + 2, /* a delta of an answer */
+    POINT_END = POINT_TEXT + 2,     /* its terminal record */
+    POINT_DONE = POINT_END + 2,     /* the offset of a record that is done is stored, to be committed */
+    POINTS = POINT_DONE + 2
+} fault_point;
+
+typedef struct points {
+    _Atomic int32_t armed;   /* the process dies at its next arrival there */
+    _Atomic int32_t clock_s; /* what its wall clock is ahead */
+} points;
+
+#endif
