@@ -5,7 +5,8 @@
  * suspects each is tried alone, so that the next death names the guilty one, and that one is given up. Many are tried in groups, in
  * smaller ones after a further death, then alone: each by itself would make all who wait wait for all of them. Whoever
  * gets past the place where the engine died is cleared, and steps aside for the next trial. A request that other workers died
- * of (Redis knows) is tried for a while, and its failed starts stay counted, because nobody knows the place.
+ * of (Redis knows) is tried for a while, and its failed starts stay counted, because nobody knows the place. Whatever runs when
+ * suspects come steps aside for them: a long answer would make all who wait wait for its end.
  *
  * Who is next is admit.h's to say, as long as requests wait there and not in the engine, which serves them as they come. So the engine
  * gets no more prompts than it computes in a moment, and nothing while it has no memory. And when it is full, one request of the
@@ -232,8 +233,16 @@ static void make_room(mr_supervisor *s) {
     mr_dispatch_stop(j, MR_STOP_ASIDE);
 }
 
+static void make_room_for_trials(mr_supervisor *s) {
+    if (s->trials || !mr_admit_waiting(s->suspects) || !mr_recycle_admits(s->recycle)) return;
+    for (mr_job *j = s->engine->jobs; j; j = j->in_next) {
+        if (j->state == MR_JOB_RUNNING) mr_dispatch_stop(j, MR_STOP_PARK);
+    }
+}
+
 void mr_dispatch(mr_supervisor *s) {
     mr_job *j;
+    make_room_for_trials(s);
     while (mr_host_ready(s->engine->host) && (j = next_job(s)) != NULL) start(s, j);
     make_room(s);
     mr_receive_resume(s);

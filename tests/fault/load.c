@@ -199,7 +199,7 @@ static void take_failure(load *l, client *x) {
         count(l, "its gateway was hurt before it knew its id: %s", *c->code ? c->code : "connection broken");
     } else if (a->want != WANT_TEXT && *c->code) {
         count(l, "wanted: %s", c->code);
-    } else if (oracle_may_give_up(l->oracle, a->asked_us) && *c->code) {
+    } else if (oracle_may_give_up(l->oracle, a->asked_us, c->over_us) && *c->code) {
         count(l, "3 workers were hurt meanwhile: %s", c->code);
     } else {
         count(l, "unexplained: %s", *c->code ? c->code : "connection broken");

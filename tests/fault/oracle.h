@@ -13,7 +13,9 @@
 typedef enum { WANT_TEXT, WANT_ERROR, WANT_POISON } oracle_want;
 
 /* What was asked, by its number; the seed is ORACLE_SEED more. */
-#define ORACLE_SEED 1000000
+#define ORACLE_SEED    1000000
+/* No engine computes a request any more that was cancelled so long ago, also where its worker has just died. */
+#define ORACLE_FREED_S 15
 typedef struct asked {
     oracle_want want;
     int64_t tokens;
@@ -32,7 +34,7 @@ typedef struct entry {
     int records, ends; /* of chat.requests; terminal ones */
     int finish, status;
     char code[64];
-    int64_t end_us;
+    int64_t end_us, said_us;     /* when the first terminal record and the last delta came; 0: none did */
     bool hole, differs, changed; /* changed: two terminal records that contradict each other */
 } entry;
 
@@ -42,7 +44,7 @@ typedef enum {
     FAILED_TWICE,     /* two terminal records that contradict each other */
     FAILED_DIFFERING, /* another text, or a hole in it */
     FAILED_ERROR,     /* an error or a cancellation that nothing explains */
-    FAILED_CANCEL,    /* cancelled, and its slot was not freed in time */
+    FAILED_CANCEL,    /* cancelled, and an engine still computed it long after */
     FAILED_PROCESS,   /* something ended by itself, leaked, or did not come back */
     FAILURES
 } oracle_failure;
@@ -61,6 +63,8 @@ typedef struct oracle {
     uint32_t nslots;
     int64_t accepted;      /* requests in the log */
     int letters, repeated; /* of chat.dead; terminal records that said the same again */
+    int waited; /* cancelled requests that waited in line for long, without a slot, until they ended… */
+    double longest_cancel_s; /* …and the longest of all cancelled */
     struct {
         int64_t at_us;
         bool gateway; /* else a worker or its engine */
@@ -92,8 +96,9 @@ int oracle_open(const oracle *o);
 
 /* A gateway, or a worker or its engine host, was hurt now. */
 void oracle_note_hurt(oracle *o, bool gateway);
-/* Whether so many were hurt since then that a request may have been given up. */
-bool oracle_may_give_up(const oracle *o, int64_t since_us);
+/* Whether so many were hurt between these that a request may have been given up, poisons beside it included; by those alone
+ * none is. */
+bool oracle_may_give_up(const oracle *o, int64_t since_us, int64_t until_us);
 
 void oracle_fail(oracle *o, oracle_failure kind, int64_t number, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -457,6 +457,9 @@ static void report(soak *s) {
            (long long)o->accepted, o->failures[FAILED_LOST], o->failures[FAILED_TWICE],
            o->failures[FAILED_DIFFERING], o->failures[FAILED_ERROR], o->failures[FAILED_CANCEL],
            o->failures[FAILED_PROCESS], o->repeated, o->letters);
+    printf("%d cancelled requests ended later than %d s, having waited in line; the last %.1f s after its "
+           "client went away\n",
+           o->waited, ORACLE_FREED_S, o->longest_cancel_s);
 }
 
 static int run(soak *s) {
