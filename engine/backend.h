@@ -1,4 +1,4 @@
-/* What runs a forward pass. The scheduler sees only this; cpu/ implements it, cuda/ will.
+/* What runs a forward pass. The scheduler sees only this; cpu/ and cuda/ implement it.
  *
  * A batch is a flat list of tokens, each of some sequence at some position. The KV cache is paged: block b of a sequence
  * holds positions [b*block_tokens, (b+1)*block_tokens), and the batch names the physical block of each. A forward pass
@@ -26,8 +26,11 @@ typedef struct backend_options {
     /* NULL or "full": keys and values in bf16 for bf16 checkpoints, else in f32. "int8": in 8 bits, with a scale for each
      * token's key and value in each head */
     const char *kv;
-    bool
-        any_order; /* a token's logits may depend on its batch, in their rounding: a GPU multiplies by cuBLASLt */
+    /* A token's logits may depend on its batch, in their rounding: a GPU multiplies by cuBLASLt. */
+    bool any_order;
+    /* As in engine_options. */
+    void (*loading)(void *arg, size_t done, size_t total);
+    void *loading_arg;
     int kv_blocks, block_tokens; /* a block is a multiple of 16 tokens */
     int max_tokens;              /* most tokens in a batch */
     int max_logits;              /* most rows of logits in a batch */

@@ -49,7 +49,11 @@ typedef struct engine_options {
         any_order; /* not deterministic: a token may depend on its batch, in the rounding of its logits. GPUs multiply by
                          * cuBLASLt then; a CPU is deterministic in any case */
     const char *device; /* NULL or "cpu"; "cuda": GPUs 0 to tp - 1; "auto": those, where there are any */
-    const char *isa;    /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
+    /* As weights go to GPUs: bytes of the checkpoint that rank 0 has read, of all that it will; on the caller's thread. NULL: not
+     * told. A CPU maps its files, or copies them faster than one could look. */
+    void (*loading)(void *arg, size_t done, size_t total);
+    void *loading_arg;
+    const char *isa; /* NULL: the best this CPU has; "generic", "avx2"… to force a path */
 } engine_options;
 
 typedef struct engine_info {

@@ -190,6 +190,8 @@ static backend_options options_of(const engine_options *o, const engine_limits *
         .weights = o->weights,
         .kv = o->kv,
         .any_order = o->any_order,
+        .loading = o->loading,
+        .loading_arg = o->loading_arg,
         .kv_blocks = l->kv_blocks,
         .block_tokens = l->block_tokens,
         .max_tokens = l->step_tokens,

@@ -258,6 +258,9 @@ static int bench_run(bench *b, engine_error *err) {
     const int gpu = engine_on_gpu(b->options.device, err);
     if (gpu < 0) return -1;
     if (!gpu && !(b->machine = ceilings_new(b->options.threads, b->options.isa, err))) return -1;
+    cli_bar bar = {.started = cli_seconds(), .percent = -1};
+    b->options.loading = cli_bar_show;
+    b->options.loading_arg = &bar;
     b->engine = engine_open(&b->options, err);
     if (!b->engine) return -1;
     const int vocab = engine_describe(b->engine)->vocab;

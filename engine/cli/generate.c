@@ -190,11 +190,14 @@ static void report(const job *j) {
 static int generate(job *j, engine_error *err) {
     char *text = NULL;
     engine *e = NULL;
+    cli_bar bar = {.started = cli_seconds(), .percent = -1};
     int rc = -1;
     if (!strcmp(j->prompt, "-")) {
         j->prompt = text = read_stdin(err);
         if (!text) return -1;
     }
+    j->engine.loading = cli_bar_show;
+    j->engine.loading_arg = &bar;
     e = engine_open(&j->engine, err);
     if (!e) goto out;
     signal(SIGINT, on_interrupt);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const struct {
     const char *name, *about;
@@ -21,6 +22,18 @@ enum { NCOMMANDS = sizeof commands / sizeof *commands };
 int cli_fail(const char *command, const engine_error *err) {
     fprintf(stderr, "millrace-engine %s: %s\n", command, err->msg);
     return 1;
+}
+
+void cli_bar_show(void *shown, size_t done, size_t total) {
+    cli_bar *b = shown;
+    const int percent = total ? (int)((double)done * 100.0 / (double)total) : 100;
+    if (!isatty(2) || percent == b->percent) return;
+    const double seconds = cli_seconds() - b->started;
+    fprintf(stderr, "\r[%-50.*s] %3d %%  %.2f GB/s ", percent / 2,
+            "##################################################", percent,
+            seconds > 0 ? (double)done / seconds / 1e9 : 0);
+    if (done == total) fputc('\n', stderr);
+    b->percent = percent;
 }
 
 double cli_seconds(void) {

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 static volatile sig_atomic_t interrupted;
 
@@ -15,22 +14,8 @@ static void on_interrupt(int signal) {
     interrupted = 1;
 }
 
-typedef struct bar {
-    double started;
-    int percent;
-} bar;
-
-static bool show(void *shown, size_t done, size_t total) {
-    bar *b = shown;
-    const int percent = total ? (int)(done * 100.0 / total) : 100;
-    if (isatty(2) && percent != b->percent) {
-        const double seconds = cli_seconds() - b->started;
-        fprintf(stderr, "\r[%-50.*s] %3d %%  %.2f GB/s ", percent / 2,
-                "##################################################", percent,
-                seconds > 0 ? (double)done / seconds / 1e9 : 0);
-        if (done == total) fputc('\n', stderr);
-        b->percent = percent;
-    }
+static bool show(void *bar, size_t done, size_t total) {
+    cli_bar_show(bar, done, total);
     return !interrupted;
 }
 
@@ -47,7 +32,7 @@ static int choose(const command *c, quantize_options *o, const char *scales, con
 }
 
 int cli_quantize(int argc, char **argv) {
-    bar b = {.percent = -1};
+    cli_bar b = {.percent = -1};
     quantize_options o = {.progress = show, .arg = &b};
     const char *scales = "group", *weights = "int8";
     int file_mb = 5000;

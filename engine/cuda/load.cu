@@ -16,7 +16,9 @@ struct loader {
     unsigned char *host[2], *device[2];
     cudaEvent_t free_again[2]; /* the GPU has read it */
     int turn;
-    size_t bytes; /* of a buffer: a row fits */
+    size_t bytes;       /* of a buffer: a row fits */
+    size_t done, total; /* bytes of the checkpoint */
+    bool counts;        /* finds out the total, and loads nothing */
 };
 
 size_t widest_row(const model *m) {
@@ -86,10 +88,23 @@ void convert_rows(const state *b, const linear &w, int first, const void *from, 
         linear_store<S, __nv_bfloat16>(w, first, (const S *)from, rows, b->stream);
 }
 
+/* Of the file, for n rows. */
+size_t read_bytes(const tensor *t, int64_t n) {
+    return (size_t)n * (size_t)t->cols * dtype_bytes(t->type);
+}
+
+/* Of one rank, whose thread is the caller's. */
+void say_progress(const loader *l) {
+    const backend_options *o = &l->b->base.opt;
+    if (o->loading && (!o->comm || o->comm->rank == 0)) o->loading(o->loading_arg, l->done, l->total);
+}
+
 /* All rows of t become rows [first, …) of w, whose stored type is `to`. */
 int load(loader *l, const tensor *t, const linear &w, int first, dtype to, engine_error *err) {
     state *b = l->b;
     const size_t row = row_bytes(t);
+    l->total += l->counts ? read_bytes(t, t->rows) : 0;
+    if (l->counts) return 0;
     const int64_t most = (int64_t)(l->bytes / row) < 32768 ? (int64_t)(l->bytes / row) : 32768;
     for (int64_t at = 0; at < t->rows; at += most) {
         const int64_t n = t->rows - at < most ? t->rows - at : most;
@@ -113,6 +128,8 @@ int load(loader *l, const tensor *t, const linear &w, int first, dtype to, engin
             check(cudaEventRecord(l->free_again[i], b->stream), "cannot load the weights", err)) {
             return -1;
         }
+        l->done += read_bytes(t, n);
+        say_progress(l);
     }
     return 0;
 }
@@ -160,6 +177,9 @@ int load_model(loader *l, engine_error *err) {
 int load_weights(state *b, engine_error *err) {
     loader l;
     int rc = loader_open(&l, b, err);
+    l.counts = true;
+    if (!rc) rc = load_model(&l, err);
+    l.counts = false;
     if (!rc) rc = load_model(&l, err);
     loader_close(&l);
     return rc;

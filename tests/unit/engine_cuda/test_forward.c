@@ -272,6 +272,36 @@ static void expect_no_backend(const model *m, backend_options opt, const char *w
     if (!strstr(err.msg, why)) fail_msg("expected \"%s\", got \"%s\"", why, err.msg);
 }
 
+typedef struct seen {
+    size_t done, total;
+    int calls;
+} seen;
+
+static void see(void *arg, size_t done, size_t total) {
+    seen *s = arg;
+    assert_true(done > s->done && done <= total && (!s->calls || total == s->total));
+    *s = (seen){done, total, s->calls + 1};
+}
+
+static void loading_tells_how_much_of_the_checkpoint_it_has_read(void **state) {
+    (void)state;
+    golden g = golden_open("llama_gqa_bf16");
+    for (int ranks = 1; ranks <= 2 && ranks <= cuda_devices(); ranks++) {
+        engine_error err = {0};
+        seen s = {0};
+        backend_options opt = options_of("int8");
+        opt.loading = see;
+        opt.loading_arg = &s;
+        backend *b =
+            ranks == 1 ? backend_open_cuda(g.model, &opt, &err) : open_ranks(g.model, &opt, ranks, &err);
+        if (!b) fail_msg("%s", err.msg);
+        assert_true(s.calls > 10 && s.done == s.total);
+        assert_true(ranks == 1 ? s.total == g.model->bytes : s.total < g.model->bytes);
+        backend_close(b);
+    }
+    golden_close(&g);
+}
+
 static void a_backend_that_cannot_be_says_why(void **state) {
     (void)state;
     golden g = golden_open("llama_gqa_f32");
@@ -293,6 +323,7 @@ int main(void) {
         cmocka_unit_test(eight_bit_weights_are_the_cpu_s),
         cmocka_unit_test(a_copied_block_goes_on_as_the_original),
         cmocka_unit_test(ranks_compute_what_one_gpu_does),
+        cmocka_unit_test(loading_tells_how_much_of_the_checkpoint_it_has_read),
         cmocka_unit_test(a_backend_that_cannot_be_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
