@@ -80,10 +80,19 @@ static const rank *first_failed(const group_backend *g) {
     return NULL;
 }
 
+/* The others have no second half any more in which they would see that one has failed, and their devices wait for it. */
+static void abort_ranks(const group_backend *g) {
+    const rank *failed = first_failed(g);
+    for (int i = 0; failed && i < g->ranks; i++) comm_abort(g->rank[i].comm, &failed->error);
+}
+
 static int run_ranks(group_backend *g, int (*half)(const group_backend *, rank *, engine_error *),
                      engine_error *err) {
     g->half = half;
-    if (!first_failed(g)) pool_run(g->pool, pass_thread, g);
+    if (!first_failed(g)) {
+        pool_run(g->pool, pass_thread, g);
+        abort_ranks(g);
+    }
     /* a broken group's barrier returns at once, with the reason that came first */
     return first_failed(g) ? comm_barrier(g->rank[0].comm, err) : 0;
 }

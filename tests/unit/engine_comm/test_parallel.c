@@ -355,6 +355,87 @@ static void a_lost_rank_fails_the_pass_and_all_that_follow_with_its_reason(void 
     golden_close(&g);
 }
 
+/* Ranks of which each has a device of its own, and waits for what that device is in until its own end of the group is aborted. */
+typedef struct lonely_end {
+    comm base;
+    int aborts;
+} lonely_end;
+static lonely_end lonely[4];
+static engine_error lonely_why;
+
+static int lonely_barrier(comm *c, engine_error *err) {
+    (void)c;
+    *err = lonely_why;
+    return -1;
+}
+
+static void lonely_abort(comm *c, const engine_error *why) {
+    if (!lonely_why.code) lonely_why = *why;
+    ((lonely_end *)c)->aborts++;
+}
+
+static void lonely_free(comm *c) {
+    (void)c;
+}
+
+static int connect_lonely(int ranks, comm **ends, engine_error *err) {
+    static const comm_ops ops = {.barrier = lonely_barrier, .abort = lonely_abort, .free = lonely_free};
+    (void)err;
+    memset(lonely, 0, sizeof lonely);
+    for (int i = 0; i < ranks; i++) {
+        lonely[i].base = (comm){.ops = &ops, .rank = i, .size = ranks};
+        ends[i] = &lonely[i].base;
+    }
+    return 0;
+}
+
+static int lonely_begin(backend *b, const batch_seq *seqs, int nseqs, engine_error *err) {
+    (void)seqs;
+    (void)nseqs;
+    return b->opt.comm->rank == BAD_RANK ? engine_fail(err, ENGINE_EIO, "the device fell off the bus") : 0;
+}
+
+static int lonely_finish(backend *b, float **logits, engine_error *err) {
+    (void)b;
+    (void)logits;
+    (void)err;
+    return 0;
+}
+
+static void lonely_close(backend *b) {
+    assert_true(((lonely_end *)b->opt.comm)->aborts > 0);
+    free(b);
+}
+
+static backend *open_lonely(const model *shard, const backend_options *opt, engine_error *err) {
+    static const backend_ops ops = {.begin = lonely_begin, .finish = lonely_finish, .close = lonely_close};
+    backend *b = calloc(1, sizeof *b);
+    (void)err;
+    assert_non_null(b);
+    *b = (backend){.ops = &ops, .opt = *opt, .vocab = shard->config.vocab};
+    return b;
+}
+
+static void a_rank_lost_in_the_first_half_of_a_pass_frees_the_devices_that_wait_for_it(void **state) {
+    (void)state;
+    static const rank_kind kind = {connect_lonely, open_lonely};
+    static const int32_t token = 7;
+    const batch_seq s = {.tokens = &token, .ntokens = 1, .blocks = blocks, .nlogits = 1};
+    golden g = golden_open("llama_gqa_f32");
+    backend_options opt = golden_options(NULL, 4);
+    backend *b = backend_open_group(&kind, g.model, &opt, 4, NULL);
+    assert_non_null(b);
+    assert_true(backend_overlaps(b));
+    engine_error err = {0};
+    float *logits = NULL;
+    assert_int_equal(backend_begin(b, &s, 1, &err), -1);
+    assert_string_equal(err.msg, "rank 2 of 4: the device fell off the bus");
+    for (int i = 0; i < 4; i++) assert_true(lonely[i].aborts > 0);
+    assert_int_equal(backend_finish(b, &logits, &err), -1);
+    backend_close(b);
+    golden_close(&g);
+}
+
 static void a_rank_that_does_not_open_closes_the_others(void **state) {
     (void)state;
     static const rank_kind kind = {comm_local_new, open_stillborn};
@@ -379,6 +460,7 @@ int main(void) {
         cmocka_unit_test(a_number_of_ranks_that_does_not_divide_the_model_is_refused_with_those_that_do),
         cmocka_unit_test(a_wrong_option_is_said_once_for_all_ranks),
         cmocka_unit_test(a_lost_rank_fails_the_pass_and_all_that_follow_with_its_reason),
+        cmocka_unit_test(a_rank_lost_in_the_first_half_of_a_pass_frees_the_devices_that_wait_for_it),
         cmocka_unit_test(a_rank_that_does_not_open_closes_the_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
