@@ -826,48 +826,55 @@ static void an_answer_to_a_partition_that_is_not_there_blocks_nobody(void **stat
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, NULL, clear)
 
-int main(void) {
+/* Two programs' worth, that run side by side: nearly all of it is waiting. */
+static const struct CMUnitTest requests[] = {
+    TEST(a_request_gets_its_whole_answer_in_order),
+    TEST(a_json_request_from_any_program_is_answered_too),
+    TEST(deltas_come_at_most_every_20_ms),
+    TEST(every_token_has_its_logprob),
+    TEST(an_error_of_the_engine_reaches_the_user),
+    TEST(hundreds_of_requests_wait_their_turn_and_all_are_answered),
+    TEST(a_full_worker_leaves_the_rest_in_kafka),
+    TEST(a_cancel_frees_the_slot_at_once),
+    TEST(a_cancel_that_overtakes_its_request_still_works),
+    TEST(a_cancel_reaches_a_request_in_line),
+    TEST(an_expired_request_is_not_generated),
+    TEST(a_deadline_ends_a_running_answer),
+    TEST(a_killed_engine_leaves_one_unbroken_answer),
+    TEST(a_hung_engine_leaves_one_unbroken_answer),
+    TEST(an_answer_survives_many_engines),
+    TEST(a_poison_is_given_up_and_its_neighbours_are_not),
+    TEST(two_poisons_are_both_found),
+    TEST(many_suspects_are_tried_in_groups),
+    TEST(a_long_answer_steps_aside_for_a_trial),
+    TEST(a_failed_start_counts_wherever_the_record_goes),
+    TEST(a_cancel_during_a_restart_is_kept),
+    TEST(garbage_goes_to_the_dead_letters_and_the_worker_lives_on),
+    TEST(a_broken_request_with_an_id_gets_an_error_as_well),
+    TEST(the_same_request_twice_is_answered_once),
+    TEST(an_answer_to_a_partition_that_is_not_there_blocks_nobody),
+    TEST(the_next_worker_completes_what_the_last_one_left),
+    TEST(a_request_that_takes_workers_down_is_given_up),
+    TEST(redis_going_away_is_not_noticed_by_users),
+    TEST(a_drain_finishes_what_runs_and_takes_nothing_new),
+};
+
+static const struct CMUnitTest recycling[] = {
+    TEST(an_answer_moves_to_the_new_engine_beside_the_old_one),
+    TEST(an_answer_waits_for_the_new_engine_in_the_old_ones_place),
+    TEST(an_answer_may_end_in_the_old_engine_while_the_new_one_takes_the_next),
+    TEST(an_old_engine_is_replaced_by_itself),
+    TEST(an_engine_that_grows_too_large_is_replaced),
+    TEST(an_engine_that_computes_wrongly_is_replaced),
+    TEST(recycling_waits_for_its_turn_in_the_pool),
+    TEST(nothing_is_recycled_while_a_rollout_goes_on),
+};
+
+int main(int argc, char **argv) {
     mr_error err;
     mr_log_init("test", "plain", getenv("VERBOSE") ? MR_DEBUG : MR_ERROR, &err);
-    const struct CMUnitTest tests[] = {
-        TEST(a_request_gets_its_whole_answer_in_order),
-        TEST(a_json_request_from_any_program_is_answered_too),
-        TEST(deltas_come_at_most_every_20_ms),
-        TEST(every_token_has_its_logprob),
-        TEST(an_error_of_the_engine_reaches_the_user),
-        TEST(hundreds_of_requests_wait_their_turn_and_all_are_answered),
-        TEST(a_full_worker_leaves_the_rest_in_kafka),
-        TEST(a_cancel_frees_the_slot_at_once),
-        TEST(a_cancel_that_overtakes_its_request_still_works),
-        TEST(a_cancel_reaches_a_request_in_line),
-        TEST(an_expired_request_is_not_generated),
-        TEST(a_deadline_ends_a_running_answer),
-        TEST(a_killed_engine_leaves_one_unbroken_answer),
-        TEST(a_hung_engine_leaves_one_unbroken_answer),
-        TEST(an_answer_survives_many_engines),
-        TEST(a_poison_is_given_up_and_its_neighbours_are_not),
-        TEST(two_poisons_are_both_found),
-        TEST(many_suspects_are_tried_in_groups),
-        TEST(a_long_answer_steps_aside_for_a_trial),
-        TEST(a_failed_start_counts_wherever_the_record_goes),
-        TEST(a_cancel_during_a_restart_is_kept),
-        TEST(an_answer_moves_to_the_new_engine_beside_the_old_one),
-        TEST(an_answer_waits_for_the_new_engine_in_the_old_ones_place),
-        TEST(an_answer_may_end_in_the_old_engine_while_the_new_one_takes_the_next),
-        TEST(an_old_engine_is_replaced_by_itself),
-        TEST(an_engine_that_grows_too_large_is_replaced),
-        TEST(an_engine_that_computes_wrongly_is_replaced),
-        TEST(recycling_waits_for_its_turn_in_the_pool),
-        TEST(nothing_is_recycled_while_a_rollout_goes_on),
-        TEST(garbage_goes_to_the_dead_letters_and_the_worker_lives_on),
-        TEST(a_broken_request_with_an_id_gets_an_error_as_well),
-        TEST(the_same_request_twice_is_answered_once),
-        TEST(an_answer_to_a_partition_that_is_not_there_blocks_nobody),
-        TEST(the_next_worker_completes_what_the_last_one_left),
-        TEST(a_request_that_takes_workers_down_is_given_up),
-        TEST(redis_going_away_is_not_noticed_by_users),
-        TEST(a_drain_finishes_what_runs_and_takes_nothing_new),
-    };
     cmocka_set_test_filter(getenv("ONLY"));
-    return cmocka_run_group_tests(tests, setup, teardown);
+    if (argc > 1 && strcmp(argv[1], "recycling") == 0)
+        return cmocka_run_group_tests(recycling, setup, teardown);
+    return cmocka_run_group_tests(requests, setup, teardown);
 }
