@@ -2,6 +2,7 @@
 #include "fixture.h"
 
 #include "base/log.h"
+#include "base/store.h"
 #include "gateway/limits.h"
 
 #include <setjmp.h>
@@ -44,6 +45,7 @@ static int start(void **state, const char *key, const char *without) {
     fixture_init(f);
     snprintf(address, sizeof(address), "127.0.0.1:%d", test_redis_port(redis));
     f->redis_conf.address = address;
+    f->redis_conf.timeout_ms = 20000; /* slow is not away here */
     f->conf.limits_key = key;
     f->conf.limits_without_redis = without;
     fixture_start(f);
@@ -205,6 +207,23 @@ static void an_answer_outlives_redis(void **state) {
     client_expect(c, "[DONE]");
     client_close(c);
     client_close(ask(f, "next"));
+}
+
+/* Its refusal goes on record, so what records it is still there. */
+static void a_chat_that_waits_for_redis_ends_with_its_gateway(void **state) {
+    fixture *f = *state;
+    mr_error err;
+    redisContext *r = mr_store_connect_sync(&f->redis_conf, &err);
+    assert_non_null(r);
+    freeReplyObject(redisCommand(r, "CLIENT PAUSE 60000"));
+    redisFree(r);
+    client *c = client_open(f);
+    client_post(c, CHAT, BODY);
+    test_idle(f->loop, 200);
+    assert_false(client_has(c, "HTTP/1.1"));
+    mr_gateway_free(f->gateway);
+    f->gateway = NULL;
+    client_close(c);
 }
 
 /* ---- many gateways, one Redis ---- */
@@ -398,6 +417,7 @@ int main(void) {
         WITH(closed_lets_nobody_in_without_redis, two_or_nobody),
         WITH(open_lets_everybody_in_without_redis, two_or_everybody),
         WITH(an_answer_outlives_redis, one_at_once),
+        WITH(a_chat_that_waits_for_redis_ends_with_its_gateway, two_or_nobody),
         cmocka_unit_test(many_gateways_share_one_bucket),
         cmocka_unit_test(many_gateways_share_the_places),
         cmocka_unit_test(the_narrowest_of_key_tenant_and_all_counts),
