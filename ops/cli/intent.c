@@ -31,8 +31,8 @@ typedef struct intent_args {
 
 typedef struct intent_verb {
     const char *name, *operand, *about;
-    int least, most;   /* operands */
-    const char *flags; /* that it takes, each with a space behind */
+    int least, most;          /* operands */
+    const char *const *flags; /* that it takes; NULL ends them */
     int (*run)(const intent_args *a, mr_error *err);
 } intent_verb;
 
@@ -160,14 +160,17 @@ static int intent_calibrate(const intent_args *a, mr_error *err) {
 
 /* ---- the command line ---- */
 
+static const char *const train_flags[] = {"-o", "--valid", "--seed", "--oos", "--target-share", NULL};
+static const char *const calibrate_flags[] = {"--target-share", NULL}, *const no_flags[] = {NULL};
+
 static const intent_verb verbs[] = {
-    {"train", "DATA.tsv… -o MODEL", "make a model of labelled messages", 1, LIST_MAX,
-     "-o --valid --seed --oos --target-share ", intent_train},
-    {"eval", "MODEL TEST.tsv…", "measure it by other messages", 2, LIST_MAX, "", intent_eval},
-    {"classify", "MODEL [TEXT]", "what it makes of a text, or of each line of stdin", 1, 2, "",
+    {"train", "DATA.tsv… -o MODEL", "make a model of labelled messages", 1, LIST_MAX, train_flags,
+     intent_train},
+    {"eval", "MODEL TEST.tsv…", "measure it by other messages", 2, LIST_MAX, no_flags, intent_eval},
+    {"classify", "MODEL [TEXT]", "what it makes of a text, or of each line of stdin", 1, 2, no_flags,
      intent_classify},
     {"calibrate", "MODEL VALID.tsv…", "choose its threshold anew, by messages not trained on", 2, LIST_MAX,
-     "--target-share ", intent_calibrate},
+     calibrate_flags, intent_calibrate},
     {0},
 };
 
@@ -198,31 +201,40 @@ static int list_add(string_list *l, const char *value, mr_error *err) {
     return 0;
 }
 
-static int set_flag(intent_args *a, const char *flag, const char *value, mr_error *err) {
-    if (strcmp(flag, "--valid") == 0) return list_add(&a->valid, value, err);
-    if (strcmp(flag, "--oos") == 0) return list_add(&a->outside, value, err);
-    if (strcmp(flag, "-o") == 0) a->output = value;
-    if (strcmp(flag, "--seed") == 0) a->seed_text = value;
-    if (strcmp(flag, "--target-share") == 0) a->share_text = value;
+static bool takes(const intent_verb *verb, const char *flag) {
+    const char *const *known = verb->flags;
+    while (*known && strcmp(*known, flag) != 0) known++;
+    return *known != NULL;
+}
+
+/* A flag with its value: as mr_flags_value. */
+static int read_flag(int argc, char **argv, int *at, const intent_verb *verb, intent_args *a, mr_error *err) {
+    const struct {
+        const char *name;
+        const char **value;
+        string_list *list; /* of one that may be given several times */
+    } flags[] = {{"-o", &a->output, NULL},
+                 {"--seed", &a->seed_text, NULL},
+                 {"--target-share", &a->share_text, NULL},
+                 {"--valid", NULL, &a->valid},
+                 {"--oos", NULL, &a->outside}};
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        const char *value;
+        int rc = takes(verb, flags[i].name) ? mr_flags_value(argc, argv, at, flags[i].name, &value, err) : 0;
+        if (rc == 1 && flags[i].list) return list_add(flags[i].list, value, err) < 0 ? -1 : 1;
+        if (rc == 1) *flags[i].value = value;
+        if (rc != 0) return rc;
+    }
     return 0;
 }
 
-/* A flag with its value, as `--seed 1` or `--seed=1`, or an operand. */
 static int read_argument(int argc, char **argv, int *at, const intent_verb *verb, intent_args *a,
                          mr_error *err) {
-    const char *arg = argv[*at], *equals = strchr(arg, '=');
-    char flag[32], spaced[34];
+    const char *arg = argv[*at];
     if (arg[0] != '-' || arg[1] == '\0') return list_add(&a->operands, arg, err);
-    int n = equals ? (int)(equals - arg) : (int)strlen(arg);
-    snprintf(flag, sizeof flag, "%.*s", n, arg);
-    snprintf(spaced, sizeof spaced, "%s ", flag);
-    const char *known = strstr(verb->flags, spaced);
-    if (!known || (known > verb->flags && known[-1] != ' ')) {
-        return mr_fail(err, MR_EINVAL, "%s has no flag %.100s", verb->name, flag);
-    }
-    if (equals) return set_flag(a, flag, equals + 1, err);
-    if (*at + 1 == argc) return mr_fail(err, MR_EINVAL, "%s needs a value", flag);
-    return set_flag(a, flag, argv[++*at], err);
+    int rc = read_flag(argc, argv, at, verb, a, err);
+    if (rc != 0) return rc < 0 ? -1 : 0;
+    return mr_fail(err, MR_EINVAL, "%s has no flag %.*s", verb->name, (int)strcspn(arg, "="), arg);
 }
 
 static int read_numbers(intent_args *a, mr_error *err) {

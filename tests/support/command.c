@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { ARGS_MAX = 15 };
+enum { ARGS_MAX = 40 };
 
 static void run(const test_command *c, const char *const *args) {
     char *argv[ARGS_MAX + 2] = {(char *)c->name};

@@ -2,17 +2,17 @@
 #include "world.h"
 
 #include "schemas/hash.h"
+#include "support/command.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { WAIT_MS = 60000, IN_AIR_MAX = 2000 };
+enum { WAIT_MS = 60000, IN_AIR_MAX = 2000, ARGS_MAX = 36 };
 
 static void on_delivered(void *arg, void *tag, const mr_error *err) {
     world *w = arg;
@@ -126,29 +126,25 @@ void world_rate(world *w, const char *id, int rating, const char *label, int64_t
 
 /* ---- the command ---- */
 
-static void exec_command(world *w, const char *const *args) {
-    char brokers[200], *argv[40] = {(char *)w->millrace};
-    int n = 1;
-    for (; args[n - 1] && n < 36; n++) argv[n] = (char *)args[n - 1];
-    snprintf(brokers, sizeof(brokers), "--kafka.brokers=%s", w->conf.brokers);
-    if (strcmp(args[0], "learn") == 0) argv[n++] = brokers;
-    if (!freopen(w->output, "w", stdout) || dup2(1, 2) < 0) _exit(99);
-    execv(w->millrace, argv);
-    _exit(98);
+static int exec_program(int argc, char **argv) {
+    (void)argc;
+    execv(argv[0], argv);
+    return 98;
 }
 
 int world_run(world *w, const char *const *args) {
-    int status;
-    size_t n;
-    fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) exec_command(w, args);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    char *text = world_read(w->output, &n);
-    snprintf(w->text, sizeof(w->text), "%s", text ? text : "");
-    free(text);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    const test_command c = {.run = exec_program,
+                            .name = w->millrace,
+                            .output = w->output,
+                            .text = w->text,
+                            .size = sizeof(w->text)};
+    char brokers[200];
+    const char *all[ARGS_MAX + 2] = {0};
+    int n = 0;
+    for (; args[n] && n < ARGS_MAX; n++) all[n] = args[n];
+    snprintf(brokers, sizeof(brokers), "--kafka.brokers=%s", w->conf.brokers);
+    if (strcmp(args[0], "learn") == 0) all[n++] = brokers;
+    return test_command_run(&c, all);
 }
 
 void world_expect(const world *w, const char *needle) {
