@@ -17,7 +17,7 @@ const mr_intent_how mr_intent_how_default = {
     .svm_c = 1,
     .nets = 4,
     .hidden = 64,
-    .net = {.epochs = 25, .keep_x = 0.25f, .keep_h = 0.7f, .rate = 2e-3f},
+    .net = {.epochs = 25, .keep_x = 0.25f, .keep_h = 0.7f, .rate = 3e-3f},
     .epochs_max = 60,
     .steps = 4500,
 };
