@@ -226,12 +226,12 @@ bool same(shape a, shape b) {
     return a.tokens == b.tokens && a.logits == b.logits && a.items == b.items && a.merges == b.merges;
 }
 
-/* The graph of this shape, or the one that was used least lately. */
+/* The place of this shape, or the one that was used least lately. */
 graph *find_graph(state *b, shape of) {
     graph *oldest = &b->graphs[0];
     for (int i = 0; i < GRAPHS; i++) {
         graph *g = &b->graphs[i];
-        if (g->exec && same(g->of, of)) return g;
+        if (same(g->of, of)) return g;
         if (g->used < oldest->used) oldest = g;
     }
     return oldest;
@@ -239,8 +239,6 @@ graph *find_graph(state *b, shape of) {
 
 int capture(state *b, graph *g, shape of, engine_error *err) {
     cudaGraph_t recorded = nullptr;
-    if (g->exec) cudaGraphExecDestroy(g->exec);
-    g->exec = nullptr;
     if (check(cudaStreamBeginCapture(b->stream, cudaStreamCaptureModeThreadLocal), "cannot capture a pass",
               err))
         return -1;
@@ -253,14 +251,21 @@ int capture(state *b, graph *g, shape of, engine_error *err) {
     if (check(status, "cannot capture a pass", err)) return -1;
     const cudaError_t made = cudaGraphInstantiate(&g->exec, recorded, 0);
     cudaGraphDestroy(recorded);
-    g->of = of;
     return check(made, "cannot make a graph", err);
 }
 
+/* Captured when it comes for the second time: the first loads kernels and lets cuBLASLt choose, which a capture may not bear, and
+ * shapes that come once are not worth a graph. */
 int run_graph(state *b, shape of, engine_error *err) {
     graph *g = find_graph(b, of);
-    if ((!g->exec || !same(g->of, of)) && capture(b, g, of, err)) return -1;
     g->used = ++b->passes;
+    if (!same(g->of, of)) {
+        if (g->exec) cudaGraphExecDestroy(g->exec);
+        g->exec = nullptr;
+        g->of = of;
+        return launch_pass(b, of, err);
+    }
+    if (!g->exec && capture(b, g, of, err)) return -1;
     return check(cudaGraphLaunch(g->exec, b->stream), "cannot launch a graph", err);
 }
 
