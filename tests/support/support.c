@@ -118,7 +118,7 @@ bool test_wait(mr_loop *l, int timeout_ms, test_cond *cond, void *arg) {
     assert(t);
     mr_loop_run(l);
     mr_timer_free(t);
-    return w.met;
+    return w.met || (cond && cond(arg)); /* what came true may have stopped the loop as well */
 }
 
 void test_idle(mr_loop *l, int ms) {
