@@ -165,13 +165,6 @@ const char *world_path(const world *w, const char *name) {
     return out;
 }
 
-void world_write(const char *path, const char *text) {
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_true(fputs(text, out) >= 0);
-    fclose(out);
-}
-
 char *world_read(const char *path, size_t *n) {
     FILE *in = fopen(path, "r");
     if (!in) return NULL;

@@ -41,9 +41,8 @@ int world_run(world *w, const char *const *args);
 
 void world_expect(const world *w, const char *needle);
 void world_expect_not(const world *w, const char *needle);
-/* A file's path in the world's folder (static; four at a time), and writing and reading one. */
+/* A file's path in the world's folder (static; four at a time), and reading one. */
 const char *world_path(const world *w, const char *name);
-void world_write(const char *path, const char *text);
 char *world_read(const char *path, size_t *n); /* malloc'ed, NUL-terminated; NULL when it is not there */
 
 #endif
