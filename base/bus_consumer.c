@@ -1,4 +1,4 @@
-/* The consumer (see bus.h): hand-stored offsets, a watermark per partition, back-pressure by not taking records.
+/* The consumer (see bus.h): offsets committed by hand, a watermark per partition, back-pressure by not taking records.
  *
  * All of it runs on the loop's thread: librdkafka wakes the loop, on_ready polls, and the callbacks of librdkafka
  * (rebalance, errors, statistics) come from inside that poll. The consumer owns its partitions' state, and a
@@ -6,7 +6,10 @@
  *
  * Each assigned partition has a queue of its own, and a partition that stands still is one whose queue is left alone:
  * librdkafka's own pause would throw away what was fetched, and needs up to a second to begin again. What waits there is
- * bounded by QUEUE_KIB. */
+ * bounded by QUEUE_KIB.
+ *
+ * A commit says which offsets are finished behind the lowest unfinished one (bus_internal.h has the text). A partition that is assigned
+ * stands still until the group's coordinator has said what its last owner committed, or for ASK_MS. */
 #include "base/bus_internal.h"
 
 #include "base/log.h"
@@ -25,6 +28,9 @@
 #define CLOSE_MS   5000
 #define QUEUE_KIB                                                                                            \
     "8192" /* fetched ahead of the application, each partition; one more record may go over it */
+#define COMMIT_US     200000  /* often, so that a crash repeats little */
+#define COMMITTING_US 5000000 /* a commit without an answer for so long holds up no other */
+#define ASK_MS        3000
 #define METADATA_MS   30000
 #define MAX_TOPICS    8
 #define MAX_PARTITION 100000
@@ -39,6 +45,9 @@ typedef struct partition {
     int64_t next;            /* lowest offset that was not handed over yet; -1 before the first record */
     rd_kafka_queue_t *queue; /* its records and errors, while it is assigned */
     mr_watermark done;
+    bool dirty;               /* there is something to commit */
+    int64_t asked_until_us;   /* what its last owner committed is being asked for; 0: it is known */
+    mr_finished known;        /* by that, finished */
     rd_kafka_message_t *kept; /* the record that there was no room for */
     int64_t lag;
 } partition;
@@ -60,8 +69,12 @@ struct mr_consumer {
     mr_timer *timer;
     topic_partitions topics[MAX_TOPICS];
     int ntopics, nassigned, unfinished;
-    bool paused, closing;
-    mr_counter *records, *rebalances, *lost;
+    bool paused;
+    rd_kafka_queue_t *answers; /* about what was committed */
+    int committing;            /* commits without an answer yet */
+    int64_t committed_us;      /* when the last one was sent */
+    bool plain;                /* the broker takes no metadata of the length that we need */
+    mr_counter *records, *rebalances, *lost, *skipped;
     mr_gauge *assigned_gauge, *unfinished_gauge, *lag_gauge, *paused_gauge;
 };
 
@@ -144,7 +157,8 @@ static void show_state(mr_consumer *c) {
 
 /* A partition stands still while the application says so, while its record is kept, and while its window is full. */
 static bool stands_still(const mr_consumer *c, const partition *p) {
-    return c->paused || p->kept || mr_watermark_full(&p->done);
+    return c->paused || p->kept || mr_watermark_full(&p->done) ||
+           (p->asked_until_us && mr_mono_us() < p->asked_until_us);
 }
 
 void mr_consumer_pause(mr_consumer *c) {
@@ -189,10 +203,20 @@ static bool offer(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
     return false;
 }
 
+/* It comes again, and was finished by the one who had it before. */
+static bool skip(mr_consumer *c, partition *p, int64_t offset) {
+    if (!mr_finished_has(&p->known, offset)) return false;
+    c->unfinished += mr_watermark_begin(&p->done, offset);
+    p->next = offset + 1;
+    mr_counter_add(c->skipped, 1);
+    mr_bus_done(c, p->topic, p->number, offset);
+    return true;
+}
+
 /* Takes ownership of m. */
 static void handle_record(mr_consumer *c, partition *p, rd_kafka_message_t *m) {
     /* librdkafka before 2.4 may repeat records */
-    if (m->offset < p->next || offer(c, p, m)) {
+    if (m->offset < p->next || skip(c, p, m->offset) || offer(c, p, m)) {
         rd_kafka_message_destroy(m);
     } else {
         p->kept = m;
@@ -207,27 +231,118 @@ static void retry_kept(mr_consumer *c, partition *p) {
 
 /* ---- finishing ---- */
 
-static void store_offset(mr_consumer *c, partition *p, int64_t next) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = next;
-    rd_kafka_resp_err_t e = rd_kafka_offsets_store(c->rk, list);
-    rd_kafka_topic_partition_list_destroy(list);
-    /* a partition that is just being taken away refuses: its records are done again elsewhere, which is allowed */
-    if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
-        mr_log(MR_DEBUG, "offset not stored", MR_S("topic", p->topic), MR_I("partition", p->number),
-               MR_S("error", rd_kafka_err2str(e)));
-    }
-}
-
 void mr_bus_done(mr_consumer *c, const char *topic, int32_t number, int64_t offset) {
     partition *p = find_partition(c, topic, number);
     if (!p || !p->assigned || !has_offsets(c)) return;
     int before = p->done.unfinished;
     bool was_full = mr_watermark_full(&p->done);
-    int64_t next = mr_watermark_finish(&p->done, offset);
+    mr_watermark_finish(&p->done, offset);
+    p->dirty = p->dirty || p->done.unfinished < before;
     c->unfinished -= before - p->done.unfinished;
-    if (next >= 0) store_offset(c, p, next);
     if (was_full && !mr_watermark_full(&p->done)) mr_bus_wake_again(&c->wake);
+}
+
+/* ---- committing ---- */
+
+static void add_commit(const mr_consumer *c, partition *p, rd_kafka_topic_partition_list_t *list) {
+    char text[MR_FINISHED_TEXT];
+    int n = c->plain ? 0 : mr_finished_write(&p->done, text);
+    rd_kafka_topic_partition_t *to = rd_kafka_topic_partition_list_add(list, p->topic, p->number);
+    to->offset = mr_watermark_low(&p->done);
+    to->metadata = n ? strdup(text) : NULL;
+    to->metadata_size = to->metadata ? (size_t)n : 0;
+    p->dirty = false;
+}
+
+/* Says to the group what is finished; the answer comes to on_committed. */
+static void commit(mr_consumer *c) {
+    partition *p;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->nassigned);
+    FOR_ASSIGNED(c, p) {
+        if (p->dirty) add_commit(c, p, list);
+    }
+    if (list->cnt) {
+        c->committed_us = mr_mono_us();
+        rd_kafka_resp_err_t e = rd_kafka_commit(c->rk, list, 1);
+        c->committing += e == RD_KAFKA_RESP_ERR_NO_ERROR;
+        if (e != RD_KAFKA_RESP_ERR_NO_ERROR)
+            mr_log(MR_WARN, "offsets not committed", MR_S("error", rd_kafka_err2str(e)));
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void commit_when_due(mr_consumer *c) {
+    int64_t since = mr_mono_us() - c->committed_us;
+    if (has_offsets(c) && since > (c->committing ? COMMITTING_US : COMMIT_US)) commit(c);
+}
+
+/* What was refused goes along with the next commit. Where a partition is just being taken away there is none: its records are
+ * done again elsewhere, which is allowed. */
+static void on_committed(rd_kafka_t *rk, rd_kafka_resp_err_t all, rd_kafka_topic_partition_list_t *list,
+                         void *opaque) {
+    mr_consumer *c = opaque;
+    (void)rk;
+    if (c->committing > 0) c->committing--;
+    for (int i = 0; list && i < list->cnt; i++) {
+        const rd_kafka_topic_partition_t *of = &list->elems[i];
+        partition *p = find_partition(c, of->topic, of->partition);
+        rd_kafka_resp_err_t e = of->err ? of->err : all;
+        if (e == RD_KAFKA_RESP_ERR_NO_ERROR || !p) continue;
+        p->dirty = mr_watermark_low(&p->done) >= 0;
+        if (e == RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE && !c->plain) {
+            c->plain = true;
+            mr_log(MR_WARN,
+                   "the broker takes no 3,000 bytes of metadata with an offset: what is finished behind it "
+                   "comes again "
+                   "(raise its offset.metadata.max.bytes)",
+                   MR_S("topic", p->topic));
+        }
+        mr_log(MR_DEBUG, "offset not committed", MR_S("topic", p->topic), MR_I("partition", p->number),
+               MR_S("error", rd_kafka_err2str(e)));
+    }
+}
+
+/* ---- what the last owner committed ---- */
+
+/* The answer wakes the loop. */
+static void ask_committed(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
+    char why[200];
+    rd_kafka_ListConsumerGroupOffsets_t *q = rd_kafka_ListConsumerGroupOffsets_new(c->opt.group, list);
+    rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(c->rk, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
+    rd_kafka_AdminOptions_set_request_timeout(o, ASK_MS, why, sizeof(why));
+    rd_kafka_ListConsumerGroupOffsets(c->rk, &q, 1, o, c->answers);
+    rd_kafka_AdminOptions_destroy(o);
+    rd_kafka_ListConsumerGroupOffsets_destroy(q);
+}
+
+static void take_committed(mr_consumer *c, const rd_kafka_topic_partition_t *of) {
+    partition *p = find_partition(c, of->topic, of->partition);
+    if (!p || !p->assigned || !p->asked_until_us) return;
+    p->asked_until_us = 0;
+    mr_str text = {of->metadata ? of->metadata : "", of->metadata ? of->metadata_size : 0};
+    if (of->err == RD_KAFKA_RESP_ERR_NO_ERROR) mr_finished_read(&p->known, of->offset, text);
+}
+
+/* An answer that is late is as good: what was finished stays finished. */
+static void take_answer(mr_consumer *c, rd_kafka_event_t *ev) {
+    size_t n = 0;
+    const rd_kafka_ListConsumerGroupOffsets_result_t *result =
+        rd_kafka_event_ListConsumerGroupOffsets_result(ev);
+    const rd_kafka_group_result_t **groups =
+        result ? rd_kafka_ListConsumerGroupOffsets_result_groups(result, &n) : NULL;
+    const rd_kafka_topic_partition_list_t *list = n == 1 ? rd_kafka_group_result_partitions(groups[0]) : NULL;
+    for (int i = 0; list && i < list->cnt; i++) take_committed(c, &list->elems[i]);
+    if (!list)
+        mr_log(MR_WARN, "it is not known what is finished behind the committed offsets: it comes again",
+               MR_S("error", rd_kafka_event_error_string(ev)));
+}
+
+static void serve_answers(mr_consumer *c) {
+    rd_kafka_event_t *ev;
+    while (c->answers && (ev = rd_kafka_queue_poll(c->answers, 0)) != NULL) {
+        take_answer(c, ev);
+        rd_kafka_event_destroy(ev);
+    }
 }
 
 /* ---- assignment ---- */
@@ -253,8 +368,12 @@ static void assigned(mr_consumer *c, const rd_kafka_topic_partition_list_t *list
         if (!p->assigned) c->nassigned++;
         p->assigned = true;
         p->next = -1;
+        p->dirty = false;
+        p->known.n = 0;
+        p->asked_until_us = has_offsets(c) ? mr_mono_us() + ASK_MS * 1000LL : 0;
         mr_watermark_reset(&p->done);
     }
+    if (has_offsets(c) && list->cnt) ask_committed(c, list);
 }
 
 static void revoked(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
@@ -284,7 +403,7 @@ static void check_rebalance(rd_kafka_t *rk, rd_kafka_error_t *incremental, rd_ka
     if (incremental) rd_kafka_error_destroy(incremental);
 }
 
-/* What is stored is committed by librdkafka as part of the unassignment; nothing here waits for a request. */
+/* What is finished is committed before the unassignment, which librdkafka keeps in this order; nothing here waits for a request. */
 static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_partition_list_t *list,
                          void *opaque) {
     mr_consumer *c = opaque;
@@ -303,6 +422,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_p
             mr_log(MR_ERROR, "kafka rebalance failed", MR_S("error", rd_kafka_err2str(e)));
         }
         log_rebalance("partitions revoked", list, rk);
+        if (!rd_kafka_assignment_lost(rk)) commit(c);
         revoked(c, list);
         if (incremental) {
             check_rebalance(rk, rd_kafka_incremental_unassign(rk, list), RD_KAFKA_RESP_ERR_NO_ERROR);
@@ -401,6 +521,7 @@ static void on_ready(void *arg) {
     partition *p;
     bool more = true;
     for (int i = 0; more && i < POLL_BATCH; i++) more = serve_events(c);
+    serve_answers(c);
     FOR_ASSIGNED(c, p) retry_kept(c, p);
     more = true;
     for (int served = 0; more && served < POLL_BATCH;) {
@@ -412,6 +533,7 @@ static void on_ready(void *arg) {
         }
     }
     if (more) mr_bus_wake_again(&c->wake); /* librdkafka will not say so again */
+    commit_when_due(c);
 }
 
 /* ---- opening ---- */
@@ -428,24 +550,23 @@ static int configure_group(const mr_consumer *c, rd_kafka_conf_t *k, mr_error *e
         mr_bus_set_int(k, "session.timeout.ms", session, err) != 0 ||
         mr_bus_set_int(k, "max.poll.interval.ms", session > JOIN_MS ? session : JOIN_MS, err) != 0 ||
         mr_bus_set(k, "heartbeat.interval.ms", "500", err) != 0 ||
-        /* stored offsets go out often, so that a crash repeats little */
-        mr_bus_set(k, "auto.commit.interval.ms", "200", err) != 0 ||
         mr_bus_set(k, "auto.offset.reset", "earliest", err) != 0) {
         return -1;
     }
     rd_kafka_conf_set_rebalance_cb(k, on_rebalance);
+    rd_kafka_conf_set_offset_commit_cb(k, on_committed);
     return c->opt.instance ? mr_bus_set(k, "group.instance.id", c->opt.instance, err) : 0;
 }
 
 static int configure_by_hand(rd_kafka_conf_t *k, mr_error *err) {
     /* librdkafka wants a group.id even where no group is joined */
     if (mr_bus_set(k, "group.id", "millrace-unused", err) != 0) return -1;
-    if (mr_bus_set(k, "enable.auto.commit", "false", err) != 0) return -1;
     if (mr_bus_set(k, "auto.offset.reset", "earliest", err) != 0) return -1;
     return mr_bus_set(k, "enable.partition.eof", "true", err);
 }
 
 static int configure(mr_consumer *c, rd_kafka_conf_t *k, mr_error *err) {
+    if (mr_bus_set(k, "enable.auto.commit", "false", err) != 0) return -1;
     if (mr_bus_set(k, "enable.auto.offset.store", "false", err) != 0) return -1;
     if (mr_bus_set_int(k, "fetch.wait.max.ms", c->conf.fetch_wait_ms, err) != 0) return -1;
     if (mr_bus_set(k, "queued.max.messages.kbytes", QUEUE_KIB, err) != 0) return -1;
@@ -471,6 +592,8 @@ static int open_client(mr_consumer *c, mr_error *err) {
         return mr_fail(err, MR_EKAFKA, "kafka consumer: %s", why);
     }
     rd_kafka_poll_set_consumer(c->rk);
+    c->answers = rd_kafka_queue_new(c->rk);
+    mr_bus_wake_on(&c->wake, c->answers);
     return 0;
 }
 
@@ -584,6 +707,8 @@ static void register_metrics(mr_consumer *c, mr_metrics *m) {
         mr_bus_counter(m, c->part, "kafka_rebalances_total", "Assignments and revocations of partitions.");
     c->lost = mr_bus_counter(m, c->part, "kafka_lost_ranges_total",
                              "Times that the broker had dropped records before they were read.");
+    c->skipped = mr_bus_counter(m, c->part, "kafka_skipped_total",
+                                "Records that came again, and were finished by the one who had them before.");
     c->assigned_gauge =
         mr_bus_gauge(m, c->part, "kafka_assigned_partitions", "Partitions that this process reads.");
     c->unfinished_gauge =
@@ -647,6 +772,8 @@ void mr_consumer_free(mr_consumer *c) {
         drop_kept(p);
         drop_queue(p);
     }
+    if (c->answers) rd_kafka_queue_destroy(c->answers);
+    c->answers = NULL;
     if (c->rk) close_client(c);
     free_partitions(c);
     mr_timer_free(c->timer);

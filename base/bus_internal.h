@@ -46,6 +46,8 @@ typedef struct mr_watermark {
     struct mr_watermark_slot *slots; /* a ring, ascending by offset */
     int cap, head, n;
     int unfinished;
+    int64_t next; /* one past the finished prefix, where that has moved */
+    bool moved;
 } mr_watermark;
 
 void mr_watermark_reset(mr_watermark *w); /* forget everything, keep the memory */
@@ -55,9 +57,35 @@ bool mr_watermark_begin(mr_watermark *w, int64_t offset);
 void mr_watermark_cancel(mr_watermark *w, int64_t offset); /* undo the last begin */
 /* The offset to commit (one past the finished prefix), or -1 when it has not moved. */
 int64_t mr_watermark_finish(mr_watermark *w, int64_t offset);
+/* The lowest offset that is not finished, which is the one to commit; -1 when nothing has begun. */
+int64_t mr_watermark_low(const mr_watermark *w);
 static inline bool mr_watermark_full(const mr_watermark *w) {
     return w->n >= MR_WATERMARK_WINDOW;
 }
+
+/* ---- what is finished behind the watermark: it goes along with each commit, in its metadata, so that whoever has the partition
+ * next leaves it out. The text, of version 1:
+ *
+ *     mr1:OFFSET:BITS
+ *
+ * OFFSET is the committed one; with another the text is not believed, since somebody has moved the offset. BITS are characters
+ * of base64url, each for six offsets from OFFSET on, the lowest bit first. What is beyond the last is not known to be finished. A text of another form
+ * says nothing: everything from the committed offset on comes again. ---- */
+
+#define MR_FINISHED_CHARS 2730 /* 16,380 offsets, within the 4,096 bytes that a broker takes by default */
+#define MR_FINISHED_TEXT  (MR_FINISHED_CHARS + 32)
+
+typedef struct mr_finished {
+    int64_t from;
+    int n; /* of bits, which are as they came */
+    char bits[MR_FINISHED_CHARS];
+} mr_finished;
+
+/* Empty when there is nothing to say. Its length. */
+int mr_finished_write(const mr_watermark *w, char out[MR_FINISHED_TEXT]);
+/* False, and nothing is finished: the text is none of ours, or not of this offset. */
+bool mr_finished_read(mr_finished *f, int64_t committed, mr_str text);
+bool mr_finished_has(const mr_finished *f, int64_t offset);
 
 /* The record of a librdkafka message, which owns what it points to. */
 mr_record mr_bus_record(const rd_kafka_message_t *m, const char *topic);

@@ -82,11 +82,13 @@ rd_kafka_error_t *rd_kafka_produceva(rd_kafka_t *rk, const rd_kafka_vu_t *vus, s
     return e;
 }
 
-rd_kafka_resp_err_t rd_kafka_offsets_store(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *offsets) {
-    rd_kafka_resp_err_t (*next)(rd_kafka_t *, rd_kafka_topic_partition_list_t *) =
-        (rd_kafka_resp_err_t(*)(rd_kafka_t *, rd_kafka_topic_partition_list_t *))dlsym(RTLD_NEXT, __func__);
+rd_kafka_resp_err_t rd_kafka_commit(rd_kafka_t *rk, const rd_kafka_topic_partition_list_t *offsets,
+                                    int async) {
+    rd_kafka_resp_err_t (*next)(rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int) =
+        (rd_kafka_resp_err_t(*)(rd_kafka_t *, const rd_kafka_topic_partition_list_t *, int))dlsym(RTLD_NEXT,
+                                                                                                  __func__);
     arrive(POINT_DONE);
-    rd_kafka_resp_err_t e = next(rk, offsets);
+    rd_kafka_resp_err_t e = next(rk, offsets, async);
     arrive(POINT_DONE + 1);
     return e;
 }

@@ -15,7 +15,7 @@ typedef enum {
     POINT_REQUEST,                  /* a gateway's request to chat.requests, a router's to the workers */
     POINT_TEXT = POINT_REQUEST + 2, /* a delta of an answer */
     POINT_END = POINT_TEXT + 2,     /* its terminal record */
-    POINT_DONE = POINT_END + 2,     /* the offset of a record that is done is stored, to be committed */
+    POINT_DONE = POINT_END + 2,     /* the offsets of records that are done are committed */
     POINTS = POINT_DONE + 2
 } fault_point;
 

@@ -1,9 +1,10 @@
-/* The watermark: what may be committed never passes the lowest unfinished record. */
+/* The watermark: what may be committed never passes the lowest unfinished record, and what is finished behind it is known to the next one. */
 #include "base/bus_internal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -98,6 +99,90 @@ static void it_agrees_with_a_plain_scan_in_any_order(void **state) {
     mr_watermark_free(&w);
 }
 
+/* ---- what goes along with a commit ---- */
+
+static mr_str write_of(const mr_watermark *w) {
+    static char text[MR_FINISHED_TEXT];
+    int n = mr_finished_write(w, text);
+    assert_int_equal(n, strlen(text));
+    return (mr_str){text, (size_t)n};
+}
+
+static void the_lowest_unfinished_offset_is_what_is_committed(void **state) {
+    (void)state;
+    mr_watermark w = {0};
+    assert_int_equal(mr_watermark_low(&w), -1);
+    assert_true(mr_watermark_begin(&w, 7) && mr_watermark_begin(&w, 20));
+    assert_int_equal(mr_watermark_low(&w), 7);
+    mr_watermark_finish(&w, 7);
+    assert_int_equal(mr_watermark_low(&w), 20);
+    mr_watermark_finish(&w, 20);
+    assert_int_equal(mr_watermark_low(&w), 21);
+    mr_watermark_reset(&w);
+    assert_int_equal(mr_watermark_low(&w), -1);
+    mr_watermark_free(&w);
+}
+
+static void the_next_one_knows_what_is_finished_behind_an_unfinished_record(void **state) {
+    (void)state;
+    mr_watermark w = {0};
+    mr_finished f = {0};
+    assert_int_equal(write_of(&w).n, 0);
+    for (int64_t o = 1000; o < 1040; o++) assert_true(mr_watermark_begin(&w, o));
+    assert_int_equal(write_of(&w).n, 0);
+    for (int64_t o = 1001; o < 1040; o += 3) mr_watermark_finish(&w, o);
+    assert_true(mr_finished_read(&f, 1000, write_of(&w)));
+    for (int64_t o = 0; o < 2000; o++)
+        assert_int_equal(mr_finished_has(&f, o), o > 1000 && o < 1040 && o % 3 == 1001 % 3);
+    mr_watermark_free(&w);
+}
+
+static void a_full_window_fits_into_what_brokers_take(void **state) {
+    (void)state;
+    mr_watermark w = {0};
+    mr_finished f = {0};
+    int64_t from = 900000000000000000;
+    for (int64_t i = 0; i < MR_WATERMARK_WINDOW; i++) assert_true(mr_watermark_begin(&w, from + 3 * i));
+    for (int64_t i = 1; i < MR_WATERMARK_WINDOW; i++) mr_watermark_finish(&w, from + 3 * i);
+    assert_in_range(write_of(&w).n, 1, 4096);
+    assert_true(mr_finished_read(&f, from, write_of(&w)));
+    /* as far as there is room; the rest comes again */
+    for (int64_t i = 1; i < MR_WATERMARK_WINDOW; i++)
+        assert_int_equal(mr_finished_has(&f, from + 3 * i), 3 * i < 6 * MR_FINISHED_CHARS);
+    mr_watermark_free(&w);
+}
+
+static void a_text_that_was_cut_says_less_and_nothing_wrong(void **state) {
+    (void)state;
+    mr_watermark w = {0};
+    mr_finished f = {0};
+    for (int64_t o = 50; o < 150; o++) assert_true(mr_watermark_begin(&w, o));
+    for (int64_t o = 51; o < 150; o += 2) mr_watermark_finish(&w, o);
+    mr_str text = write_of(&w);
+    for (size_t n = 0; n <= text.n; n++) {
+        mr_finished_read(&f, 50, (mr_str){text.p, n});
+        for (int64_t o = 0; o < 200; o++)
+            if (mr_finished_has(&f, o)) assert_true(o > 50 && o < 150 && o % 2);
+    }
+    mr_watermark_free(&w);
+}
+
+static void a_foreign_text_or_one_of_another_offset_says_nothing(void **state) {
+    static const char *const texts[] = {
+        "",           "mr1:",        "mr1:5",      "mr1::B",
+        "mr1:6:BBBB", "mr1:-5:BBBB", "mr2:5:BBB",  "{\"a\":1}",
+        "mr1:5:=",    "mr1:5:BB B",  "MR1:5:BBBB", "mr1:00000000000000000000000005:BBBB"};
+    (void)state;
+    mr_finished f = {0};
+    assert_true(mr_finished_read(&f, 5, MR_STR("mr1:5:_")));
+    assert_true(mr_finished_has(&f, 10));
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        assert_false(mr_finished_read(&f, 5, mr_str_of(texts[i])));
+        for (int64_t o = 0; o < 100; o++) assert_false(mr_finished_has(&f, o));
+    }
+    assert_false(mr_finished_read(&f, -1001, MR_STR("mr1:5:BBBB")));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_moves_only_past_a_finished_prefix),
@@ -106,6 +191,11 @@ int main(void) {
         cmocka_unit_test(a_cancelled_record_can_begin_again),
         cmocka_unit_test(after_a_reset_lower_offsets_come_again),
         cmocka_unit_test(it_agrees_with_a_plain_scan_in_any_order),
+        cmocka_unit_test(the_lowest_unfinished_offset_is_what_is_committed),
+        cmocka_unit_test(the_next_one_knows_what_is_finished_behind_an_unfinished_record),
+        cmocka_unit_test(a_full_window_fits_into_what_brokers_take),
+        cmocka_unit_test(a_text_that_was_cut_says_less_and_nothing_wrong),
+        cmocka_unit_test(a_foreign_text_or_one_of_another_offset_says_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
