@@ -23,6 +23,7 @@ mr_control_reader *mr_control_new(const mr_kafka_conf *kafka, mr_loop *l, mr_met
                                   const mr_control_orders *orders, mr_error *err);
 void mr_control_free(mr_control_reader *c);
 bool mr_control_cancelled(const mr_control_reader *c, mr_str request);
+/* What was said before this worker started has been read. */
 bool mr_control_caught_up(const mr_control_reader *c);
 
 #endif

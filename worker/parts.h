@@ -97,6 +97,8 @@ struct mr_supervisor {
     int64_t made_room_us;   /* when somebody last stepped aside */
     int64_t last_engine_id;
     bool full, closing;
+    bool knows_cancels; /* that were given before it started */
+    int64_t started_us;
     char last_death[500]; /* of the engine */
     int64_t drain_until_us;
     double kv_used; /* of the engine's last word */

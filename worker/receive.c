@@ -13,7 +13,8 @@
 #define MR_TABLE "worker/sender.def"
 #include "schemas/table_define.h"
 
-#define LETTERS_MAX 64 /* on their way to chat.dead; more wait in Kafka */
+#define LETTERS_MAX 64       /* on their way to chat.dead; more wait in Kafka */
+#define CANCELS_US  30000000 /* that no more is waited for what was cancelled before this worker started */
 
 /* ---- room ---- */
 
@@ -25,9 +26,19 @@ static bool has_room(const mr_supervisor *s, int share) {
            mr_publisher_letters(s->publisher) * 100 < LETTERS_MAX * share;
 }
 
+/* A record may come at once to a worker that has just started, and may have been cancelled before. */
+static bool knows_cancels(mr_supervisor *s) {
+    if (s->knows_cancels) return true;
+    bool late = mr_mono_us() - s->started_us > CANCELS_US;
+    s->knows_cancels = late || mr_control_caught_up(s->control);
+    if (s->knows_cancels && late)
+        mr_log(MR_WARN, "chat.control is not read yet: what was cancelled before may be computed");
+    return s->knows_cancels;
+}
+
 /* Not before a quarter is free: pausing and resuming flush what was fetched ahead. */
 void mr_receive_resume(mr_supervisor *s) {
-    if (!s->full || mr_loop_draining(s->loop) || !has_room(s, 75)) return;
+    if (!s->full || mr_loop_draining(s->loop) || !has_room(s, 75) || !knows_cancels(s)) return;
     s->full = false;
     mr_consumer_resume(s->consumer);
 }
@@ -263,7 +274,7 @@ bool mr_receive(void *supervisor, const mr_record *r) {
     mr_chat_request q;
     mr_error bad, err;
     if (mr_loop_draining(s->loop)) return false;
-    if (!has_room(s, 100)) return wait_for_room(s);
+    if (!has_room(s, 100) || !knows_cancels(s)) return wait_for_room(s);
     mr_arena_reset(s->arena);
     int rc = 0;
     if (mr_decode(&mr_chat_request_def, r->value, mr_record_header(r, "content-type"), s->arena, &q, &bad)) {

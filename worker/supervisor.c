@@ -287,6 +287,7 @@ static void on_tick(void *arg) {
     stop_expired(s);
     mr_recycle_tick(s->recycle);
     ask_canary(s);
+    mr_receive_resume(s);
     mr_dispatch(s);
     report(s);
     mr_gauge_set(s->metrics.looping, mr_host_looping(s->engine->host));
@@ -395,7 +396,7 @@ mr_supervisor *mr_supervisor_new(const mr_supervisor_options *opt, mr_loop *l, m
         return NULL;
     }
     const mr_worker_conf *w = opt->worker;
-    *s = (mr_supervisor){.opt = *opt, .loop = l};
+    *s = (mr_supervisor){.opt = *opt, .loop = l, .started_us = mr_mono_us()};
     fill_names(s);
     add_metrics(&s->metrics, m);
     if (open_tables(s, err) || connect_store(s, m, err) || start_engine(s, err) || connect_all(s, m, err))

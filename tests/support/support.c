@@ -230,6 +230,11 @@ void test_kafka_delay(test_kafka *k, int ms) {
     rd_kafka_mock_broker_set_rtt(k->cluster, 1, ms);
 }
 
+void test_kafka_lead(test_kafka *k, const char *topic, int partition, bool led) {
+    rd_kafka_resp_err_t e = rd_kafka_mock_partition_set_leader(k->cluster, topic, partition, led ? 1 : -1);
+    assert(e == RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
 void test_kafka_stop(test_kafka *k) {
     if (!k) return;
     rd_kafka_mock_cluster_destroy(k->cluster);

@@ -43,6 +43,8 @@ mr_kafka_conf test_kafka_conf(const test_kafka *k);
 void test_kafka_fail_produce(test_kafka *k, int code, int n);
 /* From now on every reply of the broker comes so much later. */
 void test_kafka_delay(test_kafka *k, int ms);
+/* While a partition has no leader nobody can read or write it. */
+void test_kafka_lead(test_kafka *k, const char *topic, int partition, bool led);
 void test_kafka_stop(test_kafka *k);
 
 #endif

@@ -539,6 +539,28 @@ static void the_next_worker_completes_what_the_last_one_left(void **state) {
     }
 }
 
+static bool is_delivered(void *arg) {
+    return mr_producer_in_flight(((fixture *)arg)->a.producer) == 0;
+}
+
+static void a_worker_that_starts_knows_what_was_cancelled_before(void **state) {
+    fixture *f = *state;
+    stop_worker(f);
+    asker_cancel(&f->a, "gone");
+    asker_say(&f->a, "gone", "tokens 100000 slow 10");
+    assert_true(test_wait(f->loop, WAIT_MS, is_delivered, f));
+    test_kafka_lead(f->kafka, "chat.control", 0,
+                    false); /* which takes it longer to read than its first record */
+    start_worker(f);
+    goal assigned = {f, "millrace_worker_kafka_assigned_partitions", 2};
+    assert_true(test_wait(f->loop, WAIT_MS, reaches, &assigned));
+    test_idle(f->loop, 300);
+    test_kafka_lead(f->kafka, "chat.control", 0, true);
+    answer *x = asker_wait(&f->a, "gone");
+    assert_int_equal(x->finish, MR_FINISH_CANCELLED);
+    assert_int_equal(x->deltas, 0);
+}
+
 static bool is_attempt(void *arg) {
     const progress *p = arg;
     return p->x->attempt >= p->bytes;
@@ -854,6 +876,7 @@ static const struct CMUnitTest requests[] = {
     TEST(the_same_request_twice_is_answered_once),
     TEST(an_answer_to_a_partition_that_is_not_there_blocks_nobody),
     TEST(the_next_worker_completes_what_the_last_one_left),
+    TEST(a_worker_that_starts_knows_what_was_cancelled_before),
     TEST(a_request_that_takes_workers_down_is_given_up),
     TEST(redis_going_away_is_not_noticed_by_users),
     TEST(a_drain_finishes_what_runs_and_takes_nothing_new),
