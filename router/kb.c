@@ -122,17 +122,14 @@ static void read_question(mr_kb *kb) {
     mr_kb_tokens(mr_buf_str(&kb->words), add_token, kb);
 }
 
-/* Of the phrasing whose tokens and weight are columns 1 and 2. */
-static double similarity(mr_kb *kb, sqlite3_stmt *s) {
-    mr_str tokens = mr_kb_column(s, 1);
-    double shared = 0, weight = sqlite3_column_double(s, 2);
-    for (size_t i = 0; i + sizeof(uint32_t) <= tokens.n; i += sizeof(uint32_t)) {
-        uint32_t hash;
-        memcpy(&hash, tokens.p + i, sizeof hash);
-        uint16_t slot = *token_slot(&kb->query, hash);
+static double similarity(mr_kb *kb, const mr_kb_phrasing *p) {
+    const uint32_t *tokens = kb->file.phrased + p->first;
+    double shared = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        uint16_t slot = *token_slot(&kb->query, tokens[i]);
         if (slot != 0) shared += (double)kb->query.v[slot - 1].square;
     }
-    return shared > 0 ? fmin(shared / sqrt(kb->query.sum * weight), 1) : 0;
+    return shared > 0 ? fmin(shared / sqrt(kb->query.sum * p->weight), 1) : 0;
 }
 
 /* ---- the index ---- */
@@ -250,18 +247,13 @@ static int add_same_words(mr_kb *kb, mr_error *err) {
 
 static int add_similar(mr_kb *kb, mr_error *err) {
     posting best[COMPARED];
-    sqlite3_stmt *s = kb->file.stmt[MR_KB_PHRASING];
-    int rc = ask_for_tokens(kb, err), n = shortlist(&kb->pile, best);
-    for (int i = 0; rc == 0 && i < n; i++) {
-        sqlite3_bind_int64(s, 1, best[i].id);
-        rc = mr_kb_file_step(&kb->file, s, err);
-        if (rc == 1) {
-            add_near(candidate_of(kb, sqlite3_column_int64(s, 0)), similarity(kb, s));
-        }
-        sqlite3_reset(s);
-        if (rc == 1) rc = 0;
+    if (ask_for_tokens(kb, err) < 0) return -1;
+    int n = shortlist(&kb->pile, best);
+    for (int i = 0; i < n; i++) {
+        const mr_kb_phrasing *p = mr_kb_file_phrasing(&kb->file, best[i].id);
+        if (p) add_near(candidate_of(kb, p->entry), similarity(kb, p));
     }
-    return rc;
+    return 0;
 }
 
 static int add_of_intent(mr_kb *kb, mr_str intent, mr_error *err) {
@@ -272,7 +264,8 @@ static int add_of_intent(mr_kb *kb, mr_str intent, mr_error *err) {
     while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1) {
         int known = kb->n;
         candidate *c = candidate_of(kb, sqlite3_column_int64(s, 0));
-        if (kb->n > known) add_near(c, similarity(kb, s));
+        const mr_kb_phrasing *title = mr_kb_file_phrasing(&kb->file, sqlite3_column_int64(s, 1));
+        if (title && kb->n > known) add_near(c, similarity(kb, title));
     }
     sqlite3_reset(s);
     return rc;

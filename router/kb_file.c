@@ -21,10 +21,8 @@ static const double TRIGRAM = 0.5;
 static const char *const sql[MR_KB_STATEMENTS] = {
     [MR_KB_FIND_WORDS] = "SELECT DISTINCT entry FROM phrasing WHERE words = ?1 ORDER BY entry",
     [MR_KB_FIND_TOKEN] = "SELECT rowid FROM by_token WHERE by_token MATCH ?1",
-    [MR_KB_PHRASING] = "SELECT entry, tokens, weight FROM phrasing WHERE id = ?1",
-    [MR_KB_OF_INTENT] = ("SELECT e.id, p.tokens, p.weight FROM entry e JOIN phrasing p ON p.id = (SELECT "
-                         "min(id) FROM phrasing "
-                         "WHERE entry = e.id) WHERE e.intent = ?1 LIMIT ?2"),
+    [MR_KB_OF_INTENT] = "SELECT id, (SELECT min(id) FROM phrasing WHERE entry = entry.id) FROM entry WHERE "
+                        "intent = ?1 LIMIT ?2",
     [MR_KB_ENTRY] = "SELECT " TITLE("?1") ", name, answer, intent, follow FROM entry WHERE id = ?1",
     [MR_KB_BY_NAME] = "SELECT id, " TITLE("entry.id") " FROM entry WHERE name = ?1",
     [MR_KB_HAS] =
@@ -43,6 +41,18 @@ int mr_kb_file_step(mr_kb_file *f, sqlite3_stmt *s, mr_error *err) {
 mr_str mr_kb_column(sqlite3_stmt *s, int i) {
     const char *p = sqlite3_column_blob(s, i);
     return (mr_str){p ? p : "", (size_t)sqlite3_column_bytes(s, i)};
+}
+
+static int read_number(sqlite3 *db, const char *query, double *out, mr_error *err) {
+    sqlite3_stmt *s = NULL;
+    int rc = 0;
+    if (sqlite3_prepare_v2(db, query, -1, &s, NULL) != SQLITE_OK || sqlite3_step(s) != SQLITE_ROW) {
+        rc = mr_kb_fail_sql(db, err);
+    } else {
+        *out = sqlite3_column_double(s, 0);
+    }
+    sqlite3_finalize(s);
+    return rc;
 }
 
 /* ---- weights ---- */
@@ -97,6 +107,57 @@ mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram)
     return w;
 }
 
+/* ---- phrasings ---- */
+
+static int add_phrasing(mr_kb_file *f, sqlite3_stmt *s, int n, uint32_t *tokens, uint32_t most,
+                        mr_error *err) {
+    mr_str hashes = mr_kb_column(s, 2);
+    uint32_t count = (uint32_t)(hashes.n / sizeof *f->phrased);
+    if (n == f->phrasings || count > most - *tokens)
+        return mr_fail(err, MR_EIO, "it changed while it was read");
+    memcpy(f->phrased + *tokens, hashes.p, count * sizeof *f->phrased);
+    f->phrasing[n] = (mr_kb_phrasing){sqlite3_column_int64(s, 0), sqlite3_column_int64(s, 1),
+                                      sqlite3_column_double(s, 3), *tokens, count};
+    *tokens += count;
+    return 0;
+}
+
+static int load_phrasings(mr_kb_file *f, mr_error *err) {
+    sqlite3_stmt *s = NULL;
+    double bytes = 0;
+    uint32_t tokens = 0;
+    int rc = 1, n = 0;
+    if (read_number(f->db, "SELECT total(length(tokens)) FROM phrasing", &bytes, err) < 0) return -1;
+    if (bytes > UINT32_MAX)
+        return mr_fail(err, MR_ETOOBIG, "its phrasings are too many for one knowledge base");
+    f->phrasing = calloc((size_t)f->phrasings + 1, sizeof *f->phrasing);
+    f->phrased = malloc((size_t)bytes + sizeof *f->phrased);
+    if (!f->phrasing || !f->phrased) {
+        return mr_fail(err, MR_ENOMEM, "no memory for %d phrasings", f->phrasings);
+    }
+    if (sqlite3_prepare_v2(f->db, "SELECT id, entry, tokens, weight FROM phrasing ORDER BY id", -1, &s,
+                           NULL) != SQLITE_OK) {
+        rc = mr_kb_fail_sql(f->db, err);
+    }
+    while (rc == 1 && (rc = mr_kb_file_step(f, s, err)) == 1) {
+        if (add_phrasing(f, s, n++, &tokens, (uint32_t)bytes / sizeof *f->phrased, err) < 0) rc = -1;
+    }
+    sqlite3_finalize(s);
+    return rc;
+}
+
+static int by_id(const void *a, const void *b) {
+    const mr_kb_phrasing *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+const mr_kb_phrasing *mr_kb_file_phrasing(const mr_kb_file *f, int64_t id) {
+    const mr_kb_phrasing key = {.id = id};
+    /* Ids count from 1, and are without gaps unless entries were replaced. */
+    if (id > 0 && id <= f->phrasings && f->phrasing[id - 1].id == id) return &f->phrasing[id - 1];
+    return bsearch(&key, f->phrasing, (size_t)f->phrasings, sizeof key, by_id);
+}
+
 /* ---- intents ---- */
 
 static int by_entry(const void *a, const void *b) {
@@ -148,18 +209,6 @@ const mr_kb_labelled *mr_kb_file_labelled(const mr_kb_file *f, int64_t entry) {
 
 /* ---- opening ---- */
 
-static int read_number(sqlite3 *db, const char *query, double *out, mr_error *err) {
-    sqlite3_stmt *s = NULL;
-    int rc = 0;
-    if (sqlite3_prepare_v2(db, query, -1, &s, NULL) != SQLITE_OK || sqlite3_step(s) != SQLITE_ROW) {
-        rc = mr_kb_fail_sql(db, err);
-    } else {
-        *out = sqlite3_column_double(s, 0);
-    }
-    sqlite3_finalize(s);
-    return rc;
-}
-
 int mr_kb_file_check(sqlite3 *db, mr_error *err) {
     double id = 0, version = 0;
     if (read_number(db, "PRAGMA application_id", &id, err) < 0) return -1;
@@ -203,6 +252,8 @@ void mr_kb_file_close(mr_kb_file *f) {
     for (int i = 0; i < MR_KB_STATEMENTS; i++) sqlite3_finalize(f->stmt[i]);
     sqlite3_close(f->db);
     free(f->weights);
+    free(f->phrasing);
+    free(f->phrased);
     free(f->labelled);
     free(f->intents);
     mr_arena_free(f->arena);
@@ -211,9 +262,11 @@ void mr_kb_file_close(mr_kb_file *f) {
 
 static int prepare(mr_kb_file *f, mr_error *err) {
     double entries = 0, phrasings = 0;
-    char settings[100];
-    /* The lock is taken once and kept, not taken and given back by each of a search's statements: nobody writes to the file. */
-    snprintf(settings, sizeof settings, "PRAGMA mmap_size = %d; PRAGMA locking_mode = EXCLUSIVE", MMAP_BYTES);
+    char settings[120];
+    /* One transaction that reads for as long as the file is open, not one for each of a search's statements: nobody writes to
+     * it. */
+    snprintf(settings, sizeof settings, "PRAGMA mmap_size = %d; PRAGMA locking_mode = EXCLUSIVE; BEGIN",
+             MMAP_BYTES);
     if (sqlite3_exec(f->db, settings, NULL, NULL, NULL) != SQLITE_OK) return mr_kb_fail_sql(f->db, err);
     for (int i = 0; i < MR_KB_STATEMENTS; i++) {
         if (sqlite3_prepare_v3(f->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &f->stmt[i], NULL) !=
@@ -225,7 +278,7 @@ static int prepare(mr_kb_file *f, mr_error *err) {
     if (read_number(f->db, "SELECT count(*) FROM phrasing", &phrasings, err) < 0) return -1;
     f->entries = (int)entries;
     f->phrasings = (int)phrasings;
-    if (load_settings(f, err) < 0 || load_labelled(f, err) < 0) return -1;
+    if (load_settings(f, err) < 0 || load_labelled(f, err) < 0 || load_phrasings(f, err) < 0) return -1;
     return load_weights(f, err);
 }
 

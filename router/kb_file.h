@@ -1,5 +1,6 @@
-/* An opened knowledge base: the connection, the prepared statements, what each token weighs, and the entries' intents. Internal to
- * kb.c. A thread may open it and another one use it. */
+/* An opened knowledge base: the connection and the prepared statements, and what a search reads too often to ask SQLite for it:
+ * what each token weighs, the phrasings' tokens, and the entries' intents. Internal to kb.c. A thread may open it and another
+ * one use it. */
 #ifndef MR_KB_FILE_H
 #define MR_KB_FILE_H
 
@@ -12,8 +13,7 @@
 typedef enum {
     MR_KB_FIND_WORDS, /* entries that have a phrasing in these words */
     MR_KB_FIND_TOKEN, /* phrasings with this token */
-    MR_KB_PHRASING,   /* entry and tokens of a phrasing */
-    MR_KB_OF_INTENT,  /* entries of an intent, with the tokens of their titles */
+    MR_KB_OF_INTENT,  /* entries of an intent, with the phrasings that are their titles */
     MR_KB_ENTRY,      /* title, name, answer, intent and follow of an entry */
     MR_KB_BY_NAME,    /* id and title of the entry of this name */
     MR_KB_HAS,        /* a row if an entry has this name or intent */
@@ -27,6 +27,12 @@ typedef struct mr_kb_weight {
     float square;
 } mr_kb_weight;
 
+typedef struct mr_kb_phrasing {
+    int64_t id, entry;
+    double weight;     /* the sum of the squares of its tokens */
+    uint32_t first, n; /* of its tokens, in the file's */
+} mr_kb_phrasing;
+
 typedef struct mr_kb_labelled {
     int64_t entry;
     uint32_t intent; /* index into the file's intents */
@@ -39,6 +45,8 @@ typedef struct mr_kb_file {
     mr_kb_weight *weights;
     uint32_t cap, tokens;
     int entries, phrasings;
+    mr_kb_phrasing *phrasing; /* all of them, by their ids */
+    uint32_t *phrased;        /* hashes of their tokens */
     mr_kb_fusion fusion;
     mr_kb_labelled *labelled; /* the entries that have an intent, by their ids */
     int labelled_n, intents_n;
@@ -51,6 +59,9 @@ void mr_kb_file_close(mr_kb_file *f); /* any file, {0} too */
 
 /* The weight of a token; of one that is not there, 0 phrasings and what the rarest one would weigh. */
 mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram);
+
+/* The phrasing of this id, NULL: there is none. */
+const mr_kb_phrasing *mr_kb_file_phrasing(const mr_kb_file *f, int64_t id);
 
 /* The intent of an entry, NULL: it has none. */
 const mr_kb_labelled *mr_kb_file_labelled(const mr_kb_file *f, int64_t entry);
