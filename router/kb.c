@@ -38,8 +38,8 @@ static const double RIVAL = 0.002;
 typedef struct token {
     uint32_t hash, phrasings;
     float square;
-    bool trigram;
-    uint8_t n; /* bytes of its text; 0: too long to be asked for */
+    bool trigram, asked; /* may be asked for: a word, or a trigram of one that the index has not */
+    uint8_t n;           /* bytes of its text; 0: too long to be asked for */
     char text[40];
 } token;
 
@@ -81,8 +81,14 @@ struct mr_kb {
     pile pile;
     candidate candidates[CANDIDATES];
     int n;
+    bool known_word; /* the word whose trigrams come next is in the index */
     mr_buf words, match;
     mr_arena *found; /* what the last search handed out */
+    /* The question that was read last, and what has its very words. */
+    mr_buf question;
+    bool begun, sure; /* a search of it goes on from there; those entries give one answer */
+    mr_kb_hit same[SAME_WORDS_MAX];
+    int same_n;
 };
 
 /* ---- the question's tokens ---- */
@@ -98,18 +104,21 @@ static int add_token(void *arg, mr_str text) {
     mr_kb *kb = arg;
     token_set *set = &kb->query;
     uint32_t hash = mr_kb_token_hash(text);
+    bool trigram = mr_kb_is_trigram(text);
     uint16_t *slot = token_slot(set, hash);
-    if (*slot != 0 || set->n == MR_KB_TOKENS_MAX) return 0;
-    token *t = &set->v[set->n++];
-    *slot = (uint16_t)set->n;
-    t->hash = hash;
-    t->trigram = mr_kb_is_trigram(text);
-    t->n = text.n <= sizeof t->text ? (uint8_t)text.n : 0;
-    memcpy(t->text, text.p, t->n);
-    mr_kb_weight w = mr_kb_file_weight(&kb->file, hash, t->trigram);
-    t->phrasings = w.phrasings;
-    t->square = w.square;
-    set->sum += (double)w.square;
+    if (*slot == 0 && set->n < MR_KB_TOKENS_MAX) {
+        mr_kb_weight w = mr_kb_file_weight(&kb->file, hash, trigram);
+        token *t = &set->v[set->n++];
+        *slot = (uint16_t)set->n;
+        *t = (token){.hash = hash, .phrasings = w.phrasings, .square = w.square, .trigram = trigram};
+        t->n = text.n <= sizeof t->text ? (uint8_t)text.n : 0;
+        memcpy(t->text, text.p, t->n);
+        set->sum += (double)w.square;
+    }
+    if (*slot == 0) return 0;
+    token *t = &set->v[*slot - 1];
+    if (!trigram) kb->known_word = t->phrasings > 0;
+    if (!trigram || !kb->known_word) t->asked = true;
     return 0;
 }
 
@@ -146,7 +155,7 @@ static int choose_tokens(const token_set *set, bool trigrams, const token *chose
     uint32_t budget = trigrams ? TRIGRAMS_POSTINGS : WORDS_POSTINGS;
     for (int i = 0; i < set->n; i++) {
         const token *t = &set->v[i];
-        if (t->trigram == trigrams && t->phrasings > 0 && t->n > 0) chosen[n++] = t;
+        if (t->asked && t->trigram == trigrams && t->phrasings > 0 && t->n > 0) chosen[n++] = t;
     }
     qsort(chosen, (size_t)n, sizeof chosen[0], by_rarity);
     for (uint32_t postings = 0; within < n && within < most; within++) {
@@ -360,15 +369,16 @@ static int worth_it(const mr_kb *kb, int max) {
     return n;
 }
 
-/* The entries that have the very words of the question: 1 when they give one answer. Their number is *n. */
-static int find_same_words(mr_kb *kb, mr_kb_hit all[SAME_WORDS_MAX], int *n, mr_error *err) {
+/* The entries that have the very words of the question, and whether they give one answer. */
+static int find_same_words(mr_kb *kb, mr_error *err) {
     kb->n = 0;
     if (add_same_words(kb, err) < 0) return -1;
     judge(kb, NULL);
-    for (*n = 0; *n < kb->n; ++*n) {
-        if (hand_out(kb, &kb->candidates[*n], &all[*n], err) < 0) return -1;
+    for (kb->same_n = 0; kb->same_n < kb->n; kb->same_n++) {
+        if (hand_out(kb, &kb->candidates[kb->same_n], &kb->same[kb->same_n], err) < 0) return -1;
     }
-    return is_sure(all, *n);
+    kb->sure = is_sure(kb->same, kb->same_n);
+    return 0;
 }
 
 static int find_similar(mr_kb *kb, const mr_intent *intents, mr_kb_hit all[MR_KB_HITS_MAX], int max,
@@ -394,12 +404,22 @@ static int read_words(mr_kb *kb, mr_str question, mr_error *err) {
     return kb->words.n > 0 && kb->words.n <= MR_KB_QUESTION_MAX;
 }
 
+/* Reads the question and finds what has its very words: 1, or 0 when it is no routine one. */
+static int begin(mr_kb *kb, mr_str question, mr_error *err) {
+    kb->begun = false;
+    int rc = read_words(kb, question, err);
+    if (rc < 1) return rc;
+    if (find_same_words(kb, err) < 0) return -1;
+    mr_buf_clear(&kb->question);
+    mr_buf_put(&kb->question, question.p, question.n);
+    kb->begun = !kb->question.failed;
+    return 1;
+}
+
 int mr_kb_same_words(mr_kb *kb, mr_str question, mr_kb_hit *hit, mr_error *err) {
-    mr_kb_hit all[SAME_WORDS_MAX];
-    int n, rc = read_words(kb, question, err);
-    if (rc == 1) rc = find_same_words(kb, all, &n, err);
-    if (rc != 1) return rc;
-    *hit = all[0];
+    int rc = begin(kb, question, err);
+    if (rc < 1 || !kb->sure) return rc < 0 ? -1 : 0;
+    *hit = kb->same[0];
     hit->confidence = 1;
     return 1;
 }
@@ -407,13 +427,18 @@ int mr_kb_same_words(mr_kb *kb, mr_str question, mr_kb_hit *hit, mr_error *err) 
 int mr_kb_search(mr_kb *kb, mr_str question, const mr_intent *intents, mr_kb_hit *hits, int max,
                  mr_error *err) {
     mr_kb_hit all[MR_KB_HITS_MAX];
-    int n, rc = read_words(kb, question, err);
+    bool begun = kb->begun && mr_str_eq(mr_buf_str(&kb->question), question);
+    int n, rc = begun ? 1 : begin(kb, question, err);
+    kb->begun = false;
     if (rc < 1 || max < 1) return rc < 0 ? -1 : 0;
     if (max > MR_KB_HITS_MAX) max = MR_KB_HITS_MAX;
-    int sure = find_same_words(kb, all, &n, err);
-    if (sure < 0) return -1;
-    if (!sure && (n = find_similar(kb, intents, all, max, err)) < 0) return -1;
-    settle(all, n, sure);
+    if (kb->sure) {
+        n = kb->same_n;
+        memcpy(all, kb->same, (size_t)n * sizeof *all);
+    } else if ((n = find_similar(kb, intents, all, max, err)) < 0) {
+        return -1;
+    }
+    settle(all, n, kb->sure);
     if (n > max) n = max;
     memcpy(hits, all, (size_t)n * sizeof *hits);
     return n;
@@ -459,6 +484,7 @@ static int take_loaded(mr_kb *kb, mr_error *err) {
     kb->loader = NULL;
     if (rc < 0) return mr_fail_in(err, "knowledge base %s", kb->path);
     mr_arena_reset(kb->found);
+    kb->begun = false;
     mr_kb_file_close(&kb->file);
     kb->file = fresh;
     return 1;
@@ -498,6 +524,7 @@ mr_kb *mr_kb_open(const char *path, mr_error *err) {
         kb->found = mr_arena_new(4 << 20);
         mr_buf_init(&kb->words, 1 << 16);
         mr_buf_init(&kb->match, 1 << 10);
+        mr_buf_init(&kb->question, MR_KB_QUESTION_MAX);
     }
     if (!kb || !kb->path || !kb->found) {
         mr_fail(err, MR_ENOMEM, "no memory to open the knowledge base %s", path);
@@ -515,6 +542,7 @@ void mr_kb_close(mr_kb *kb) {
     mr_arena_free(kb->found);
     mr_buf_done(&kb->words);
     mr_buf_done(&kb->match);
+    mr_buf_done(&kb->question);
     free(kb->path);
     free(kb);
 }

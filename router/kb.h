@@ -2,7 +2,7 @@
  *
  * An entry is an answer with the phrasings of the question that it answers. A search takes four steps. (1) The question in
  * words form (text_norm.h) is looked up as it stands: the entry that has it is sure, and nothing else is looked for. (2) Its rarest tokens (kb_text.h) are
- * asked of the index; how many postings are read is bounded, so a search stays well under a millisecond. (3) The best
+ * asked of the index, trigrams for words that it has not; how many postings are read is bounded, so a search stays well under a millisecond. (3) The best
  * phrasings so found, and the titles of the entries whose intent is likely, are compared with the question by
  *
  *     similarity = S(q,d) / sqrt(S(q,q) * S(d,d)),   S(a,b) = sum over the distinct tokens in both of (k * idf)^2
@@ -43,7 +43,7 @@ void mr_kb_close(mr_kb *kb);
 int mr_kb_entries(const mr_kb *kb);
 
 /* Whether entries have the question's very words, and all of them give the same answer: 1, with the first of them, or 0; -1. Much
- * cheaper than a search. */
+ * cheaper than a search, and a search of the same question goes on from it. */
 int mr_kb_same_words(mr_kb *kb, mr_str question, mr_kb_hit *hit, mr_error *err);
 
 /* The `max` (<= MR_KB_HITS_MAX) best entries, best first; returns their number, or -1. `intents` has classified this very

@@ -242,6 +242,39 @@ static void only_the_very_words_with_one_answer_need_no_search(void **state) {
     assert_int_equal(mr_kb_same_words(f->kb, MR_STR("?!"), &hit, &err), 0);
 }
 
+/* Of `asked`, after `looked_up` was looked up: what a search alone says, which is `fresh`. */
+static void assert_goes_on(fixture *f, const char *looked_up, const char *asked, mr_kb_hit fresh) {
+    mr_error err;
+    mr_kb_hit ignored;
+    assert_true(mr_kb_same_words(f->kb, mr_str_of(looked_up), &ignored, &err) >= 0);
+    mr_kb_hit hit = find(f, asked, NULL);
+    assert_true(hit.confidence == fresh.confidence && hit.similarity == fresh.similarity);
+    assert_int_equal(hit.answer.n, fresh.answer.n);
+}
+
+static void a_search_finds_the_same_after_the_words_were_looked_up(void **state) {
+    static const char *const asked[] = {"price", "cost", "the cost of it", "How do I reset my password?",
+                                        "?!"};
+    fixture *f = *state;
+    import_and_refresh(
+        f, "Price?\tTen.\t\tapples\nPrice?\tTwenty.\t\tpears\nCost?\tTen.\t\ta\nCost?\tTen.\t\tb\n");
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        mr_kb_hit fresh = find(f, asked[i], NULL);
+        for (size_t k = 0; k < sizeof asked / sizeof asked[0]; k++)
+            assert_goes_on(f, asked[k], asked[i], fresh);
+        assert_goes_on(f, asked[i], asked[i], fresh);
+    }
+}
+
+static void words_that_were_looked_up_in_the_old_content_are_not_those_of_the_new(void **state) {
+    fixture *f = *state;
+    mr_error err;
+    mr_kb_hit hit;
+    assert_int_equal(mr_kb_same_words(f->kb, MR_STR("how do i reset my password"), &hit, &err), 1);
+    import_and_refresh(f, "how do i reset my password\tAsk Bob.\n");
+    assert_true(confidence(f, "how do i reset my password", "Ask Bob.") == 1);
+}
+
 static void replace_drops_what_was_there(void **state) {
     fixture *f = *state;
     mr_error err;
@@ -568,6 +601,8 @@ int main(void) {
         KB_TEST(a_known_question_gets_the_new_answer),
         KB_TEST(the_old_answers_are_given_until_the_new_ones_are_loaded),
         KB_TEST(only_the_very_words_with_one_answer_need_no_search),
+        KB_TEST(a_search_finds_the_same_after_the_words_were_looked_up),
+        KB_TEST(words_that_were_looked_up_in_the_old_content_are_not_those_of_the_new),
         KB_TEST(replace_drops_what_was_there),
         KB_TEST(tsv_is_exported_as_it_was_imported),
         KB_TEST(jsonl_is_exported_as_it_was_imported),
