@@ -19,7 +19,7 @@ enum {
     TRIGRAMS_POSTINGS = 300,
     POSTINGS_MAX = WORDS_POSTINGS + TRIGRAMS_POSTINGS,
     PILE_SLOTS = 4096,  /* power of two, over 2 * POSTINGS_MAX */
-    COMPARED = 64,      /* phrasings */
+    COMPARED = 96,      /* phrasings */
     LABELS_ASKED = 3,   /* intents whose entries are candidates whatever they say */
     OF_INTENT_MAX = 4,  /* entries of each */
     SAME_WORDS_MAX = 8, /* entries that have the very words of a question */

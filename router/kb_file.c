@@ -153,9 +153,12 @@ static int by_id(const void *a, const void *b) {
 
 const mr_kb_phrasing *mr_kb_file_phrasing(const mr_kb_file *f, int64_t id) {
     const mr_kb_phrasing key = {.id = id};
-    /* Ids count from 1, and are without gaps unless entries were replaced. */
-    if (id > 0 && id <= f->phrasings && f->phrasing[id - 1].id == id) return &f->phrasing[id - 1];
-    return bsearch(&key, f->phrasing, (size_t)f->phrasings, sizeof key, by_id);
+    if (f->phrasings == 0 || id < 1 || id > f->phrasing[f->phrasings - 1].id) return NULL;
+    /* Ids count from 1, and are without gaps unless entries were replaced: a phrasing is that much before its place at most. */
+    int64_t gaps = f->phrasing[f->phrasings - 1].id - f->phrasings;
+    int64_t from = id - 1 - gaps, to = id < f->phrasings ? id : f->phrasings;
+    if (from < 0) from = 0;
+    return bsearch(&key, f->phrasing + from, (size_t)(to - from), sizeof key, by_id);
 }
 
 /* ---- intents ---- */
