@@ -1,6 +1,9 @@
 /* See load.h. */
 #include "fault/load.h"
 
+#include "gateway/auth.h"
+#include "gateway/request_id.h"
+
 #include <event2/bufferevent.h>
 #include <event2/http.h>
 #include <setjmp.h>
@@ -186,6 +189,13 @@ static bool gateway_was_hurt(const client *x) {
     return m->hurt_us >= x->c->asked_us || m->state != MEMBER_UP || m->points_pause_us;
 }
 
+/* The log, which goes back only so far, has lost the beginning of what it goes on with. */
+static bool is_expired(const load *l, const client *x) {
+    mr_request_place at;
+    return x->tries && mr_request_id_read(mr_str_of(x->id), MR_STR(MR_TENANT_DEFAULT), &at) &&
+           !oracle_keeps(l->oracle, at.partition, at.position);
+}
+
 /* Not the whole answer, though its client waited for it. */
 static void take_failure(load *l, client *x) {
     const chat *c = x->c;
@@ -199,8 +209,10 @@ static void take_failure(load *l, client *x) {
         count(l, "its gateway was hurt before it knew its id: %s", *c->code ? c->code : "connection broken");
     } else if (a->want != WANT_TEXT && *c->code) {
         count(l, "wanted: %s", c->code);
-    } else if (oracle_may_give_up(l->oracle, a->asked_us, c->over_us) && *c->code) {
+    } else if (strcmp(c->code, GIVEN_UP) == 0 && oracle_may_give_up(l->oracle, a->asked_us, c->over_us)) {
         count(l, "3 workers were hurt meanwhile: %s", c->code);
+    } else if (strcmp(c->code, "answer_expired") == 0 && is_expired(l, x)) {
+        count(l, "the broker kept it no longer: %s", c->code);
     } else {
         count(l, "unexplained: %s", *c->code ? c->code : "connection broken");
         oracle_fail(l->oracle, FAILED_ERROR, x->number, "status %d, %s%s %s, after %.1f s at %s", c->status,
@@ -297,7 +309,7 @@ static void serve_http(load *l, client *x, int64_t now) {
 
 void load_tick(load *l) {
     int64_t now = mr_mono_us();
-    for (client *x = l->clients; x < l->clients + LOAD_CLIENTS; x++) {
+    for (client *x = l->clients; x < l->clients + l->nclients; x++) {
         if (x->c) serve_http(l, x, now);
         if (x->direct && oracle_ended(l->oracle, x->number)) {
             count(l, "answered on Kafka");
@@ -330,8 +342,8 @@ double load_quantile(double *v, int n, double q) {
     return v[(int)(q * (n - 1))];
 }
 
-void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed) {
-    *l = (load){.loop = loop, .fleet = f, .oracle = o, .seed = seed};
+void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed, int nclients) {
+    *l = (load){.loop = loop, .fleet = f, .oracle = o, .seed = seed, .nclients = nclients};
     for (int i = 0; i < LOAD_CLIENTS; i++) mr_buf_init(&l->clients[i].begun, 1 << 20);
 }
 

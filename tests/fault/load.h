@@ -10,8 +10,8 @@
 #include "fault/oracle.h"
 #include "support/chat.h"
 
-#define LOAD_CLIENTS 120
-#define LOAD_KINDS   64 /* of outcomes */
+#define LOAD_CLIENTS 120 /* at most */
+#define LOAD_KINDS   64  /* of outcomes */
 
 typedef enum {
     MANNER_STREAM,
@@ -48,6 +48,7 @@ typedef struct load {
     oracle *oracle;
     uint64_t seed;
     client clients[LOAD_CLIENTS];
+    int nclients;
     bool running;
     outcome outcomes[LOAD_KINDS];
     int noutcomes;
@@ -55,7 +56,7 @@ typedef struct load {
     int ntimes, times_room;
 } load;
 
-void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed);
+void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed, int nclients);
 void load_done(load *l);
 /* Takes what is over, and asks anew while it runs. Between events, often. */
 void load_tick(load *l);

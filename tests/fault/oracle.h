@@ -16,6 +16,9 @@ typedef enum { WANT_TEXT, WANT_ERROR, WANT_POISON } oracle_want;
 #define ORACLE_SEED    1000000
 /* No engine computes a request any more that was cancelled so long ago, also where its worker has just died. */
 #define ORACLE_FREED_S 15
+/* What a request ends with that was started too often. */
+#define GIVEN_UP       "request_failed_repeatedly"
+
 typedef struct asked {
     oracle_want want;
     int64_t tokens;
@@ -34,8 +37,10 @@ typedef struct entry {
     int records, ends; /* of chat.requests; terminal ones */
     int finish, status;
     char code[64];
-    int64_t end_us, said_us;     /* when the first terminal record and the last delta came; 0: none did */
+    int64_t end_us,
+        said_us; /* when the first terminal record and the last delta before it came; 0: none did */
     bool hole, differs, changed; /* changed: two terminal records that contradict each other */
+    bool again;                  /* deltas came behind its end */
 } entry;
 
 /* What went wrong, by kind. */
@@ -54,6 +59,7 @@ typedef struct oracle {
     const mr_kafka_conf *conf;
     mr_consumer *requests, *responses, *dead;
     mr_producer *producer;
+    mr_reader *bounds; /* asks where a log begins */
     mr_arena *arena;
     asked *asked;
     int64_t nasked, room;
@@ -63,6 +69,7 @@ typedef struct oracle {
     uint32_t nslots;
     int64_t accepted;      /* requests in the log */
     int letters, repeated; /* of chat.dead; terminal records that said the same again */
+    int again;             /* requests that were computed again, at least in part, behind their end */
     int waited; /* cancelled requests that waited in line for long, without a slot, until they ended… */
     double longest_cancel_s; /* …and the longest of all cancelled */
     struct {
@@ -99,6 +106,9 @@ void oracle_note_hurt(oracle *o, bool gateway);
 /* Whether so many were hurt between these that a request may have been given up, poisons beside it included; by those alone
  * none is. */
 bool oracle_may_give_up(const oracle *o, int64_t since_us, int64_t until_us);
+
+/* Whether chat.responses still has what stood there. */
+bool oracle_keeps(oracle *o, int32_t partition, int64_t offset);
 
 void oracle_fail(oracle *o, oracle_failure kind, int64_t number, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
