@@ -82,7 +82,6 @@ rd_kafka_conf_t *mr_bus_conf(const mr_kafka_conf *k, const char *part, mr_error 
         mr_bus_set(c, "client.id", client, err) != 0 ||
         /* a local broker that restarts should be found again within a second, not ten */
         mr_bus_set(c, "reconnect.backoff.max.ms", "1000", err) != 0 ||
-        mr_bus_set(c, "statistics.interval.ms", "500", err) != 0 ||
         mr_bus_set_int(c, "message.max.bytes", k->message_max + MR_BUS_OVERHEAD, err) != 0) {
         rd_kafka_conf_destroy(c);
         return NULL;

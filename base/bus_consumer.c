@@ -1,7 +1,7 @@
 /* The consumer (see bus.h): offsets committed by hand, a watermark per partition, back-pressure by not taking records.
  *
  * All of it runs on the loop's thread: librdkafka wakes the loop, on_ready polls, and the callbacks of librdkafka
- * (rebalance, errors, statistics) come from inside that poll. The consumer owns its partitions' state, and a
+ * (rebalance, errors) come from inside that poll. The consumer owns its partitions' state, and a
  * record that the application had no room for until it takes it.
  *
  * Each assigned partition has a queue of its own, and a partition that stands still is one whose queue is left alone:
@@ -14,7 +14,6 @@
 
 #include "base/log.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +48,6 @@ typedef struct partition {
     int64_t asked_until_us;   /* what its last owner committed is being asked for; 0: it is known */
     mr_finished known;        /* by that, finished */
     rd_kafka_message_t *kept; /* the record that there was no room for */
-    int64_t lag;
 } partition;
 
 typedef struct topic_partitions {
@@ -433,7 +431,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_p
     show_state(c);
 }
 
-/* ---- errors and statistics ---- */
+/* ---- errors ---- */
 
 /* The only sign of records that the broker dropped before they were read is this line of librdkafka's log
  * (auto.offset.reset=error would give an event, but then the partition cannot be started again). A group's first
@@ -462,25 +460,6 @@ static void on_error_event(mr_consumer *c, const rd_kafka_message_t *m) {
     }
 }
 
-static int on_stats(rd_kafka_t *rk, char *text, size_t n, void *opaque) {
-    mr_consumer *c = opaque;
-    partition *p;
-    double lag = 0;
-    (void)rk;
-    json_t *stats = json_loadb(text, n, 0, NULL), *topics = json_object_get(stats, "topics");
-    FOR_ASSIGNED(c, p) {
-        char number[16];
-        snprintf(number, sizeof(number), "%d", p->number);
-        json_t *t = json_object_get(json_object_get(json_object_get(topics, p->topic), "partitions"), number);
-        json_int_t behind = json_integer_value(json_object_get(t, "consumer_lag"));
-        if (behind > 0) lag += (double)behind;
-    }
-    json_decref(stats);
-    mr_gauge_set(c->lag_gauge, lag);
-    show_state(c);
-    return 0;
-}
-
 static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque) {
     char why[300];
     (void)opaque;
@@ -492,7 +471,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque)
 
 /* ---- polling ---- */
 
-/* Rebalances, errors and statistics: what is not of one partition. False when there was none. */
+/* Rebalances and errors: what is not of one partition. False when there was none. */
 static bool serve_events(mr_consumer *c) {
     rd_kafka_message_t *m = rd_kafka_consumer_poll(c->rk, 0);
     if (!m) return false;
@@ -536,6 +515,27 @@ static void on_ready(void *arg) {
     commit_when_due(c);
 }
 
+/* Not by librdkafka's statistics, which cost an idle process more than all else that it does. */
+static void show_lag(mr_consumer *c) {
+    partition *p;
+    int64_t lag = 0, low, high;
+    FOR_ASSIGNED(c, p) {
+        int64_t from = p->done.n > 0 ? mr_watermark_low(&p->done) : p->next;
+        if (from >= 0 && rd_kafka_get_watermark_offsets(c->rk, p->topic, p->number, &low, &high) == 0 &&
+            high > from) {
+            lag += high - from;
+        }
+    }
+    mr_gauge_set(c->lag_gauge, (double)lag);
+}
+
+static void on_time(void *arg) {
+    mr_consumer *c = arg;
+    on_ready(c);
+    show_lag(c);
+    show_state(c);
+}
+
 /* ---- opening ---- */
 
 /* range below 2.3: cooperative-sticky aborts the process there (librdkafka #4312, #4381). */
@@ -573,7 +573,6 @@ static int configure(mr_consumer *c, rd_kafka_conf_t *k, mr_error *err) {
     if ((has_offsets(c) ? configure_group(c, k, err) : configure_by_hand(k, err)) != 0) return -1;
     rd_kafka_conf_set_log_cb(k, on_log);
     rd_kafka_conf_set_error_cb(k, on_error);
-    rd_kafka_conf_set_stats_cb(k, on_stats);
     rd_kafka_conf_set_opaque(k, c);
     return mr_bus_conf_extra(k, &c->conf, err);
 }
@@ -730,7 +729,7 @@ mr_consumer *mr_consumer_new(const mr_kafka_conf *conf, const mr_consumer_option
     snprintf(c->part, sizeof(c->part), "%s", part);
     register_metrics(c, m);
     if (copy_topics(c, err) != 0 || mr_bus_wake_init(&c->wake, l, on_ready, c, err) != 0) goto fail;
-    c->timer = mr_timer_new(l, POLL_MS, on_ready, c, err);
+    c->timer = mr_timer_new(l, POLL_MS, on_time, c, err);
     if (!c->timer || open_client(c, err) != 0) goto fail;
     if ((has_offsets(c) ? subscribe(c, err) : assign_by_hand(c, err)) != 0) goto fail;
     rd_kafka_queue_t *q = rd_kafka_queue_get_consumer(c->rk);

@@ -100,6 +100,7 @@ static int configure(mr_producer *p, rd_kafka_conf_t *c, mr_error *err) {
         /* as Java's default, so that a key has one partition whoever sends it */
         {"partitioner", "murmur2_random"},
         {"delivery.timeout.ms", DELIVERY_TIMEOUT},
+        {"statistics.interval.ms", "500"},
         {"queue.buffering.max.messages", QUEUE_RECORDS},
         {"queue.buffering.max.kbytes", QUEUE_KBYTES},
     };

@@ -9,8 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 
 #define POLL_MS    100
+#define WAIT_MS    50 /* a place that is added begins only after the fetch that the others wait in */
 #define POLL_BATCH 256
 #define QUEUE_KIB  "4096" /* fetched ahead, each partition */
 
@@ -143,7 +145,7 @@ void mr_reader_hold(mr_reader *r, bool held) {
 static rd_kafka_conf_t *configure(const mr_reader *r, const char *part, mr_error *err) {
     rd_kafka_conf_t *k = mr_bus_conf(&r->conf, part, err);
     if (!k) return NULL;
-    if (mr_bus_set_int(k, "fetch.wait.max.ms", r->conf.fetch_wait_ms, err) == 0 &&
+    if (mr_bus_set_int(k, "fetch.wait.max.ms", MIN(r->conf.fetch_wait_ms, WAIT_MS), err) == 0 &&
         mr_bus_set(k, "queued.max.messages.kbytes", QUEUE_KIB, err) == 0 &&
         mr_bus_set(k, "enable.partition.eof", "true", err) == 0 &&
         mr_bus_set(k, "enable.auto.commit", "false", err) == 0 &&

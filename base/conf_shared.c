@@ -29,12 +29,12 @@ const mr_conf_key mr_kafka_keys[] = {
      .doc = "Milliseconds that a record may wait for others to be sent with it."},
     {.name = KAFKA(fetch_wait_ms),
      .type = MR_CONF_INT,
-     .def = "5",
+     .def = "500",
      .min = 1,
      .max = 5000,
      .doc = "Milliseconds that the broker may hold an empty fetch; a real broker answers at once when a "
             "record comes, "
-            "the embedded one always waits this long."},
+            "the embedded one always waits this long: 2 with it, as `millrace up` sets."},
     {.name = KAFKA(session_timeout_ms),
      .type = MR_CONF_INT,
      .def = "6000",

@@ -74,11 +74,22 @@ static void on_drain_begin(evutil_socket_t fd, short what, void *arg) {
     l->on_drain(l->on_drain_arg);
 }
 
+/* By libevent's default clock, which moves every few milliseconds only, a timer that is due is met by polling each millisecond
+ * until the clock has moved: most of what an idle process did. */
+static struct event_base *new_base(void) {
+    struct event_config *c = event_config_new();
+    if (!c) return NULL;
+    struct event_base *base =
+        event_config_set_flag(c, EVENT_BASE_FLAG_PRECISE_TIMER) == 0 ? event_base_new_with_config(c) : NULL;
+    event_config_free(c);
+    return base;
+}
+
 mr_loop *mr_loop_new(mr_error *err) {
     signal(SIGPIPE, SIG_IGN);
     mr_loop *l = calloc(1, sizeof(*l));
     if (!l) goto fail;
-    l->base = event_base_new();
+    l->base = new_base();
     if (!l->base) goto fail;
     l->drain = event_new(l->base, -1, 0, on_drain_begin, l);
     l->drain_limit = event_new(l->base, -1, 0, on_drain_limit, l);

@@ -14,7 +14,8 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define TICK_MS       20
+#define TICKS         10  /* times within redis.timeout_ms that the limits are looked at… */
+#define TICK_MOST     100 /* …but no rarer than this many milliseconds */
 #define BACKOFF_FIRST 100
 #define BACKOFF_LAST  5000
 #define MAX_CALLS     10000 /* unanswered commands; more fail at once */
@@ -327,6 +328,11 @@ static void on_tick(void *arg) {
     }
 }
 
+static int tick_ms(const mr_store *s) {
+    int ms = s->timeout_ms / TICKS;
+    return ms < 1 ? 1 : ms > TICK_MOST ? TICK_MOST : ms;
+}
+
 /* "host:port"; an IPv6 address stands in brackets. */
 static int parse_address(const char *address, char *host, size_t cap, int *port, mr_error *err) {
     const char *colon = strrchr(address, ':');
@@ -377,7 +383,7 @@ mr_store *mr_store_new(const mr_redis_conf *conf, mr_loop *l, mr_metrics *m, con
     register_metrics(s, m, part);
     if (!*conf->address) return s;
     if (parse_address(conf->address, s->host, sizeof(s->host), &s->port, err) != 0) goto fail;
-    s->timer = mr_timer_new(l, TICK_MS, on_tick, s, err);
+    s->timer = mr_timer_new(l, tick_ms(s), on_tick, s, err);
     if (!s->timer) goto fail;
     s->state = STORE_AWAY;
     connect_now(s);

@@ -207,10 +207,8 @@ static void assert_percent(fixture *f, const char *name, int green) {
 
 static int setup(void **state) {
     mr_error err;
-    const pipeline_options opt = {.broker = broker,
-                                  .profile = POOL,
-                                  .worker = "max_seqs = 64; drain_s = 30;",
-                                  .kafka = "linger_ms = 1; fetch_wait_ms = 5;"};
+    const pipeline_options opt = {
+        .broker = broker, .profile = POOL, .worker = "max_seqs = 64; drain_s = 30;"};
     suite.loop = mr_loop_new(&err);
     if (!suite.loop) return -1;
     suite.p = pipeline_start(suite.loop, &opt);

@@ -257,8 +257,10 @@ static bool can_run(const pipeline_options *opt) {
 static void write_conf(const pipeline *p) {
     FILE *f = fopen(p->conf, "we");
     assert_non_null(f);
-    fprintf(f, "kafka: { brokers = \"127.0.0.1:%d\"; %s };\n", p->parts[PART_BROKER].port,
-            p->opt.kafka ? p->opt.kafka : "");
+    const char *kafka = p->opt.kafka ? p->opt.kafka : "";
+    bool waits = strcmp(p->opt.broker, "embedded") == 0 && !strstr(kafka, "fetch_wait_ms");
+    fprintf(f, "kafka: { brokers = \"127.0.0.1:%d\"; %s %s };\n", p->parts[PART_BROKER].port,
+            waits ? "fetch_wait_ms = 5;" : "", kafka);
     fprintf(f, "redis: { address = \"127.0.0.1:%d\"; };\n", p->parts[PART_REDIS].port);
     fprintf(f, "log: { level = \"debug\"; format = \"plain\"; };\n");
     fprintf(f, "gateway: { port = %d; metrics_port = %d; };\n", p->gateway_port, p->parts[PART_GATEWAY].port);

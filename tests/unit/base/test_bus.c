@@ -379,6 +379,47 @@ static void a_pause_stops_the_flow_and_resume_loses_and_repeats_nothing(void **s
 
 /* ---- consumer, member of a group ---- */
 
+static bool has_metric(fixture *f, const char *line) {
+    mr_buf text;
+    mr_buf_init(&text, 1 << 20);
+    mr_metrics_text(f->metrics, &text);
+    mr_buf_put(&text, "", 1);
+    bool has = strstr(text.p, line) != NULL;
+    mr_buf_done(&text);
+    return has;
+}
+
+static bool lag_is_twenty(void *arg) {
+    return has_metric(arg, "millrace_test_kafka_lag_records 20\n");
+}
+
+static bool lag_is_nine(void *arg) {
+    return has_metric(arg, "millrace_test_kafka_lag_records 9\n");
+}
+
+static bool lag_is_none(void *arg) {
+    return has_metric(arg, "millrace_test_kafka_lag_records 0\n");
+}
+
+static void the_lag_counts_from_the_lowest_unfinished_record_on(void **state) {
+    fixture *f = *state;
+    produce(f, "one", 0, 0, 20);
+    reader a = {.room = 15};
+    open_reader(f, &a, "one", MR_FROM_COMMITTED);
+    wait_for(f, &a, 15);
+    assert_true(test_wait(f->loop, JOIN_MS, lag_is_twenty, f));
+    for (int i = 0; i < 15; i++) {
+        if (i != 11) mr_bus_done(a.c, "one", 0, a.offsets[i]);
+    }
+    assert_true(test_wait(f->loop, JOIN_MS, lag_is_nine, f));
+    mr_bus_done(a.c, "one", 0, a.offsets[11]);
+    a.room = MAX_GOT;
+    a.finish = true;
+    mr_consumer_resume(a.c);
+    assert_true(test_wait(f->loop, JOIN_MS, lag_is_none, f));
+    mr_consumer_free(a.c);
+}
+
 static void after_a_restart_only_what_was_not_finished_comes_again(void **state) {
     fixture *f = *state;
     produce(f, "one", 0, 0, 20);
@@ -515,11 +556,7 @@ static void records_that_the_broker_dropped_are_noticed_and_the_rest_is_read(voi
     test_idle(f->loop, 200);
     assert_int_equal(b.values[b.n - 1], 5);
     assert_true(b.offsets[0] > 1);
-    mr_buf text;
-    mr_buf_init(&text, 1 << 20);
-    mr_metrics_text(f->metrics, &text);
-    assert_non_null(strstr(text.p, "millrace_test_kafka_lost_ranges_total 1\n"));
-    mr_buf_done(&text);
+    assert_true(has_metric(f, "millrace_test_kafka_lost_ranges_total 1\n"));
     mr_consumer_free(b.c);
 }
 
@@ -582,6 +619,7 @@ int main(void) {
         TEST(a_partition_that_does_not_exist_is_a_clear_error),
         TEST(a_refused_record_comes_again_after_resume_and_order_is_kept),
         TEST(a_pause_stops_the_flow_and_resume_loses_and_repeats_nothing),
+        TEST(the_lag_counts_from_the_lowest_unfinished_record_on),
         TEST(after_a_restart_only_what_was_not_finished_comes_again),
         TEST(offsets_that_somebody_moved_leave_nothing_out),
         TEST(a_refused_record_is_not_committed),

@@ -198,7 +198,7 @@ static void the_shared_groups_have_sound_defaults(void **state) {
         {"kafka", mr_kafka_keys, &kafka}, {"redis", mr_redis_keys, &redis}, {"log", mr_log_keys, &log}, {0}};
     mr_conf *c = mr_conf_load(NULL, shared, &err);
     if (!c) fail_msg("%s", err.msg);
-    assert_int_equal(kafka.fetch_wait_ms, 5);
+    assert_int_equal(kafka.fetch_wait_ms, 500);
     assert_int_equal(kafka.linger_ms, 1);
     assert_int_equal(kafka.session_timeout_ms, 6000);
     assert_int_equal(kafka.message_max, 3900000);
