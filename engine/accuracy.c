@@ -1,6 +1,7 @@
 /* See accuracy.h. Two backends side by side, one window after another. One thread, beside the backends' own. */
 #include "engine/accuracy.h"
 #include "engine/backend.h"
+#include "engine/cuda/cuda.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,18 +18,17 @@ typedef struct pair {
 
 static backend *open_side(const accuracy_side *s, int window, engine_error *err) {
     const int blocks = (window + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
-    return backend_open_cpu(s->model,
-                            &(backend_options){.threads = s->threads,
-                                               .isa = s->isa,
-                                               .weights = s->weights,
-                                               .kv = s->kv,
-                                               .kv_blocks = blocks,
-                                               .block_tokens = BLOCK_TOKENS,
-                                               .max_tokens = CHUNK,
-                                               .max_logits = CHUNK,
-                                               .max_seqs = 1,
-                                               .max_blocks_per_seq = blocks},
-                            err);
+    const backend_options opt = {.threads = s->threads,
+                                 .isa = s->isa,
+                                 .weights = s->weights,
+                                 .kv = s->kv,
+                                 .kv_blocks = blocks,
+                                 .block_tokens = BLOCK_TOKENS,
+                                 .max_tokens = CHUNK,
+                                 .max_logits = CHUNK,
+                                 .max_seqs = 1,
+                                 .max_blocks_per_seq = blocks};
+    return s->gpu ? backend_open_cuda(s->model, &opt, err) : backend_open_cpu(s->model, &opt, err);
 }
 
 static int best_of(const float *logits, int n) {

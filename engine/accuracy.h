@@ -19,6 +19,7 @@ typedef struct accuracy_side {
     const model *model;
     const char *weights, *kv, *isa;
     int threads;
+    bool gpu; /* on GPU 0 */
 } accuracy_side;
 
 typedef struct accuracy {

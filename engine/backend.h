@@ -21,7 +21,7 @@ typedef struct backend_options {
     int threads;     /* resolved, >= 1 */
     const char *isa; /* NULL: best */
     /* NULL or "stored": as in the checkpoint. "int8": quantised at open, and so are activations as they come; "int8-a16": the
-     * same weights against unrounded activations */
+     * same weights against unrounded activations. "fp8" and "fp8-a16": the same in e4m3, on GPUs */
     const char *weights;
     /* NULL or "full": keys and values in bf16 for bf16 checkpoints, else in f32. "int8": in 8 bits, with a scale for each
      * token's key and value in each head */

@@ -43,7 +43,7 @@ typedef struct engine_options {
     int reserve_tokens;  /* growth of each sequence that must find room before another is admitted; 0: 512 */
     int guess_tokens;    /* speculation: guesses fill a step up to so many tokens; 0: none */
     const char *weights; /* NULL or "stored"; "int8" quantises them, "int8-a16" without rounding activations;
-                        "fp8", GPUs only: e4m3 */
+                        "fp8" and "fp8-a16", GPUs only: the same in e4m3 */
     const char *kv; /* NULL or "full"; "int8" keeps keys and values in 8 bits: half of the memory or less */
     bool
         any_order; /* not deterministic: a token may depend on its batch, in the rounding of its logits. GPUs multiply by

@@ -239,8 +239,9 @@ static int check_options(const engine_options *o, const model_config *c, engine_
     }
     const int gpu = engine_on_gpu(o->device, err);
     if (gpu < 0 || check_option("threads", o->threads, 1, 1024, err)) return -1;
-    if (!gpu && o->weights && !strcmp(o->weights, "fp8"))
-        return engine_fail(err, ENGINE_EINVAL, "weights \"fp8\" are for GPUs: use int8 on a CPU");
+    if (!gpu && o->weights && !strncmp(o->weights, "fp8", 3))
+        return engine_fail(err, ENGINE_EINVAL, "weights \"%s\" are for GPUs: use int%s on a CPU", o->weights,
+                           o->weights + 2);
     dtype type;
     if (kv_type(c, o->kv, &type, err)) return -1;
     if (o->tp && shard_check(c, o->tp, err)) return engine_fail_in(err, "tp");

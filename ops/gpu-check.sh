@@ -46,14 +46,14 @@ step() {
     local name=$1 limit=$2 look=$3 log=$out/$1.log begun=$SECONDS rc=0 result
     shift 3
     if [ -n "$dry" ]; then
-        printf '%-11s within %3d s: %s\n' "$name" "$limit" "$*"
+        printf '%-16s within %3d s: %s\n' "$name" "$limit" "$*"
         return 0
     fi
     printf '== %s (%d:%02d)\n' "$name" $((SECONDS / 60)) $((SECONDS % 60))
     [ "$limit" -le $((total - SECONDS)) ] || limit=$((total - SECONDS))
     if [ "$limit" -le 0 ]; then
         failed=$((failed + 1))
-        rows+=("$(printf '%-11s %s' "$name" "NOT TRIED, the time was up")")
+        rows+=("$(printf '%-16s %s' "$name" "NOT TRIED, the time was up")")
         return 1
     fi
     timeout -k 5 "$limit" "$@" >"$log" 2>&1 || rc=$?
@@ -62,7 +62,7 @@ step() {
     124 | 137) result="NOT DONE in $limit s" ;;
     *) result="FAILED ($rc)" ;;
     esac
-    rows+=("$(printf '%-11s %-20s %4d s  %s' "$name" "$result" $((SECONDS - begun)) "$(tail -n 1 "$log" | cut -c1-110)")")
+    rows+=("$(printf '%-16s %-20s %4d s  %s' "$name" "$result" $((SECONDS - begun)) "$(tail -n 1 "$log" | cut -c1-110)")")
     [ "$rc" -eq 0 ] && return 0
     failed=$((failed + 1))
     tail -n 25 "$log"
@@ -99,10 +99,15 @@ step checkpoints 45 "python3 and its transformers" python3 tests/gpu/checkpoints
 for model in llama-f32 llama-bf16 qwen2-bf16; do
     step "$model" 12 "logits: a kernel; only greedy tokens: tests/gpu/compare.c has the bar" "$bin/compare" "$out/models/$model"
 done
-step int8 12 "engine/cuda/linear.cu, which rounds as the CPU does" "$bin/compare" "$out/models/llama-bf16" int8
+for weights in int8 int8-a16 fp8 fp8-a16; do
+    step "$weights" 12 "engine/cuda/bytes.h (int8, fp8: bytes by bytes) or add_unit of engine/cuda/linear.cu (-a16)" \
+        "$bin/compare" "$out/models/llama-bf16" "$weights"
+done
 step generate 25 "engine/cuda/sample.cu; engine/engine.c, where the next pass begins" tests/gpu/generate.sh "$bin"
-step sanitizer 45 "compute-sanitizer's first report; the kernel and line are in it" \
-    compute-sanitizer --error-exitcode 9 "$bin/compare" "$out/models/qwen2-bf16"
+for weights in stored int8; do
+    step "sanitizer-$weights" 40 "compute-sanitizer's first report; the kernel and line are in it" \
+        compute-sanitizer --error-exitcode 9 "$bin/compare" "$out/models/qwen2-bf16" "$weights"
+done
 # shellcheck disable=SC2016 # these expand in the shell that is started
 step ceilings 25 "python3 tests/gpu/ceilings.py: does PyTorch see the GPU, and 3 GiB of its memory free?" bash -c 'python3 tests/gpu/ceilings.py >"$0/ceilings.json" && cat "$0/ceilings.json"' "$out"
 bench() { # NAME WEIGHTS OPTIONS…
@@ -115,9 +120,9 @@ bench() { # NAME WEIGHTS OPTIONS…
                      --max-context 2048 --step-tokens 512 --json "$@" >"$to" && echo measured' \
         "$bin/millrace-engine" "$shape" "$weights" "$out/$name.json" "$@"
 }
-for weights in stored int8 fp8; do bench "bench-$weights" "$weights"; done
+for weights in stored int8 fp8 int8-a16; do bench "bench-$weights" "$weights"; done
 # what determinism costs: the same with cuBLASLt's free choice
-for weights in stored int8; do bench "any-$weights" "$weights" --deterministic false; done
+for weights in stored int8-a16; do bench "any-$weights" "$weights" --deterministic false; done
 [ -z "$dry" ] || exit 0
 
 printf '\n'

@@ -50,10 +50,10 @@ const mr_conf_key mr_worker_keys[] = {
     {.name = KEY(weights),
      .type = MR_CONF_STR,
      .def = "stored",
-     .choices = "stored|int8|int8-a16|fp8",
-     .doc =
-         "How the weights are held: as in the checkpoint, quantised to 8 bits (int8), that with "
-         "activations unrounded (int8-a16; on a GPU the same as int8), or in 8-bit floats (fp8; GPUs only)."},
+     .choices = "stored|int8|int8-a16|fp8|fp8-a16",
+     .doc = "How the weights are held: as in the checkpoint, or in 8 bits, to be multiplied by activations "
+            "in 8 bits "
+            "(int8) or unrounded (int8-a16); the same in 8-bit floats (fp8, fp8-a16; GPUs only)."},
     {.name = KEY(kv),
      .type = MR_CONF_STR,
      .def = "full",

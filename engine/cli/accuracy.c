@@ -2,6 +2,7 @@
 #include "engine/accuracy.h"
 #include "engine/cli/args.h"
 #include "engine/cli/cli.h"
+#include "engine/engine_internal.h"
 #include "engine/model/files.h"
 #include "engine/text/tokenizer.h"
 
@@ -12,9 +13,9 @@
 enum { TEXT_MAX = 256 << 20 };
 
 typedef struct job {
-    const char *dir, *shape, *text_path, *other, *isa;
+    const char *dir, *shape, *text_path, *other, *isa, *device;
     int window, tokens, threads;
-    bool json;
+    bool json, gpu;
     model *model, *other_model;
     model *twin; /* random weights are made anew for each backend that copies them */
     int32_t *ids;
@@ -30,6 +31,7 @@ static int parse(job *j, int argc, char **argv) {
         {"other", ARG_TEXT, &j->other, 0, 0, "DIR", "also this checkpoint as it is, such as quantize made"},
         {"tokens", ARG_INT, &j->tokens, 2, 1e9, "N", "of the text at most (8192)"},
         {"window", ARG_INT, &j->window, 2, 1e9, "N", "tokens that are seen together (256)"},
+        {"device", ARG_TEXT, &j->device, 0, 0, "NAME", "auto, cpu or cuda (cpu)"},
         {"threads", ARG_INT, &j->threads, 0, 1024, "N", "0: the CPUs this process may use"},
         {"isa", ARG_TEXT, &j->isa, 0, 0, "NAME", "force generic, avx2, avx512, avx512-vnni or avx512-bf16"},
         {"json", ARG_FLAG, &j->json, 0, 0, NULL, "one JSON object a line in place of the table"},
@@ -89,12 +91,19 @@ static void print_row(const job *j, const char *weights, const char *kv, const a
 }
 
 static int run(job *j, engine_error *err) {
-    static const struct {
+    static const struct format {
         const char *weights, *kv;
-    } formats[] = {
-        {"stored", "full"}, {"int8", "full"}, {"int8-a16", "full"}, {"stored", "int8"}, {"int8", "int8"}};
+    } of_cpu[] = {{"stored", "full"},
+                  {"int8", "full"},
+                  {"int8-a16", "full"},
+                  {"stored", "int8"},
+                  {"int8", "int8"}},
+      of_gpu[] = {
+          {"stored", "full"}, {"int8", "full"}, {"int8-a16", "full"}, {"fp8", "full"}, {"fp8-a16", "full"}};
+    _Static_assert(sizeof of_cpu == sizeof of_gpu, "as many rows on either device");
+    const struct format *formats = j->gpu ? of_gpu : of_cpu;
     const accuracy_text text = {j->ids, j->n < (size_t)j->tokens ? j->n : (size_t)j->tokens, j->window};
-    const accuracy_side reference = {.model = j->model, .threads = j->threads, .isa = j->isa};
+    const accuracy_side reference = {.model = j->model, .threads = j->threads, .isa = j->isa, .gpu = j->gpu};
     accuracy_side side = reference;
     accuracy a;
     if (!j->json) {
@@ -102,14 +111,15 @@ static int run(job *j, engine_error *err) {
                "worst KL", "same best", "weights MB");
     }
     if (j->twin) side.model = j->twin;
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+    for (size_t i = 0; i < sizeof of_cpu / sizeof *of_cpu; i++) {
         side.weights = formats[i].weights;
         side.kv = formats[i].kv;
         if (accuracy_measure(&reference, &side, &text, &a, err)) return -1;
         print_row(j, side.weights, side.kv, &a);
     }
     if (j->other_model) {
-        side = (accuracy_side){.model = j->other_model, .threads = j->threads, .isa = j->isa};
+        side = reference;
+        side.model = j->other_model;
         if (accuracy_measure(&reference, &side, &text, &a, err)) return -1;
         print_row(j, "other", "full", &a);
     }
@@ -122,6 +132,9 @@ static int run(job *j, engine_error *err) {
 }
 
 static int measure(job *j, engine_error *err) {
+    const int gpu = engine_on_gpu(j->device, err);
+    if (gpu < 0) return -1;
+    j->gpu = gpu;
     j->model = j->shape ? model_random(j->shape, err) : model_open(j->dir, err);
     if (!j->model) return -1;
     if (j->shape && !(j->twin = model_random(j->shape, err))) return -1;

@@ -279,7 +279,7 @@ int cli_bench(int argc, char **argv) {
         {"threads", ARG_INT, &b.options.threads, 0, 1024, "N", "0: the CPUs this process may use"},
         {"tp", ARG_INT, &b.options.tp, 0, SHARD_RANKS_MAX, "N", "ranks that the model is split over (1)"},
         {"weights", ARG_TEXT, &b.options.weights, 0, 0, "HOW",
-         "stored, int8, int8-a16 or, on a GPU, fp8 (stored)"},
+         "stored, int8, int8-a16; on a GPU also fp8, fp8-a16 (stored)"},
         {"kv", ARG_TEXT, &b.options.kv, 0, 0, "HOW", "KV cache: full or int8 (full)"},
         {"deterministic", ARG_UNLESS, &b.options.any_order, 0, 0, "BOOL",
          "true; false: a token may depend on its batch, and a GPU multiplies by cuBLASLt"},

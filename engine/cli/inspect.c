@@ -141,7 +141,8 @@ static size_t room_of(const plan *p) {
 static int print_memory(const model *m, const plan *p, engine_error *err) {
     static const char *const cpu[][2] = {
         {"stored", "full"}, {"stored", "int8"}, {"int8", "full"}, {"int8", "int8"}};
-    static const char *const gpu[][2] = {{"stored", "full"}, {"int8", "full"}, {"fp8", "full"}};
+    static const char *const gpu[][2] = {
+        {"stored", "full"}, {"int8", "full"}, {"int8-a16", "full"}, {"fp8", "full"}, {"fp8-a16", "full"}};
     const char *const(*formats)[2] = p->gpu ? gpu : cpu;
     const size_t nformats = p->gpu ? sizeof gpu / sizeof *gpu : sizeof cpu / sizeof *cpu, room = room_of(p);
     bool fits = false;

@@ -126,11 +126,30 @@ cublas_room place_cublas(const state *b, layout &l) {
     return room;
 }
 
+rounded place_rounded(layout &l, size_t rows, int pitch) {
+    rounded r = {};
+    r.bytes = l.get<uint8_t>(rows * (size_t)pitch);
+    r.scales = l.get<float>(rows * (size_t)(pitch / UNIT));
+    return r;
+}
+
+/* The inputs of products; h has also the rows that want logits. */
+void place_inputs(state *b, layout &l, size_t tokens, size_t rows) {
+    b->att = l.get<unsigned char>(tokens * (size_t)b->att_pitch, element(b));
+    if (b->rounds) {
+        b->h8 = place_rounded(l, rows, b->hidden_pitch);
+        b->att8 = place_rounded(l, tokens, b->att_pitch);
+        b->act8 = place_rounded(l, tokens, b->act_pitch);
+        return;
+    }
+    b->h = l.get<unsigned char>(rows * (size_t)b->hidden_pitch, element(b));
+    b->act = l.get<unsigned char>(tokens * (size_t)b->act_pitch, element(b));
+}
+
 void place_workspace(state *b, layout &l) {
     const backend_options *o = &b->base.opt;
     const model_config *c = &b->m->config;
-    const size_t t = (size_t)o->max_tokens, logits = (size_t)o->max_logits, rows = t > logits ? t : logits,
-                 e = element(b);
+    const size_t t = (size_t)o->max_tokens, logits = (size_t)o->max_logits, rows = t > logits ? t : logits;
     const int ranks = o->comm ? o->comm->size : 0;
     size_items(b);
     b->hidden_pitch = linear_pitch(c->hidden);
@@ -143,10 +162,8 @@ void place_workspace(state *b, layout &l) {
     b->y = l.get<float>(t * (size_t)c->hidden);
     b->qkv = l.get<float>(t * (size_t)((c->heads + 2 * c->kv_heads) * c->head_dim));
     b->gate_up = l.get<float>(t * (size_t)(2 * c->intermediate));
-    b->h = l.get<unsigned char>(rows * (size_t)b->hidden_pitch, e);
-    b->q = l.get<unsigned char>(t * (size_t)(c->heads * b->attend.dim), e);
-    b->att = l.get<unsigned char>(t * (size_t)b->att_pitch, e);
-    b->act = l.get<unsigned char>(t * (size_t)b->act_pitch, e);
+    b->q = l.get<unsigned char>(t * (size_t)(c->heads * b->attend.dim), element(b));
+    place_inputs(b, l, t, rows);
     b->attend.partial = l.get<float>((size_t)b->max_partial * (size_t)(b->attend.dim + 2));
     b->rank_vocab = ranks ? shard_vocab(c->vocab, ranks) : c->vocab;
     b->gathered = l.get<float>((size_t)ranks * logits * (size_t)b->rank_vocab);
@@ -234,16 +251,25 @@ done:
 
 int check_options(state *b, engine_error *err) {
     const backend_options *o = &b->base.opt;
+    static const struct {
+        const char *name;
+        format kind;
+        bool rounds;
+    } known[] = {{"stored", format::stored, false},
+                 {"int8", format::int8, true},
+                 {"int8-a16", format::int8, false},
+                 {"fp8", format::fp8, true},
+                 {"fp8-a16", format::fp8, false}};
     const char *name = o->weights ? o->weights : "stored";
-    if (!strcmp(name, "stored"))
-        b->weights = b->m->config.int8 ? format::int8 : format::stored;
-    else if (!strcmp(name, "int8") || !strcmp(name, "int8-a16"))
-        b->weights = format::int8;
-    else if (!strcmp(name, "fp8"))
-        b->weights = format::fp8;
-    else
+    if (!strcmp(name, "stored") && b->m->config.int8)
+        name = b->m->config.int8_activations ? "int8" : "int8-a16";
+    size_t i = 0;
+    while (i < sizeof known / sizeof *known && strcmp(name, known[i].name)) i++;
+    if (i == sizeof known / sizeof *known)
         return engine_fail(err, ENGINE_EINVAL,
-                           "unknown weights \"%s\": a GPU has stored, int8, int8-a16 or fp8", name);
+                           "unknown weights \"%s\": a GPU has stored, int8, int8-a16, fp8 or fp8-a16", name);
+    b->weights = known[i].kind;
+    b->rounds = known[i].rounds;
     if (o->kv && strcmp(o->kv, "full"))
         return engine_fail(err, ENGINE_EINVAL, "a GPU has no KV cache \"%s\": use full", o->kv);
     if (o->block_tokens < 16 || o->block_tokens % 16)

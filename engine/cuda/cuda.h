@@ -5,8 +5,7 @@
 
 #include "engine/backend.h"
 
-/* On the GPU of the caller's rank (device 0 when alone). Weights "stored", "int8" (the same as "int8-a16":
- * activations are not rounded) or "fp8" (e4m3). The model is borrowed and must outlive the backend; each call must come from the
+/* On the GPU of the caller's rank (device 0 when alone). The model is borrowed and must outlive the backend; each call must come from the
  * thread that opened it. */
 backend *backend_open_cuda(const model *m, const backend_options *opt, engine_error *err);
 

@@ -27,9 +27,38 @@ template <typename T> __global__ void embed_rows(linear e, const int *ids, float
     for (int i = (int)threadIdx.x; i < e.cols; i += THREADS) out[i] = linear_weight<T>(e, row, i);
 }
 
-template <typename T>
+/* Where rows go: as values, or as bytes, a warp a unit. value(i) is column i of the row. */
+template <typename T> struct value_rows {
+    T *out;
+    int pitch;
+    template <typename F> __device__ __forceinline__ void put(int width, F value) const {
+        T *to = out + (size_t)blockIdx.x * (size_t)pitch;
+        for (int i = (int)threadIdx.x; i < width; i += THREADS) to[i] = narrow<T>(value(i));
+    }
+};
+
+struct byte_rows {
+    format kind;
+    rounded out;
+    template <typename F> __device__ __forceinline__ void put(int width, F value) const {
+        const int units = (width + UNIT - 1) / UNIT, warp = (int)threadIdx.x / 32,
+                  lane = (int)threadIdx.x % 32;
+        for (int unit = warp; unit < units; unit += THREADS / 32) {
+            float v[UNIT / 32];
+#pragma unroll
+            for (int i = 0; i < UNIT / 32; i++) {
+                const int k = unit * UNIT + i * 32 + lane;
+                v[i] = k < width ? value(k) : 0;
+            }
+            const size_t at = (size_t)blockIdx.x * (size_t)units + (size_t)unit;
+            round_unit(kind, v, out.bytes + at * UNIT, out.scales + at);
+        }
+    }
+};
+
+template <typename R>
 __global__ void add_norm_rows(float *x, const float *add, const float *weight, const int *rows, int hidden,
-                              float eps, T *out, int pitch) {
+                              float eps, R out) {
     const size_t from = (size_t)(rows ? rows[blockIdx.x] : (int)blockIdx.x) * (size_t)hidden;
     float sum = 0;
     for (int i = (int)threadIdx.x; i < hidden; i += THREADS) {
@@ -38,16 +67,17 @@ __global__ void add_norm_rows(float *x, const float *add, const float *weight, c
         sum = __fmaf_rn(v, v, sum);
     }
     const float scale = 1.0f / sqrtf(block_sum(sum) / (float)hidden + eps);
-    T *to = out + (size_t)blockIdx.x * (size_t)pitch;
-    for (int i = (int)threadIdx.x; i < hidden; i += THREADS)
-        to[i] = narrow<T>(x[from + (size_t)i] * scale * weight[i]);
+    out.put(hidden, [=](int i) { return x[from + (size_t)i] * scale * weight[i]; });
 }
 
-template <typename T> __global__ void gated_rows(const float *gate_up, int width, T *out, int pitch) {
+template <typename R> __global__ void gated_rows(const float *gate_up, int width, R out) {
     const float *gate = gate_up + (size_t)blockIdx.x * (size_t)(2 * width), *up = gate + width;
-    T *to = out + (size_t)blockIdx.x * (size_t)pitch;
-    for (int i = (int)threadIdx.x; i < width; i += THREADS)
-        to[i] = narrow<T>(gate[i] / (1.0f + expf(-gate[i])) * up[i]);
+    out.put(width, [=](int i) { return gate[i] / (1.0f + expf(-gate[i])) * up[i]; });
+}
+
+template <typename T> __global__ void byte_rows_of(const T *x, int width, int pitch, byte_rows out) {
+    const T *row = x + (size_t)blockIdx.x * (size_t)pitch;
+    out.put(width, [=](int i) { return widen(row[i]); });
 }
 
 } // namespace
@@ -56,22 +86,49 @@ template <typename T> void embed(const linear &e, const int *ids, int n, float *
     LAUNCH((embed_rows<T>), dim3((unsigned)n), dim3(THREADS), 0, s, e, ids, x);
 }
 
+template <typename R>
+static void launch_norm(float *x, const float *add, const float *weight, const int *rows, int n, int hidden,
+                        float eps, R out, cudaStream_t s) {
+    LAUNCH((add_norm_rows<R>), dim3((unsigned)n), dim3(THREADS), 0, s, x, add, weight, rows, hidden, eps,
+           out);
+}
+
 template <typename T>
 void add_norm(float *x, const float *add, const float *weight, const int *rows, int n, int hidden, float eps,
               T *out, int pitch, cudaStream_t s) {
-    LAUNCH((add_norm_rows<T>), dim3((unsigned)n), dim3(THREADS), 0, s, x, add, weight, rows, hidden, eps, out,
-           pitch);
+    launch_norm(x, add, weight, rows, n, hidden, eps, value_rows<T>{out, pitch}, s);
+}
+
+void add_norm(float *x, const float *add, const float *weight, const int *rows, int n, int hidden, float eps,
+              format kind, const rounded &out, cudaStream_t s) {
+    launch_norm(x, add, weight, rows, n, hidden, eps, byte_rows{kind, out}, s);
+}
+
+template <typename R>
+static void launch_gated(const float *gate_up, int n, int width, R out, cudaStream_t s) {
+    LAUNCH((gated_rows<R>), dim3((unsigned)n), dim3(THREADS), 0, s, gate_up, width, out);
 }
 
 template <typename T> void gated(const float *gate_up, int n, int width, T *out, int pitch, cudaStream_t s) {
-    LAUNCH((gated_rows<T>), dim3((unsigned)n), dim3(THREADS), 0, s, gate_up, width, out, pitch);
+    launch_gated(gate_up, n, width, value_rows<T>{out, pitch}, s);
+}
+
+void gated(const float *gate_up, int n, int width, format kind, const rounded &out, cudaStream_t s) {
+    launch_gated(gate_up, n, width, byte_rows{kind, out}, s);
+}
+
+template <typename T>
+void round_rows(const T *x, int n, int width, int pitch, format kind, const rounded &out, cudaStream_t s) {
+    const byte_rows to = {kind, out};
+    LAUNCH((byte_rows_of<T>), dim3((unsigned)n), dim3(THREADS), 0, s, x, width, pitch, to);
 }
 
 #define INSTANTIATE(T)                                                                                       \
     template void embed<T>(const linear &, const int *, int, float *, cudaStream_t);                         \
     template void add_norm<T>(float *, const float *, const float *, const int *, int, int, float, T *, int, \
                               cudaStream_t);                                                                 \
-    template void gated<T>(const float *, int, int, T *, int, cudaStream_t);
+    template void gated<T>(const float *, int, int, T *, int, cudaStream_t);                                 \
+    template void round_rows<T>(const T *, int, int, int, format, const rounded &, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -1,5 +1,7 @@
-/* What stands between the matrix products: embedding, norms, activation. Each works on rows of a batch, one block a row, so a
- * row's result does not depend on the others. Launches do not wait; errors are seen by cudaGetLastError.
+/* What stands between the matrix products: embedding, norms, activation, rounding. Each works on rows of a batch, one block a row,
+ * so a row's result does not depend on the others. Launches do not wait; errors are seen by cudaGetLastError.
+ *
+ * What is the next product's input comes in the type of the activations, or rounded to an 8-bit format in the same pass.
  */
 #ifndef ENGINE_CUDA_ELEMENTWISE_H
 #define ENGINE_CUDA_ELEMENTWISE_H
@@ -16,9 +18,16 @@ template <typename T> void embed(const linear &embeddings, const int *ids, int n
 template <typename T>
 void add_norm(float *x, const float *add, const float *weight, const int *rows, int n, int hidden, float eps,
               T *out, int pitch, cudaStream_t s);
+void add_norm(float *x, const float *add, const float *weight, const int *rows, int n, int hidden, float eps,
+              format kind, const rounded &out, cudaStream_t s);
 
 /* out [n][pitch] = silu(gate) * up, of gate_up [n][2 * width]: gates, then ups */
 template <typename T> void gated(const float *gate_up, int n, int width, T *out, int pitch, cudaStream_t s);
+void gated(const float *gate_up, int n, int width, format kind, const rounded &out, cudaStream_t s);
+
+/* out = x [n][pitch], of which the first `width` of a row are read */
+template <typename T>
+void round_rows(const T *x, int n, int width, int pitch, format kind, const rounded &out, cudaStream_t s);
 
 } // namespace cuda
 

@@ -124,14 +124,37 @@ template <typename T> struct pass {
     T *act() const { return (T *)b->act; }
     T *att() const { return (T *)b->att; }
 
-    void norm(float *add, const float *weight) const {
+    void norm(float *add, const float *weight, const int *rows, int n) const {
         const model_config *c = &b->m->config;
-        add_norm<T>(b->x, add, weight, nullptr, of.tokens, c->hidden, c->norm_eps, h(), b->hidden_pitch,
-                    b->stream);
+        if (b->rounds)
+            add_norm(b->x, add, weight, rows, n, c->hidden, c->norm_eps, b->weights, b->h8, b->stream);
+        else
+            add_norm<T>(b->x, add, weight, rows, n, c->hidden, c->norm_eps, h(), b->hidden_pitch, b->stream);
     }
 
-    /* Ours give the same bits in every batch; the library's do where nobody asks for that. */
-    int product(const linear &w, const T *x, int n, float *y, int y_stride, engine_error *err) const {
+    void gate() const {
+        const int width = b->m->config.intermediate;
+        if (b->rounds)
+            gated(b->gate_up, of.tokens, width, b->weights, b->act8, b->stream);
+        else
+            gated<T>(b->gate_up, of.tokens, width, act(), b->act_pitch, b->stream);
+    }
+
+    void round_attention() const {
+        const model_config *c = &b->m->config;
+        if (b->rounds)
+            round_rows<T>(att(), of.tokens, c->heads * c->head_dim, b->att_pitch, b->weights, b->att8,
+                          b->stream);
+    }
+
+    /* Of x, or of x8 where activations are rounded. Ours give the same bits in every batch; the library's do where nobody asks
+     * for that. */
+    int product(const linear &w, const T *x, const rounded &x8, int n, float *y, int y_stride,
+                engine_error *err) const {
+        if (b->rounds) {
+            linear_forward(w, x8, n, y, y_stride, b->stream);
+            return 0;
+        }
         const int rc = b->library ? cublas_forward(b->library, w, x, n, y, y_stride, b->stream, err) : 0;
         if (!rc) linear_forward<T>(w, x, n, y, y_stride, b->stream);
         return rc < 0 ? -1 : 0;
@@ -154,14 +177,15 @@ template <typename T> struct pass {
     int run_layer(int i, engine_error *err) const {
         const model_config *c = &b->m->config;
         const layer *l = &b->layers[i];
-        norm(i ? b->y : nullptr, l->attn_norm);
-        if (product(l->qkv, h(), of.tokens, b->qkv, l->qkv.rows, err)) return -1;
+        norm(i ? b->y : nullptr, l->attn_norm, nullptr, of.tokens);
+        if (product(l->qkv, h(), b->h8, of.tokens, b->qkv, l->qkv.rows, err)) return -1;
         attend_layer(i);
-        if (product(l->o, att(), of.tokens, b->y, c->hidden, err) || sum_of_ranks(err)) return -1;
-        norm(b->y, l->mlp_norm);
-        if (product(l->gate_up, h(), of.tokens, b->gate_up, l->gate_up.rows, err)) return -1;
-        gated<T>(b->gate_up, of.tokens, c->intermediate, act(), b->act_pitch, b->stream);
-        if (product(l->down, act(), of.tokens, b->y, c->hidden, err)) return -1;
+        round_attention();
+        if (product(l->o, att(), b->att8, of.tokens, b->y, c->hidden, err) || sum_of_ranks(err)) return -1;
+        norm(b->y, l->mlp_norm, nullptr, of.tokens);
+        if (product(l->gate_up, h(), b->h8, of.tokens, b->gate_up, l->gate_up.rows, err)) return -1;
+        gate();
+        if (product(l->down, act(), b->act8, of.tokens, b->y, c->hidden, err)) return -1;
         return sum_of_ranks(err);
     }
 
@@ -169,12 +193,11 @@ template <typename T> struct pass {
     int run_head(engine_error *err) const {
         const model_config *c = &b->m->config;
         comm *ranks = b->base.opt.comm;
-        add_norm<T>(b->x, b->y, b->final_norm, b->dev.logit_rows, of.logits, c->hidden, c->norm_eps, h(),
-                    b->hidden_pitch, b->stream);
-        if (!ranks) return product(b->head, h(), of.logits, b->logits, c->vocab, err);
+        norm(b->y, b->final_norm, b->dev.logit_rows, of.logits);
+        if (!ranks) return product(b->head, h(), b->h8, of.logits, b->logits, c->vocab, err);
         const size_t n = (size_t)of.logits * (size_t)b->rank_vocab;
         float *mine = b->gathered + (size_t)ranks->rank * n;
-        if (b->head.rows && product(b->head, h(), of.logits, mine, b->rank_vocab, err)) return -1;
+        if (b->head.rows && product(b->head, h(), b->h8, of.logits, mine, b->rank_vocab, err)) return -1;
         if (comm_all_gather(ranks, b->gathered, n, err)) return -1;
         for (int first = 0, r = 0; first < c->vocab; first += b->rank_vocab, r++) {
             const int width = min(c->vocab - first, b->rank_vocab);

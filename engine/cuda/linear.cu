@@ -4,6 +4,7 @@
  * plenty, and not memory traffic, which is not. A lane's 16 bytes are eight neighbouring k of one row; as both operands take
  * them so, the order within an mma does not matter, and neither operand needs shared memory or a transposition.
  */
+#include "engine/cuda/bytes.h"
 #include "engine/cuda/format.h"
 #include "engine/cuda/linear.h"
 
@@ -19,6 +20,7 @@ struct args {
     const void *weights;
     const float *scales, *bias;
     const void *x;
+    const float *x_scales; /* of rounded activations, whose type is uint8_t here */
     float *y;
     int rows, pitch, tokens, y_stride;
 };
@@ -27,30 +29,17 @@ __device__ __forceinline__ int segment_begin(const args &p, int segment) {
     return p.pitch / UNIT * segment / SEGMENTS;
 }
 
-/* To nearest, ties to even, up to 448. */
-__device__ __forceinline__ uint8_t encode_e4m3(float x) {
-    const uint8_t sign = x < 0 ? 0x80 : 0;
-    const float size = fminf(fabsf(x), 448.0f);
-    if (size < 0.015625f) return sign | (uint8_t)__float2int_rn(size * 512.0f); /* subnormal: steps of 2^-9 */
-    uint32_t u = __float_as_uint(size);
-    u = (u + 0x7ffff + (u >> 20 & 1)) >> 20; /* three bits of mantissa are left */
-    return sign | (uint8_t)(u - ((127 - 7) << 3));
-}
-
-template <typename T, format F> __device__ __forceinline__ void decode_word(uint32_t word, uint32_t out[2]) {
-    out[0] = pair<T>(decode<F>(word & 0xff), decode<F>(word >> 8 & 0xff));
-    out[1] = pair<T>(decode<F>(word >> 16 & 0xff), decode<F>(word >> 24));
-}
-
 /* What one warp works on: the rows and tokens of its lanes, clamped to those that exist; what lies beyond is not written. */
 template <typename T, format F, int MT, int NT> struct warp_tile {
     using weight = typename std::conditional<F == format::stored, T, uint8_t>::type;
     const weight *w[MT][2];
     const float *scale[MT][2];
     const T *x[NT];
-    int row0, token0;
+    const float *x_scales;
+    int row0, token0, last_token, units;
 
-    __device__ __forceinline__ warp_tile(const args &p, int row, int token) : row0(row), token0(token) {
+    __device__ __forceinline__ warp_tile(const args &p, int row, int token)
+        : x_scales(p.x_scales), row0(row), token0(token), last_token(p.tokens - 1), units(p.pitch / UNIT) {
         const int g = (int)threadIdx.x / 4;
         for (int m = 0; m < MT; m++)
             for (int h = 0; h < 2; h++) {
@@ -134,6 +123,47 @@ __device__ __forceinline__ void add_unit(const warp_tile<T, F, MT, NT> &tile, in
             for (int i = 0; i < 4; i++)
                 acc[m][t][i] = __fmaf_rn(i < 2 ? upper : lower, part[m][t][i], acc[m][t][i]);
     }
+}
+
+/* Activations in 8 bits as well: multiplied as they are, then scaled by both units' scales. */
+template <format F, int MT, int NT>
+__device__ __forceinline__ void add_unit(const warp_tile<uint8_t, F, MT, NT> &tile, int unit,
+                                         float acc[MT][NT][4]) {
+    const int c = (int)threadIdx.x % 4;
+    byte_sum<F> part[MT][NT][4] = {};
+#pragma unroll
+    for (int step = 0; step < UNIT / 64; step++) {
+        const int k = unit * UNIT + step * 64 + c * 16;
+        uint4 w[MT][2], x[NT];
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+            for (int h = 0; h < 2; h++) w[m][h] = __ldcs((const uint4 *)(tile.w[m][h] + k));
+#pragma unroll
+        for (int t = 0; t < NT; t++) x[t] = __ldg((const uint4 *)(tile.x[t] + k));
+#pragma unroll
+        for (int m = 0; m < MT; m++)
+#pragma unroll
+            for (int t = 0; t < NT; t++) {
+                const uint32_t a0[4] = {w[m][0].x, w[m][1].x, w[m][0].y, w[m][1].y}, b0[2] = {x[t].x, x[t].y};
+                const uint32_t a1[4] = {w[m][0].z, w[m][1].z, w[m][0].w, w[m][1].w}, b1[2] = {x[t].z, x[t].w};
+                mma_bytes<F>(part[m][t], a0, b0);
+                mma_bytes<F>(part[m][t], a1, b1);
+            }
+    }
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int token = min(tile.token0 + t * 8 + c * 2 + i, tile.last_token);
+            const float x = __ldg(tile.x_scales + (size_t)token * (size_t)tile.units + (size_t)unit);
+#pragma unroll
+            for (int m = 0; m < MT; m++)
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+                    acc[m][t][2 * h + i] =
+                        __fmaf_rn((float)part[m][t][2 * h + i], __fmul_rn(tile.scale[m][h][unit], x),
+                                  acc[m][t][2 * h + i]);
+        }
 }
 
 template <typename T, format F, int MT, int NT>
@@ -271,25 +301,17 @@ template <typename T> __global__ void widen_rows(linear w, int first, T *out) {
 
 /* ---- weights as they come ---- */
 
-/* One warp a unit: its largest value gives the scale. */
+/* One warp a unit. */
 template <typename S> __global__ void quantise(linear w, int first, const S *from) {
     const int lane = (int)threadIdx.x, row = (int)blockIdx.y, unit = (int)blockIdx.x;
     const S *in = from + (size_t)row * (size_t)w.cols;
-    float v[UNIT / 32], largest = 0;
+    float v[UNIT / 32];
     for (int i = 0; i < UNIT / 32; i++) {
         const int k = unit * UNIT + i * 32 + lane;
         v[i] = k < w.cols ? widen(in[k]) : 0;
-        largest = fmaxf(largest, fabsf(v[i]));
     }
-    largest = warp_max(largest);
-    const size_t to = (size_t)(first + row);
-    const float most = w.kind == format::int8 ? 127.0f : 448.0f, inverse = largest > 0 ? most / largest : 0;
-    for (int i = 0; i < UNIT / 32; i++) {
-        const size_t at = to * (size_t)w.pitch + (size_t)(unit * UNIT + i * 32 + lane);
-        ((uint8_t *)w.weights)[at] = w.kind == format::int8 ? (uint8_t)(int8_t)__float2int_rn(v[i] * inverse)
-                                                            : encode_e4m3(v[i] * inverse);
-    }
-    if (!lane) w.scales[to * (size_t)(w.pitch / UNIT) + (size_t)unit] = largest / most;
+    const size_t at = (size_t)(first + row) * (size_t)(w.pitch / UNIT) + (size_t)unit;
+    round_unit(w.kind, v, (uint8_t *)w.weights + at * UNIT, w.scales + at);
 }
 
 template <typename S, typename T> __global__ void convert(linear w, int first, const S *from) {
@@ -303,12 +325,20 @@ template <typename S, typename T> __global__ void convert(linear w, int first, c
 
 template <typename T>
 void linear_forward(const linear &w, const T *x, int n, float *y, int y_stride, cudaStream_t s) {
-    const args p = {w.weights, w.scales, w.bias, x, y, w.rows, w.pitch, n, y_stride};
+    const args p = {w.weights, w.scales, w.bias, x, nullptr, y, w.rows, w.pitch, n, y_stride};
     switch (w.kind) {
     case format::stored: return launch<T, format::stored>(p, s);
     case format::int8: return launch<T, format::int8>(p, s);
     case format::fp8: return launch<T, format::fp8>(p, s);
     }
+}
+
+void linear_forward(const linear &w, const rounded &x, int n, float *y, int y_stride, cudaStream_t s) {
+    const args p = {w.weights, w.scales, w.bias, x.bytes, x.scales, y, w.rows, w.pitch, n, y_stride};
+    if (w.kind == format::int8)
+        launch<uint8_t, format::int8>(p, s);
+    else
+        launch<uint8_t, format::fp8>(p, s);
 }
 
 template <typename T> void linear_widen(const linear &w, int first, int rows, T *out, cudaStream_t s) {

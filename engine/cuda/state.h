@@ -58,6 +58,7 @@ struct state {
     cudaStream_t stream;
     dtype type; /* of activations and cache */
     format weights;
+    bool rounds; /* activations, to the format of the weights */
 
     layer *layers; /* [layers], on the host */
     float *final_norm;
@@ -76,6 +77,7 @@ struct state {
     int max_items, max_merges, max_partial;
     float *x, *y, *qkv, *gate_up; /* f32: [T][hidden], [T][hidden], [T][q + k + v], [T][2 intermediate] */
     void *h, *q, *att, *act;      /* type: [T or logits][pitch], [T][heads][dim], [T][pitch], [T][pitch] */
+    rounded h8, att8, act8; /* the inputs of products where they are rounded: then there is no h and no act */
     int att_pitch, act_pitch, hidden_pitch;
     float *logits, *gathered, *host_logits;
     draw_room room;          /* to draw in */

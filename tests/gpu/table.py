@@ -27,7 +27,7 @@ def rows(name):
     return {(r["kind"], r["batch"], r["context"]): r for r in (read(name) or {}).get("rows", [])}
 
 
-for weights in ("stored", "int8", "fp8"):
+for weights in ("stored", "int8", "fp8", "int8-a16"):
     b = read(f"bench-{weights}.json") or {}
     free = rows(f"any-{weights}.json")
     for key, r in rows(f"bench-{weights}.json").items():

@@ -19,7 +19,7 @@ static const char usage[] =
     "  --tp N                ranks that the model is split over (0: one)\n"
     "  --max-seqs N          sequences that run at once (0: 16)\n"
     "  --max-context N       tokens of a sequence, prompt and answer (0: the model's, at most 8192)\n"
-    "  --weights HOW         stored, int8, int8-a16 or, on a GPU, fp8 (stored)\n"
+    "  --weights HOW         stored, int8, int8-a16; on a GPU also fp8, fp8-a16 (stored)\n"
     "  --kv HOW              KV cache: full or int8 (full)\n"
     "  --guess-tokens N      speculation: guesses fill a step up to so many tokens (0: none)\n"
     "  --chat-template NAME  force a chat template in place of the checkpoint's own\n"

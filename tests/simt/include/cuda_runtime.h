@@ -66,9 +66,9 @@ void *dynamic_shared();
 void sync_block();
 /* Every thread of the warp gives 64 bits, and gets those of all 32 until its next such call. */
 const uint64_t *exchange(uint64_t mine);
-/* The same of one mma: the numbers in a[4] and b[2] of every lane. */
+/* The same of one mma: the numbers in a[4] and b[2] of every lane, up to four to a register. */
 struct fragments {
-    float a[4][2], b[2][2];
+    float a[4][4], b[2][4];
 };
 const fragments *exchange_fragments(const fragments &mine);
 inline unsigned lane() {
@@ -267,6 +267,25 @@ template <typename H> static inline void simt_mma(float d[4], const uint32_t a[4
         float sum = d[i];
         for (unsigned k = 0; k < 16; k++)
             sum += row[k % 8 / 2].a[i / 2 + k / 8 * 2][k % 2] * col[k % 8 / 2].b[k / 8][k % 2];
+        d[i] = sum;
+    }
+}
+
+/* mma.sync.m16n8k32 of bytes, likewise: value(byte) is what a byte stands for; sums are of d's type. */
+template <typename D, typename F>
+static inline void simt_mma_bytes(D d[4], const uint32_t a[4], const uint32_t b[2], F value) {
+    simt::fragments mine;
+    for (int j = 0; j < 4; j++) {
+        for (int i = 0; i < 4; i++) mine.a[i][j] = value(a[i] >> 8 * j & 0xff);
+        for (int i = 0; i < 2; i++) mine.b[i][j] = value(b[i] >> 8 * j & 0xff);
+    }
+    const simt::fragments *all = simt::exchange_fragments(mine);
+    const unsigned g = simt::lane() / 4, c = simt::lane() % 4;
+    for (unsigned i = 0; i < 4; i++) {
+        const simt::fragments *row = &all[g * 4], *col = &all[(2 * c + i % 2) * 4];
+        D sum = d[i];
+        for (unsigned k = 0; k < 32; k++)
+            sum += (D)(row[k % 16 / 4].a[i / 2 + k / 16 * 2][k % 4] * col[k % 16 / 4].b[k / 16][k % 4]);
         d[i] = sum;
     }
 }

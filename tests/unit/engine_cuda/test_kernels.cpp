@@ -6,6 +6,7 @@
 #include "engine/cuda/linear.h"
 
 extern "C" {
+#include "engine/cpu/kernels.h"
 #include "engine/cuda/cuda.h"
 #include "engine/model/tensor.h"
 
@@ -173,6 +174,55 @@ void products_are_those_of_double_precision(void **) {
     check_products<__nv_bfloat16>();
 }
 
+/* Activations in 8 bits; its bytes on "the device". */
+struct eight {
+    std::vector<uint8_t> bytes;
+    std::vector<float> scales;
+    cuda::rounded r;
+    eight(int n, int pitch)
+        : bytes((size_t)(n * pitch), 0xaa),
+          scales((size_t)(n * pitch / cuda::UNIT), NAN), r{bytes.data(), scales.data()} {}
+    double value(format kind, size_t at) const {
+        return (kind == format::int8 ? (double)(int8_t)bytes[at] : value_of_e4m3(bytes[at])) *
+               (double)scales[at / cuda::UNIT];
+    }
+};
+
+void check_rounded_product(format kind, int rows, int cols, int n, bool bias) {
+    const matrix<float> m(kind, rows, cols, bias);
+    const std::vector<float> x = random_input<float>(n, cols);
+    const int pitch = m.w.pitch, units = pitch / cuda::UNIT;
+    eight in(n, pitch);
+    cuda::round_rows<float>(x.data(), n, cols, pitch, kind, in.r, nullptr);
+    const std::string what = "rounded, format " + std::to_string((int)kind) + ", " + std::to_string(rows) +
+                             " x " + std::to_string(cols) + ", " + std::to_string(n) + " tokens";
+    doubles want((size_t)(n * rows));
+    for (int i = 0; i < n; i++)
+        for (int r = 0; r < rows; r++) {
+            double sum = bias ? (double)m.bias[(size_t)r] : 0;
+            for (int k = 0; k < cols; k++) sum += m.weight(r, k) * in.value(kind, (size_t)(i * pitch + k));
+            want[(size_t)(i * rows + r)] = sum;
+        }
+    std::vector<float> y((size_t)(n * rows)), one((size_t)rows);
+    cuda::linear_forward(m.w, in.r, n, y.data(), rows, nullptr);
+    compare(y.data(), want.data(), y.size(), 1e-5, what);
+    for (int i = 0; i < n; i += 1 + n / 3) {
+        const cuda::rounded alone = {in.r.bytes + (size_t)(i * pitch), in.r.scales + (size_t)(i * units)};
+        cuda::linear_forward(m.w, alone, 1, one.data(), rows, nullptr);
+        if (!same_bits(one.data(), y.data() + (size_t)i * (size_t)rows, one.size()))
+            fail_msg("%s: token %d alone has other bits", what.c_str(), i);
+    }
+}
+
+void products_of_rounded_activations_are_those_of_double_precision(void **) {
+    for (format kind : {format::int8, format::fp8}) {
+        for (int n : {1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 65, 70})
+            check_rounded_product(kind, pick(1, 70), pick(1, 300), n, n % 2);
+        check_rounded_product(kind, 1, 1, 1, true);
+        check_rounded_product(kind, 129, 640, 3, false);
+    }
+}
+
 /* A rank's logits lie in rows that are longer than its part of the vocabulary. */
 void a_product_writes_nothing_beside_its_rows(void **) {
     const matrix<__nv_bfloat16> m(format::stored, 37, 100, false);
@@ -317,6 +367,115 @@ void what_stands_between_products_is_that_of_double_precision(void **) {
     check_elementwise<float>();
     check_elementwise<__half>();
     check_elementwise<__nv_bfloat16>();
+}
+
+/* ---- the same as the CPU's backend ---- */
+
+const kernels *cpu() {
+    engine_error err = {};
+    const kernels *k = kernels_select(nullptr, &err);
+    if (!k) fail_msg("%s", err.msg);
+    return k;
+}
+
+/* Norm and activation as the CPU computes them, at the bar of the type that they come out in. */
+template <typename T> void check_elementwise_of_the_cpu(int width) {
+    const int pitch = cuda::linear_pitch(width);
+    std::vector<float> x = random_values<float>((size_t)width), mine = x, out((size_t)width);
+    const std::vector<float> add = random_values<float>(x.size()), weight = random_values<float>(x.size());
+    std::vector<T> got((size_t)pitch);
+    cpu()->add_rmsnorm(out.data(), x.data(), add.data(), weight.data(), width, 1e-6f);
+    cuda::add_norm<T>(mine.data(), add.data(), weight.data(), nullptr, 1, width, 1e-6f, got.data(), pitch,
+                      nullptr);
+    assert_true(same_bits(x.data(), mine.data(), x.size()));
+    compare(got.data(), doubles(out.begin(), out.end()).data(), out.size(), bar_of<T>(), "the CPU's norm");
+    std::vector<float> both = random_values<float>((size_t)(2 * width));
+    for (float &v : both) v *= 12;
+    cuda::gated<T>(both.data(), 1, width, got.data(), pitch, nullptr);
+    cpu()->swiglu(both.data(), both.data() + width, width);
+    compare(got.data(), doubles(both.begin(), both.begin() + width).data(), (size_t)width, bar_of<T>(),
+            "the CPU's activation");
+}
+
+void norms_and_activations_are_the_cpu_s(void **) {
+    for (int width : {1, 31, 64, 257}) {
+        check_elementwise_of_the_cpu<float>(width);
+        check_elementwise_of_the_cpu<__half>(width);
+        check_elementwise_of_the_cpu<__nv_bfloat16>(width);
+    }
+}
+
+/* Fused or not, rounding is of the value that would be there unrounded, by the rule that the CPU rounds by. */
+void activations_are_rounded_as_the_cpu_rounds_them(void **) {
+    for (int width : {1, 127, 128, 300}) {
+        const int n = 3, pitch = cuda::linear_pitch(width);
+        std::vector<float> x = random_values<float>((size_t)(n * width)), again = x,
+                           both = random_values<float>((size_t)(2 * n * width));
+        std::fill(x.begin(), x.begin() + width, 0.0f); /* a row of zeros has no scale */
+        std::fill(again.begin(), again.begin() + width, 0.0f);
+        const std::vector<float> weight = random_values<float>((size_t)width);
+        std::vector<float> normed((size_t)(n * pitch)), opened((size_t)(n * pitch));
+        eight norm(n, pitch), gate(n, pitch), plain(n, pitch);
+        cuda::add_norm<float>(x.data(), nullptr, weight.data(), nullptr, n, width, 1e-6f, normed.data(),
+                              pitch, nullptr);
+        cuda::add_norm(again.data(), nullptr, weight.data(), nullptr, n, width, 1e-6f, format::int8, norm.r,
+                       nullptr);
+        cuda::gated<float>(both.data(), n, width, opened.data(), pitch, nullptr);
+        cuda::gated(both.data(), n, width, format::int8, gate.r, nullptr);
+        cuda::round_rows<float>(opened.data(), n, width, pitch, format::int8, plain.r, nullptr);
+        assert_true(gate.bytes == plain.bytes && gate.scales == plain.scales);
+        for (int i = 0; i < n; i++)
+            for (int k = 0; k < pitch; k += cuda::UNIT) {
+                int8_t q[cuda::UNIT] = {};
+                const size_t at = (size_t)(i * pitch + k);
+                const float scale = int8_quantise(&normed[at], std::min(cuda::UNIT, width - k), q);
+                assert_memory_equal(q, &norm.bytes[at], sizeof q);
+                assert_true(scale == norm.scales[at / cuda::UNIT]);
+            }
+    }
+}
+
+/* W8A8 and W8A16 of the same weights: the CPU's kernels. */
+void check_product_of_the_cpu(int rows, int cols, matrix_format kind) {
+    const std::vector<float> from = random_values<float>((size_t)(rows * cols)),
+                             x = random_values<float>((size_t)cols);
+    const int pitch = cuda::linear_pitch(cols);
+    tensor t = {};
+    t.data = from.data(), t.type = DTYPE_F32, t.rows = rows, t.cols = cols;
+    std::vector<float> want((size_t)(matrix_tiles(rows) * TILE_LANES)), got((size_t)rows),
+        wide((size_t)pitch);
+    std::vector<unsigned char> tiles((size_t)matrix_tiles(rows) * matrix_tile_bytes(kind, cols) + 64),
+        packed(matrix_packed_bytes(kind, cols) + 64);
+    unsigned char *aligned = tiles.data() + (64 - (uintptr_t)tiles.data() % 64) % 64,
+                  *panel = packed.data() + (64 - (uintptr_t)packed.data() % 64) % 64;
+    for (int i = 0; i < matrix_tiles(rows); i++) matrix_make_tile(&t, kind, i, aligned);
+    const ::matrix m = {kind, rows, cols, aligned, nullptr};
+    if (cpu()->pack[kind]) cpu()->pack[kind](panel, 0, 1, x.data(), cols, 0, cols);
+    const activations in = {x.data(), panel, matrix_packed_bytes(kind, cols), nullptr};
+    cpu()->matmul[kind](&m, 0, rows, &in, 1, want.data(), want.size());
+
+    std::vector<uint8_t> bytes((size_t)(rows * pitch));
+    std::vector<float> scales(bytes.size() / cuda::UNIT);
+    const linear w = {format::int8, rows, cols, pitch, bytes.data(), scales.data(), nullptr};
+    cuda::linear_quantise<float>(w, 0, from.data(), rows, nullptr);
+    std::copy(x.begin(), x.end(), wide.begin());
+    if (kind == MATRIX_W8A8) {
+        eight r(1, pitch);
+        cuda::round_rows<float>(wide.data(), 1, cols, pitch, format::int8, r.r, nullptr);
+        cuda::linear_forward(w, r.r, 1, got.data(), rows, nullptr);
+    } else {
+        cuda::linear_forward<float>(w, wide.data(), 1, got.data(), rows, nullptr);
+    }
+    compare(got.data(), doubles(want.begin(), want.end()).data(), (size_t)rows, 1e-5, "the CPU's product");
+}
+
+void eight_bit_products_are_the_cpu_s(void **) {
+    for (matrix_format kind : {MATRIX_W8A8, MATRIX_W8A16}) {
+        check_product_of_the_cpu(1, 1, kind);
+        check_product_of_the_cpu(33, 129, kind);
+        check_product_of_the_cpu(70, 640, kind);
+        for (int i = 0; i < 8; i++) check_product_of_the_cpu(pick(1, 90), pick(1, 700), kind);
+    }
 }
 
 /* ---- attention ---- */
@@ -531,6 +690,10 @@ void a_67b_model_in_8_bits_leaves_room_on_an_80_gb_gpu(void **) {
 int main() {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_those_of_double_precision),
+        cmocka_unit_test(products_of_rounded_activations_are_those_of_double_precision),
+        cmocka_unit_test(norms_and_activations_are_the_cpu_s),
+        cmocka_unit_test(activations_are_rounded_as_the_cpu_rounds_them),
+        cmocka_unit_test(eight_bit_products_are_the_cpu_s),
         cmocka_unit_test(a_product_writes_nothing_beside_its_rows),
         cmocka_unit_test(int8_weights_are_rounded_as_the_cpu_rounds_them),
         cmocka_unit_test(fp8_weights_are_the_nearest_of_the_table),
