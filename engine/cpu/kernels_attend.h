@@ -1,8 +1,36 @@
 /* Attention over the paged cache, a part of kernels_body.h, for each type that a cache may have.
  *
  * In 8 bits a token's key and value have a scale each. It is taken out of the sums: a score is scaled by its position's key,
- * and a weight by its position's value, before they go on.
+ * and a weight by its position's value, before they go on. In bf16 what is added up lies in pairs (kv_layout.h), which are
+ * multiplied by pairs of factors: elements of the query, or weights of positions. The factors are rounded to bf16 too where the CPU
+ * multiplies it, as the reference does.
  */
+
+#ifdef KERNELS_HAVE_BF16
+typedef uint16_t factor;
+
+INLINE vf dot_pair(vf acc, vi pair, const factor *two) {
+    return vf_dot_bf16(acc, pair, (const unsigned char *)two);
+}
+
+/* `space` may be where x is; it has room for whole vectors. */
+INLINE const factor *factors(const float *x, int n, void *space) {
+    for (int i = 0; i < n; i += KERNEL_LANES)
+        vf_store_bf16((uint16_t *)space + i, vf_load_n(x + i, lanes_left(i, n)));
+    return space;
+}
+#else
+typedef float factor;
+
+INLINE vf dot_pair(vf acc, vi pair, const factor *two) {
+    return vf_fma(vf_set1(two[1]), vf_high_bf16(pair), vf_fma(vf_set1(two[0]), vf_low_bf16(pair), acc));
+}
+
+INLINE const factor *factors(const float *x, int n, void *space) {
+    (void)n, (void)space;
+    return x;
+}
+#endif
 
 static void kv_put_f32(const kv_layout *kv, unsigned char *head, int slot, const float *k, const float *v) {
     const int d = kv->head_dim;
@@ -12,16 +40,17 @@ static void kv_put_f32(const kv_layout *kv, unsigned char *head, int slot, const
 }
 
 static void kv_put_bf16(const kv_layout *kv, unsigned char *head, int slot, const float *k, const float *v) {
-    const int d = kv->head_dim, bt = kv->block_tokens;
-    unsigned char *values = head + kv->value_offset;
-    uint16_t *kt = (uint16_t *)(void *)head;
-    uint16_t *vt = (uint16_t *)(void *)values + (size_t)slot * (size_t)kv->value_stride;
+    const int d = kv->head_dim, bt = kv->block_tokens, odd = slot % 2;
+    uint16_t *kt = (uint16_t *)(void *)head + (size_t)slot * 2;
+    uint16_t *vt =
+        (uint16_t *)(void *)(head + kv->value_offset) + (size_t)(slot - odd) * (size_t)kv->value_stride + odd;
     for (int i = 0; i < d; i += KERNEL_LANES) {
-        int left = lanes_left(i, d);
-        uint16_t narrow[KERNEL_LANES];
-        vf_store_bf16_n(narrow, vf_load_n(k + i, left), left);
-        for (int j = 0; j < left; j++) kt[(size_t)(i + j) * (size_t)bt + (size_t)slot] = narrow[j];
-        vf_store_bf16_n(vt + i, vf_load_n(v + i, left), left);
+        const int left = lanes_left(i, d);
+        uint16_t key[KERNEL_LANES], value[KERNEL_LANES];
+        vf_store_bf16(key, vf_load_n(k + i, left));
+        vf_store_bf16(value, vf_load_n(v + i, left));
+        for (int j = 0; j < left; j += 2) memcpy(kt + (size_t)(i + j) * (size_t)bt, key + j, 2 * sizeof *key);
+        for (int j = 0; j < left; j++) vt[(size_t)(i + j) * 2] = value[j];
     }
 }
 
@@ -35,7 +64,6 @@ static void kv_put_int8(const kv_layout *kv, unsigned char *head, int slot, cons
     memcpy(values + (size_t)slot * (size_t)kv->value_stride, bytes, (size_t)d);
 }
 
-/* Keys are put transposed: element i of the token goes to row i, column slot. */
 static void kv_put(const kv_layout *kv, unsigned char *head, int slot, const float *k, const float *v) {
     if (kv->type == DTYPE_F32)
         kv_put_f32(kv, head, slot, k, v);
@@ -45,9 +73,16 @@ static void kv_put(const kv_layout *kv, unsigned char *head, int slot, const flo
         kv_put_int8(kv, head, slot, k, v);
 }
 
+/* So many elements of a key, or positions, are taken at once. */
+#define TAKEN_OF(type) ((type) == DTYPE_BF16 ? 2 : 1)
+
+INLINE vi kv_pairs(const void *base, size_t at) {
+    return vi_load((const uint16_t *)base + at);
+}
+
+/* Not for bf16 */
 INLINE vf kv_load(const void *base, size_t at, const dtype type) {
     if (type == DTYPE_F32) return vf_load((const float *)base + at);
-    if (type == DTYPE_BF16) return vf_load_bf16((const uint16_t *)base + at);
     return vf_load_int8((const int8_t *)base + at);
 }
 
@@ -64,15 +99,21 @@ static inline const unsigned char *kv_block(const attend_args *a, int position) 
 }
 
 /* Scores of R rows against the 16 positions from `position`; they may reach beyond a row's limit, which is not read later. */
-INLINE void score_strip(const attend_args *a, int row, int position, const int R, const dtype type) {
+INLINE void score_strip(const attend_args *a, int row, const factor *const *query, int position, const int R,
+                        const dtype type) {
     const size_t bt = (size_t)a->kv->block_tokens;
     const unsigned char *keys = kv_block(a, position);
     const size_t slot = (size_t)position % bt;
     vf acc[ATTEND_ROWS];
     UNROLL for (int r = 0; r < R; r++) acc[r] = vf_set1(0);
-    for (int i = 0; i < a->kv->head_dim; i++) {
-        vf k = kv_load(keys, (size_t)i * bt + slot, type);
-        UNROLL for (int r = 0; r < R; r++) acc[r] = vf_fma(vf_set1(a->q[row + r][i]), k, acc[r]);
+    for (int i = 0; i < a->kv->head_dim; i += TAKEN_OF(type)) {
+        if (type == DTYPE_BF16) {
+            const vi k = kv_pairs(keys, (size_t)i * bt + 2 * slot);
+            UNROLL for (int r = 0; r < R; r++) acc[r] = dot_pair(acc[r], k, query[r] + i);
+        } else {
+            const vf k = kv_load(keys, (size_t)i * bt + slot, type);
+            UNROLL for (int r = 0; r < R; r++) acc[r] = vf_fma(vf_set1(a->q[row + r][i]), k, acc[r]);
+        }
     }
     vf scale = vf_set1(a->scale);
     if (type == DTYPE_I8) scale = vf_mul(scale, vf_load(key_scales(a, keys, slot)));
@@ -96,18 +137,33 @@ static float softmax_row(float *s, int limit) {
     return 1.0f / vf_sum(sum);
 }
 
+/* So many vectors of columns are summed at once for R rows that their sums stay in registers. */
 enum { VALUE_VECTORS = 4 };
+#define VALUES_OF(R) (ATTEND_SUMS >= 4 * (R) ? VALUE_VECTORS : ATTEND_SUMS >= 2 * (R) ? 2 : 1)
 
-/* acc[row][c] += weights of positions [from, to) within one block x its values, columns from `column` on. */
-INLINE void weigh_values(const attend_args *a, int row, int from, int to, int column, vf acc[][VALUE_VECTORS],
-                         const int R, const int C, const dtype type) {
+/* acc[row][c] += weights of positions [from, to) within one block x its values, columns from `column` on. For bf16 `from` is even,
+ * and of a pair of which the second is not seen, only the first counts. */
+INLINE void weigh_values(const attend_args *a, int row, const factor *const *weight, int from, int to,
+                         int column, vf acc[][VALUE_VECTORS], const int R, const int C, const dtype type) {
     const unsigned char *block = kv_block(a, from), *values = block + a->kv->value_offset;
     const int base = from - from % a->kv->block_tokens;
-    for (int p = from; p < to; p++) {
-        const size_t slot = (size_t)(p - base), at = slot * (size_t)a->kv->value_stride + (size_t)column;
+    for (int p = from; p < to; p += TAKEN_OF(type)) {
+        const size_t slot = (size_t)(p - base), at = slot * (size_t)a->kv->value_stride;
+        if (type == DTYPE_BF16) {
+            vi v[VALUE_VECTORS];
+            UNROLL for (int c = 0; c < C; c++) {
+                v[c] = kv_pairs(values, at + 2 * (size_t)(column + c * KERNEL_LANES));
+                if (p + 1 == to) v[c] = vi_low_halves(v[c]);
+            }
+            UNROLL for (int r = 0; r < R; r++) {
+                UNROLL for (int c = 0; c < C; c++) acc[r][c] = dot_pair(acc[r][c], v[c], weight[r] + p);
+            }
+            continue;
+        }
         const float scale = type == DTYPE_I8 ? *value_scales(a, block, slot) : 1;
         vf v[VALUE_VECTORS];
-        UNROLL for (int c = 0; c < C; c++) v[c] = kv_load(values, at + (size_t)c * KERNEL_LANES, type);
+        UNROLL for (int c = 0; c < C; c++) v[c] =
+            kv_load(values, at + (size_t)(column + c * KERNEL_LANES), type);
         UNROLL for (int r = 0; r < R; r++) {
             vf w = vf_set1(scale * a->scores[(size_t)(row + r) * a->scores_stride + (size_t)p]);
             UNROLL for (int c = 0; c < C; c++) acc[r][c] = vf_fma(w, v[c], acc[r][c]);
@@ -117,20 +173,20 @@ INLINE void weigh_values(const attend_args *a, int row, int from, int to, int co
 
 /* Columns [column, column + 16 C) of the output of R rows. What all rows see is walked together; then each row alone
  * goes on to its own limit, so that its sum is always in the order of positions. */
-INLINE void value_strip(const attend_args *a, int row, int column, const float *inv, const int R, const int C,
-                        const dtype type) {
+INLINE void value_strip(const attend_args *a, int row, const factor *const *weight, int column,
+                        const float *inv, const int R, const int C, const dtype type) {
     const int bt = a->kv->block_tokens;
     vf acc[ATTEND_ROWS][VALUE_VECTORS];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int c = 0; c < C; c++) acc[r][c] = vf_set1(0);
-    const int shared = a->limit[row];
+    const int shared = a->limit[row] - a->limit[row] % TAKEN_OF(type);
     for (int p = 0; p < shared; p += bt) {
-        weigh_values(a, row, p, shared < p + bt ? shared : p + bt, column, acc, R, C, type);
+        weigh_values(a, row, weight, p, shared < p + bt ? shared : p + bt, column, acc, R, C, type);
     }
     UNROLL for (int r = 0; r < R; r++) {
         for (int p = shared; p < a->limit[row + r];) {
             int end = (p / bt + 1) * bt;
             if (end > a->limit[row + r]) end = a->limit[row + r];
-            weigh_values(a, row + r, p, end, column, &acc[r], 1, C, type);
+            weigh_values(a, row + r, weight + r, p, end, column, &acc[r], 1, C, type);
             p = end;
         }
         UNROLL for (int c = 0; c < C; c++) {
@@ -143,23 +199,42 @@ INLINE void value_strip(const attend_args *a, int row, int column, const float *
 }
 
 INLINE void attend_rows(const attend_args *a, int row, const int R, const dtype type) {
-    float inv[ATTEND_ROWS];
-    for (int p = 0; p < a->limit[row + R - 1]; p += KERNEL_LANES) score_strip(a, row, p, R, type);
+    factor space[ATTEND_TILE][KV_HEAD_DIM_MAX];
+    const factor *query[ATTEND_TILE], *weight[ATTEND_TILE];
+    float inv[ATTEND_TILE];
+    for (int r = 0; r < R && type == DTYPE_BF16; r++)
+        query[r] = factors(a->q[row + r], a->kv->head_dim, space[r]);
+    for (int p = 0; p < a->limit[row + R - 1]; p += KERNEL_LANES) score_strip(a, row, query, p, R, type);
     for (int r = 0; r < R; r++) {
-        inv[r] = softmax_row(a->scores + (size_t)(row + r) * a->scores_stride, a->limit[row + r]);
+        float *s = a->scores + (size_t)(row + r) * a->scores_stride;
+        inv[r] = softmax_row(s, a->limit[row + r]);
+        if (type == DTYPE_BF16) weight[r] = factors(s, a->limit[row + r], s);
     }
     int column = 0;
-    for (; column + VALUE_VECTORS * KERNEL_LANES <= a->kv->value_stride;
-         column += VALUE_VECTORS * KERNEL_LANES) {
-        value_strip(a, row, column, inv, R, VALUE_VECTORS, type);
-    }
-    for (; column < a->kv->value_stride; column += KERNEL_LANES) value_strip(a, row, column, inv, R, 1, type);
+    for (; column + VALUES_OF(R) * KERNEL_LANES <= a->kv->value_stride; column += VALUES_OF(R) * KERNEL_LANES)
+        value_strip(a, row, weight, column, inv, R, VALUES_OF(R), type);
+    for (; column < a->kv->value_stride; column += KERNEL_LANES)
+        value_strip(a, row, weight, column, inv, R, 1, type);
 }
 
+/* The cache is read once for as many rows as have their sums in registers. */
+#define ATTEND_CASE(R)                                                                                       \
+    case R: attend_rows(a, row, R, type); break
 INLINE void attend_all(const attend_args *a, const dtype type) {
-    int row = 0;
-    for (; row + 4 <= a->rows; row += 4) attend_rows(a, row, 4, type);
-    for (; row < a->rows; row++) attend_rows(a, row, 1, type);
+    for (int row = 0; row < a->rows; row += ATTEND_TILE) {
+        switch (a->rows - row) {
+            ATTEND_CASE(1);
+            ATTEND_CASE(2);
+            ATTEND_CASE(3);
+#if ATTEND_TILE == 8
+            ATTEND_CASE(4);
+            ATTEND_CASE(5);
+            ATTEND_CASE(6);
+            ATTEND_CASE(7);
+#endif
+        default: attend_rows(a, row, ATTEND_TILE, type);
+        }
+    }
 }
 
 static void attend(const attend_args *a) {

@@ -20,6 +20,8 @@ typedef struct vi {
 #define TILE_TOKENS  2
 #define TILED_TOKENS 4
 #define TILED_ROWS   1
+#define ATTEND_TILE  4
+#define ATTEND_SUMS  4
 
 #define KEEP_INT(v)  __asm__ volatile("" : "+x"((v).lo), "+x"((v).hi))
 
@@ -80,12 +82,10 @@ static inline __m256i round_bf16(__m256 v) {
     return _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
 }
 
-static inline void vf_store_bf16_n(uint16_t *p, vf v, int n) {
+static inline void vf_store_bf16(uint16_t *p, vf v) {
     /* packus works within 128-bit halves, so the quarters are put back in order */
     __m256i h = _mm256_permute4x64_epi64(_mm256_packus_epi32(round_bf16(v.lo), round_bf16(v.hi)), 0xd8);
-    uint16_t a[16];
-    _mm256_storeu_si256((__m256i *)a, h);
-    memcpy(p, a, (size_t)n * sizeof *p);
+    _mm256_storeu_si256((__m256i *)(void *)p, h);
 }
 
 static inline vf vf_add(vf a, vf b) {
@@ -144,12 +144,12 @@ static inline vf vf_abs(vf v) {
     return (vf){_mm256_andnot_ps(sign, v.lo), _mm256_andnot_ps(sign, v.hi)};
 }
 
-/* To whole numbers, ties to even; n of them as bytes. The values are within -127 .. 127. */
-static inline void vf_store_int8_n(int8_t *p, vf v, int n) {
+/* To whole numbers, ties to even, as bytes. The values are within -127 .. 127. */
+static inline void vf_store_int8(int8_t *p, vf v) {
     int32_t a[16];
     _mm256_storeu_si256((__m256i *)a, _mm256_cvtps_epi32(v.lo));
     _mm256_storeu_si256((__m256i *)(a + 8), _mm256_cvtps_epi32(v.hi));
-    for (int i = 0; i < n; i++) p[i] = (int8_t)a[i];
+    for (int i = 0; i < 16; i++) p[i] = (int8_t)a[i];
 }
 
 static inline vf vf_load_int8(const int8_t *p) {
@@ -160,6 +160,21 @@ static inline vf vf_load_int8(const int8_t *p) {
 
 static inline vi vi_load(const void *p) {
     return (vi){_mm256_loadu_si256(p), _mm256_loadu_si256((const __m256i *)p + 1)};
+}
+
+/* Of 16 pairs of bf16, the first of each, the second; and the pairs with nothing for the second. */
+static inline vf vf_low_bf16(vi v) {
+    return (vf){_mm256_castsi256_ps(_mm256_slli_epi32(v.lo, 16)),
+                _mm256_castsi256_ps(_mm256_slli_epi32(v.hi, 16))};
+}
+static inline vf vf_high_bf16(vi v) {
+    const __m256i low = _mm256_set1_epi32(0xffff);
+    return (vf){_mm256_castsi256_ps(_mm256_andnot_si256(low, v.lo)),
+                _mm256_castsi256_ps(_mm256_andnot_si256(low, v.hi))};
+}
+static inline vi vi_low_halves(vi v) {
+    const __m256i low = _mm256_set1_epi32(0xffff);
+    return (vi){_mm256_and_si256(v.lo, low), _mm256_and_si256(v.hi, low)};
 }
 
 static inline __m256 byte_of(__m256i v, int j) {

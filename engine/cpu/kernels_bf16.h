@@ -7,8 +7,8 @@ static void pack_bf16(unsigned char *panel, int place, int width, const float *x
     panel += (size_t)place * UNIT_BYTES + (size_t)from / 2 * UNIT_BYTES * (size_t)width;
     for (int i = from; i < to; i += KERNEL_LANES) {
         const int left = lanes_left(i, to);
-        uint16_t narrow[KERNEL_LANES] = {0};
-        vf_store_bf16_n(narrow, vf_load_n(x + i, left), left);
+        uint16_t narrow[KERNEL_LANES];
+        vf_store_bf16(narrow, vf_load_n(x + i, left));
         for (int j = 0; j < left; j += 2, panel += (size_t)width * UNIT_BYTES)
             memcpy(panel, narrow + j, UNIT_BYTES);
     }

@@ -17,6 +17,8 @@ typedef int8_t vb __attribute__((vector_size(16)));
 #define TILE_TOKENS  2
 #define TILED_TOKENS 4
 #define TILED_ROWS   1
+#define ATTEND_TILE  4
+#define ATTEND_SUMS  4
 
 #define KEEP_INT(v)  __asm__ volatile("" : "+m"(v))
 
@@ -81,9 +83,9 @@ static inline vf vf_load_f16_n(const uint16_t *p, int n) {
     return vf_from_f16(vh_load_n(p, n));
 }
 
-static inline void vf_store_bf16_n(uint16_t *p, vf v, int n) {
+static inline void vf_store_bf16(uint16_t *p, vf v) {
     vh h = vf_to_bf16(v);
-    memcpy(p, &h, (size_t)n * sizeof *p);
+    memcpy(p, &h, sizeof h);
 }
 
 static inline vf vf_add(vf a, vf b) {
@@ -140,11 +142,11 @@ static inline vf vf_from_int(vi v) {
     return __builtin_convertvector(v, vf);
 }
 
-/* To whole numbers, ties to even, by way of 1.5 * 2^23; n of them as bytes. The values are within -127 .. 127. */
-static inline void vf_store_int8_n(int8_t *p, vf v, int n) {
+/* To whole numbers, ties to even, by way of 1.5 * 2^23, as bytes. The values are within -127 .. 127. */
+static inline void vf_store_int8(int8_t *p, vf v) {
     const vf magic = vf_set1(12582912.0f);
     vi whole = __builtin_convertvector((v + magic) - magic, vi);
-    for (int i = 0; i < n; i++) p[i] = (int8_t)whole[i];
+    for (int i = 0; i < 16; i++) p[i] = (int8_t)whole[i];
 }
 
 static inline vf vf_load_int8(const int8_t *p) {
@@ -157,6 +159,17 @@ static inline vi vi_load(const void *p) {
     vi v;
     memcpy(&v, p, sizeof v);
     return v;
+}
+
+/* Of 16 pairs of bf16, the first of each, the second; and the pairs with nothing for the second. */
+static inline vf vf_low_bf16(vi v) {
+    return (vf)((vu)v << 16);
+}
+static inline vf vf_high_bf16(vi v) {
+    return (vf)((vu)v & 0xffff0000);
+}
+static inline vi vi_low_halves(vi v) {
+    return v & 0xffff;
 }
 
 /* Byte j of each 32-bit lane, as a number */

@@ -5,16 +5,14 @@
  * W8A16: the same weights widened to f32, against f32 activations; for accuracy.
  */
 
-/* Returns the scale of n values that become bytes. */
+/* Returns the scale of n values that become bytes, which have room for whole vectors. */
 INLINE float quantise_group(int8_t *bytes, const float *x, int n) {
     vf top = vf_set1(0);
     for (int i = 0; i < n; i += KERNEL_LANES) top = vf_max(top, vf_abs(vf_load_n(x + i, lanes_left(i, n))));
     const float largest = vf_top(top);
     const vf inverse = vf_set1(largest > 0 ? 127.0f / largest : 0);
-    for (int i = 0; i < n; i += KERNEL_LANES) {
-        int left = lanes_left(i, n);
-        vf_store_int8_n(bytes + i, vf_mul(vf_load_n(x + i, left), inverse), left);
-    }
+    for (int i = 0; i < n; i += KERNEL_LANES)
+        vf_store_int8(bytes + i, vf_mul(vf_load_n(x + i, lanes_left(i, n)), inverse));
     return largest / 127.0f;
 }
 

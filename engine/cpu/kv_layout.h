@@ -8,7 +8,8 @@ enum { KV_HEAD_DIM_MAX = 512 };
 
 /* One KV head of one block: keys transposed [head_dim][block_tokens], so that the scores of 16 positions are one vector;
  * then values [block_tokens][value_stride]; and for 8 bits the scales in f32 of each token's key [block_tokens] and of its
- * value [block_tokens]. */
+ * value [block_tokens]. In bf16 what is added up lies side by side: keys [head_dim / 2][block_tokens][2], values
+ * [block_tokens / 2][value_stride][2]. */
 typedef struct kv_layout {
     dtype type; /* F32, BF16 or I8 */
     int block_tokens, head_dim, value_stride;

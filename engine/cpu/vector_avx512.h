@@ -17,6 +17,8 @@ typedef __m512i vi;
 #define TILE_TOKENS   6
 #define TILED_TOKENS  8
 #define TILED_ROWS    2
+#define ATTEND_TILE   8
+#define ATTEND_SUMS   16
 
 #define KEEP_INT(v)   __asm__ volatile("" : "+v"(v))
 #define KEEP_FLOAT(v) __asm__ volatile("" : "+v"(v))
@@ -59,11 +61,11 @@ static inline vf vf_load_f16_n(const uint16_t *p, int n) {
 }
 
 /* To nearest, ties to even, without the BF16 extension */
-static inline void vf_store_bf16_n(uint16_t *p, vf v, int n) {
+static inline void vf_store_bf16(uint16_t *p, vf v) {
     __m512i u = _mm512_castps_si512(v);
     __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     u = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    _mm256_mask_storeu_epi16(p, first(n), _mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)));
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(u, 16)));
 }
 
 static inline vf vf_add(vf a, vf b) {
@@ -106,9 +108,9 @@ static inline vf vf_from_int(vi v) {
     return _mm512_cvtepi32_ps(v);
 }
 
-/* To whole numbers, ties to even; n of them as bytes. The values are within -127 .. 127. */
-static inline void vf_store_int8_n(int8_t *p, vf v, int n) {
-    _mm_mask_storeu_epi8(p, first(n), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+/* To whole numbers, ties to even, as bytes. The values are within -127 .. 127. */
+static inline void vf_store_int8(int8_t *p, vf v) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
 }
 
 static inline vf vf_abs(vf v) {
@@ -127,6 +129,17 @@ static inline vf vf_load_int8(const int8_t *p) {
 
 static inline vi vi_load(const void *p) {
     return _mm512_loadu_si512(p);
+}
+
+/* Of 16 pairs of bf16, the first of each, the second; and the pairs with nothing for the second. */
+static inline vf vf_low_bf16(vi v) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+}
+static inline vf vf_high_bf16(vi v) {
+    return _mm512_castsi512_ps(_mm512_andnot_si512(_mm512_set1_epi32(0xffff), v));
+}
+static inline vi vi_low_halves(vi v) {
+    return _mm512_and_si512(v, _mm512_set1_epi32(0xffff));
 }
 
 #endif
