@@ -3,8 +3,9 @@
  * Everything here belongs to the loop's thread: librdkafka's queues wake the loop (rd_kafka_queue_io_event_enable), and
  * callbacks run on it. Nothing blocks, except _new and _free (which flush for at most their stated time).
  *
- * Offsets are stored by hand. A record that was delivered to the consumer's callback counts as unfinished
- * until mr_bus_done() is called for it; the committed offset never passes the lowest unfinished record of its partition.
+ * Offsets are committed by hand. A record that was delivered to the consumer's callback counts as unfinished
+ * until mr_bus_done() is called for it; the committed offset never passes the lowest unfinished record of its partition, and
+ * what is finished behind that is said with it, so that whoever has the partition next is not given it again.
  */
 #ifndef MR_BUS_H
 #define MR_BUS_H

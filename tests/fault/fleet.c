@@ -294,8 +294,8 @@ bool fleet_start(fleet *f, mr_loop *l, const char *broker) {
     const pipeline_options opt = {.broker = broker,
                                   .profile = SCRIPTED,
                                   .servers_only = true,
-                                  .kafka = kafka ? "session_timeout_ms = 3000;" : NULL,
-                                  .worker = "step_timeout_s = 3.0; drain_s = 5; recycle_grace_s = 1; "
+                                  .kafka = kafka ? "session_timeout_ms = 3000;" : "fetch_wait_ms = 20;",
+                                  .worker = "step_timeout_s = 5.0; drain_s = 5; recycle_grace_s = 1; "
                                             "recycle = \"side-by-side\"; canary_s = 0;"};
     *f = (fleet){.loop = l, .p = pipeline_start(l, &opt)};
     if (!f->p) return false;

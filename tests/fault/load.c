@@ -258,6 +258,7 @@ static void take_answer(load *l, client *x) {
 
 static void take_end(load *l, client *x) {
     bool waits = false;
+    x->wait_us = mr_mono_us() + l->pause_us;
     take_text(x);
     keep_place(x);
     if (is_complete(x)) {
@@ -278,6 +279,7 @@ static void go_away(load *l, client *x) {
     a->closed_us = mr_mono_us();
     a->excused = true;
     count(l, "its client went away");
+    x->wait_us = a->closed_us + l->pause_us;
     x->id[0] = x->at[0] = '\0';
     chat_free(x->c);
     x->c = NULL;
@@ -314,6 +316,7 @@ void load_tick(load *l) {
         if (x->direct && oracle_ended(l->oracle, x->number)) {
             count(l, "answered on Kafka");
             x->direct = false;
+            x->wait_us = now + l->pause_us;
         }
         if (x->c || x->direct || now < x->wait_us) continue;
         if (*x->id) {
@@ -342,8 +345,9 @@ double load_quantile(double *v, int n, double q) {
     return v[(int)(q * (n - 1))];
 }
 
-void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed, int nclients) {
-    *l = (load){.loop = loop, .fleet = f, .oracle = o, .seed = seed, .nclients = nclients};
+void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed, int nclients, int64_t pause_us) {
+    *l = (load){
+        .loop = loop, .fleet = f, .oracle = o, .seed = seed, .nclients = nclients, .pause_us = pause_us};
     for (int i = 0; i < LOAD_CLIENTS; i++) mr_buf_init(&l->clients[i].begun, 1 << 20);
 }
 

@@ -1,4 +1,4 @@
-/* The mixed load of a soak: so many clients, each asks again when its answer is over, by HTTP at either gateway and some of
+/* The mixed load of a soak: so many clients, each asks again a while after its answer is over, by HTTP at either gateway and some of
  * them straight on Kafka. What request N is depends on the run's seed and on N alone.
  *
  * Belongs to the loop's thread.
@@ -49,6 +49,7 @@ typedef struct load {
     uint64_t seed;
     client clients[LOAD_CLIENTS];
     int nclients;
+    int64_t pause_us; /* between a client's answer and what it asks next */
     bool running;
     outcome outcomes[LOAD_KINDS];
     int noutcomes;
@@ -56,7 +57,7 @@ typedef struct load {
     int ntimes, times_room;
 } load;
 
-void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed, int nclients);
+void load_init(load *l, mr_loop *loop, fleet *f, oracle *o, uint64_t seed, int nclients, int64_t pause_us);
 void load_done(load *l);
 /* Takes what is over, and asks anew while it runs. Between events, often. */
 void load_tick(load *l);

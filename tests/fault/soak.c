@@ -24,7 +24,7 @@ typedef struct options {
     uint64_t seed;
     double minutes;
     int64_t requests, faults;
-    int gap_ms, clients;
+    int gap_ms, clients, pause_ms;
     const char *broker, *kinds;
 } options;
 
@@ -471,7 +471,8 @@ static int run(soak *s) {
     if (!s->metrics) return fprintf(stderr, "soak: %s\n", err.msg), 1;
     if (!fleet_start(&s->fleet, s->loop, s->opt.broker)) return 77;
     oracle_init(&s->oracle, s->loop, s->metrics, pipeline_kafka(s->fleet.p), s->opt.seed);
-    load_init(&s->load, s->loop, &s->fleet, &s->oracle, s->opt.seed, s->opt.clients);
+    load_init(&s->load, s->loop, &s->fleet, &s->oracle, s->opt.seed, s->opt.clients,
+              s->opt.pause_ms * 1000LL);
     s->timer = mr_timer_new(s->loop, TICK_MS, on_tick, s, &err);
     if (!s->timer) return fprintf(stderr, "soak: %s\n", err.msg), 1;
     s->began_us = mr_mono_us();
@@ -497,26 +498,34 @@ static const char usage[] =
     "Usage: soak [--seed N] [--minutes M | --hours H] [--requests N] [--count N] [options]\n"
     "Runs a whole pipeline under a mixed load, hurts its parts, and checks every answer. It ends when all "
     "that was\n"
-    "asked for has happened; without any of it, after MILLRACE_SOAK_MINUTES, or half a minute.\n\n"
+    "asked for has happened; without any of it, after half a minute.\n\n"
     "  --seed N         the schedule and the load (1)\n"
     "  --count N        faults that happen at least\n"
     "  --requests N     requests that Kafka accepts at least\n"
     "  --clients N      who ask at once (120, which is the most)\n"
+    "  --pause MS       from a client's answer to its next question (0)\n"
     "  --gap MS         time between two faults in the mean (700)\n"
     "  --faults KINDS   only these, with commas between (all)\n"
     "  --embedded       librdkafka's mock cluster as the broker (default)\n"
     "  --kafka          a real Apache Kafka\n"
     "  --help\n";
 
-enum { SEED = 1, MINUTES, HOURS, REQUESTS, COUNT, CLIENTS, GAP, FAULTS, EMBEDDED, KAFKA, HELP };
+enum { SEED = 1, MINUTES, HOURS, REQUESTS, COUNT, CLIENTS, PAUSE, GAP, FAULTS, EMBEDDED, KAFKA, HELP };
 
 static const struct option flags[] = {
-    {"seed", required_argument, NULL, SEED},   {"minutes", required_argument, NULL, MINUTES},
-    {"hours", required_argument, NULL, HOURS}, {"requests", required_argument, NULL, REQUESTS},
-    {"count", required_argument, NULL, COUNT}, {"clients", required_argument, NULL, CLIENTS},
-    {"gap", required_argument, NULL, GAP},     {"faults", required_argument, NULL, FAULTS},
-    {"embedded", no_argument, NULL, EMBEDDED}, {"kafka", no_argument, NULL, KAFKA},
-    {"help", no_argument, NULL, HELP},         {0},
+    {"seed", required_argument, NULL, SEED},
+    {"minutes", required_argument, NULL, MINUTES},
+    {"hours", required_argument, NULL, HOURS},
+    {"requests", required_argument, NULL, REQUESTS},
+    {"count", required_argument, NULL, COUNT},
+    {"clients", required_argument, NULL, CLIENTS},
+    {"pause", required_argument, NULL, PAUSE},
+    {"gap", required_argument, NULL, GAP},
+    {"faults", required_argument, NULL, FAULTS},
+    {"embedded", no_argument, NULL, EMBEDDED},
+    {"kafka", no_argument, NULL, KAFKA},
+    {"help", no_argument, NULL, HELP},
+    {0},
 };
 
 static int number(double most, double *out) {
@@ -549,7 +558,10 @@ static int set_option(int flag, options *o) {
     case HOURS: status = number(1e4, &v), o->minutes = 60 * v; return status;
     case REQUESTS: status = number(400000, &v), o->requests = (int64_t)v; return status;
     case COUNT: status = number(50000, &v), o->faults = (int64_t)v; return status;
-    case CLIENTS: status = number(LOAD_CLIENTS, &v), o->clients = (int)v; return status;
+    case CLIENTS:
+        status = number(LOAD_CLIENTS, &v), o->clients = (int)v;
+        return status < 0 && o->clients < 1 ? fprintf(stderr, "soak: --clients: nobody asks\n"), 2 : status;
+    case PAUSE: status = number(600000, &v), o->pause_ms = (int)v; return status;
     case GAP: status = number(600000, &v), o->gap_ms = (int)v; return status;
     case FAULTS: o->kinds = optarg; return check_kinds(optarg);
     case EMBEDDED: o->broker = "embedded"; return -1;
@@ -563,13 +575,12 @@ int main(int argc, char **argv) {
     static soak s;
     mr_error err;
     int flag, status = -1;
-    const char *minutes = getenv("MILLRACE_SOAK_MINUTES");
     s.opt = (options){.seed = 1, .gap_ms = 700, .clients = LOAD_CLIENTS, .broker = "embedded"};
     while (status < 0 && (flag = getopt_long(argc, argv, "", flags, NULL)) != -1)
         status = set_option(flag, &s.opt);
     if (status >= 0) return status;
     if (optind < argc) return fprintf(stderr, "soak: unexpected argument: %s\n", argv[optind]), 2;
-    if (!s.opt.minutes && !s.opt.requests && !s.opt.faults) s.opt.minutes = minutes ? atof(minutes) : 0.5;
+    if (!s.opt.minutes && !s.opt.requests && !s.opt.faults) s.opt.minutes = 0.5;
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     mr_log_init("soak", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
