@@ -37,13 +37,14 @@ static const double RIVAL = 0.002;
 
 typedef struct token {
     uint32_t hash, phrasings;
+    int64_t place; /* in the file's weights; -1: it is not there */
     float square;
     bool trigram, asked; /* may be asked for: a word, or a trigram of one that the index has not */
     uint8_t n;           /* bytes of its text; 0: too long to be asked for */
     char text[40];
 } token;
 
-/* The distinct tokens of the question. */
+/* The distinct tokens of the question, whose squares are in the file's `asked` as well. */
 typedef struct token_set {
     token v[MR_KB_TOKENS_MAX];
     uint16_t slots[TOKEN_SLOTS]; /* open addressing by hash: index into v + 1, 0 = free */
@@ -111,6 +112,8 @@ static int add_token(void *arg, mr_str text) {
         token *t = &set->v[set->n++];
         *slot = (uint16_t)set->n;
         *t = (token){.hash = hash, .phrasings = w.phrasings, .square = w.square, .trigram = trigram};
+        t->place = mr_kb_file_place(&kb->file, hash);
+        if (t->place >= 0) kb->file.asked[t->place] = w.square;
         t->n = text.n <= sizeof t->text ? (uint8_t)text.n : 0;
         memcpy(t->text, text.p, t->n);
         set->sum += (double)w.square;
@@ -122,22 +125,27 @@ static int add_token(void *arg, mr_str text) {
     return 0;
 }
 
-static void read_question(mr_kb *kb) {
+static void forget_question(mr_kb *kb) {
     token_set *set = &kb->query;
     /* Backwards: a slot is found past those that were taken before it. */
-    for (int i = set->n - 1; i >= 0; i--) *token_slot(set, set->v[i].hash) = 0;
+    for (int i = set->n - 1; i >= 0; i--) {
+        *token_slot(set, set->v[i].hash) = 0;
+        if (set->v[i].place >= 0) kb->file.asked[set->v[i].place] = 0;
+    }
     set->n = 0;
     set->sum = 0;
+}
+
+static void read_question(mr_kb *kb) {
+    forget_question(kb);
     mr_kb_tokens(mr_buf_str(&kb->words), add_token, kb);
 }
 
 static double similarity(mr_kb *kb, const mr_kb_phrasing *p) {
     const uint32_t *tokens = kb->file.phrased + p->first;
+    const float *asked = kb->file.asked;
     double shared = 0;
-    for (uint32_t i = 0; i < p->n; i++) {
-        uint16_t slot = *token_slot(&kb->query, tokens[i]);
-        if (slot != 0) shared += (double)kb->query.v[slot - 1].square;
-    }
+    for (uint32_t i = 0; i < p->n; i++) shared += (double)asked[tokens[i]];
     return shared > 0 ? fmin(shared / sqrt(kb->query.sum * p->weight), 1) : 0;
 }
 
@@ -485,6 +493,7 @@ static int take_loaded(mr_kb *kb, mr_error *err) {
     if (rc < 0) return mr_fail_in(err, "knowledge base %s", kb->path);
     mr_arena_reset(kb->found);
     kb->begun = false;
+    forget_question(kb); /* its tokens have places in the old file */
     mr_kb_file_close(&kb->file);
     kb->file = fresh;
     return 1;

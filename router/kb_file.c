@@ -107,15 +107,27 @@ mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram)
     return w;
 }
 
+int64_t mr_kb_file_place(const mr_kb_file *f, uint32_t hash) {
+    const mr_kb_weight *w = f->cap ? weight_slot(f->weights, f->cap, hash) : NULL;
+    return w && w->hash != 0 ? w - f->weights : -1;
+}
+
 /* ---- phrasings ---- */
 
 static int add_phrasing(mr_kb_file *f, sqlite3_stmt *s, int n, uint32_t *tokens, uint32_t most,
                         mr_error *err) {
     mr_str hashes = mr_kb_column(s, 2);
-    uint32_t count = (uint32_t)(hashes.n / sizeof *f->phrased);
-    if (n == f->phrasings || count > most - *tokens)
-        return mr_fail(err, MR_EIO, "it changed while it was read");
-    memcpy(f->phrased + *tokens, hashes.p, count * sizeof *f->phrased);
+    uint32_t count = (uint32_t)(hashes.n / sizeof(uint32_t)), hash;
+    bool whole = n < f->phrasings && count <= most - *tokens;
+    for (uint32_t i = 0; whole && i < count; i++) {
+        memcpy(&hash, hashes.p + i * sizeof hash, sizeof hash);
+        int64_t place = mr_kb_file_place(f, hash);
+        f->phrased[*tokens + i] = (uint32_t)place;
+        whole = place >= 0;
+    }
+    if (!whole)
+        return mr_fail(err, MR_EIO,
+                       "its index does not fit its phrasings: import its entries anew with --replace");
     f->phrasing[n] = (mr_kb_phrasing){sqlite3_column_int64(s, 0), sqlite3_column_int64(s, 1),
                                       sqlite3_column_double(s, 3), *tokens, count};
     *tokens += count;
@@ -132,7 +144,8 @@ static int load_phrasings(mr_kb_file *f, mr_error *err) {
         return mr_fail(err, MR_ETOOBIG, "its phrasings are too many for one knowledge base");
     f->phrasing = calloc((size_t)f->phrasings + 1, sizeof *f->phrasing);
     f->phrased = malloc((size_t)bytes + sizeof *f->phrased);
-    if (!f->phrasing || !f->phrased) {
+    f->asked = calloc((size_t)f->cap + 1, sizeof *f->asked);
+    if (!f->phrasing || !f->phrased || !f->asked) {
         return mr_fail(err, MR_ENOMEM, "no memory for %d phrasings", f->phrasings);
     }
     if (sqlite3_prepare_v2(f->db, "SELECT id, entry, tokens, weight FROM phrasing ORDER BY id", -1, &s,
@@ -257,6 +270,7 @@ void mr_kb_file_close(mr_kb_file *f) {
     free(f->weights);
     free(f->phrasing);
     free(f->phrased);
+    free(f->asked);
     free(f->labelled);
     free(f->intents);
     mr_arena_free(f->arena);
@@ -281,8 +295,8 @@ static int prepare(mr_kb_file *f, mr_error *err) {
     if (read_number(f->db, "SELECT count(*) FROM phrasing", &phrasings, err) < 0) return -1;
     f->entries = (int)entries;
     f->phrasings = (int)phrasings;
-    if (load_settings(f, err) < 0 || load_labelled(f, err) < 0 || load_phrasings(f, err) < 0) return -1;
-    return load_weights(f, err);
+    if (load_settings(f, err) < 0 || load_labelled(f, err) < 0 || load_weights(f, err) < 0) return -1;
+    return load_phrasings(f, err);
 }
 
 int mr_kb_file_open(mr_kb_file *f, const char *path, mr_error *err) {

@@ -46,7 +46,8 @@ typedef struct mr_kb_file {
     uint32_t cap, tokens;
     int entries, phrasings;
     mr_kb_phrasing *phrasing; /* all of them, by their ids */
-    uint32_t *phrased;        /* hashes of their tokens */
+    uint32_t *phrased;        /* their tokens, as places in `weights` */
+    float *asked;             /* scratch of whoever searches, as long as `weights`, all 0 at first */
     mr_kb_fusion fusion;
     mr_kb_labelled *labelled; /* the entries that have an intent, by their ids */
     int labelled_n, intents_n;
@@ -59,6 +60,9 @@ void mr_kb_file_close(mr_kb_file *f); /* any file, {0} too */
 
 /* The weight of a token; of one that is not there, 0 phrasings and what the rarest one would weigh. */
 mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram);
+
+/* The place of a token in `weights`; -1: it is not there. */
+int64_t mr_kb_file_place(const mr_kb_file *f, uint32_t hash);
 
 /* The phrasing of this id, NULL: there is none. */
 const mr_kb_phrasing *mr_kb_file_phrasing(const mr_kb_file *f, int64_t id);
