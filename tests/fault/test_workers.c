@@ -3,6 +3,7 @@
  *     test_workers embedded|kafka
  */
 #include "base/log.h"
+#include "ops/cli/topics.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
 #include "support/support.h"
@@ -138,6 +139,54 @@ static void an_operator_has_an_engine_replaced_and_hears_of_its_end(void **state
     assert_true(rebalances(f) == before);
 }
 
+/* ---- static members ---- */
+
+static double assigned(fixture *f, pipeline_part worker) {
+    return pipeline_metric(f->p, worker, "millrace_worker_kafka_assigned_partitions");
+}
+
+/* Dynamic members leave the group as they end. The session is long, so that a busy machine has the time for a restart. */
+static void make_static(fixture *f) {
+    assert_int_equal(pipeline_end(f->p, PART_WORKER), 0);
+    assert_int_equal(pipeline_end(f->p, PART_WORKER2), 0);
+    setenv("MILLRACE_WORKER_STATIC_MEMBER", "true", 1);
+    setenv("MILLRACE_KAFKA_SESSION_TIMEOUT_MS", "60000", 1);
+    pipeline_run(f->p, PART_WORKER);
+    pipeline_run(f->p, PART_WORKER2);
+    pipeline_wait_ready(f->p, PART_WORKER);
+    pipeline_wait_ready(f->p, PART_WORKER2);
+    assert_true(pipeline_wait_metric(f->p, PART_WORKER, "millrace_worker_kafka_assigned_partitions",
+                                     MR_PARTITIONS / 2));
+    assert_true(pipeline_wait_metric(f->p, PART_WORKER2, "millrace_worker_kafka_assigned_partitions",
+                                     MR_PARTITIONS / 2));
+}
+
+static void start_again(fixture *f, pipeline_part worker) {
+    pipeline_run(f->p, worker);
+    pipeline_wait_ready(f->p, worker); /* which it is with partitions only */
+    assert_true(assigned(f, worker) == MR_PARTITIONS / 2);
+}
+
+/* The answer that runs in the other worker meanwhile is not disturbed, and neither is that worker's share. It is the last
+ * test: stopped, static members keep their partitions for a whole session. */
+static void a_static_member_is_restarted_without_a_rebalance_for_the_others(void **state) {
+    fixture *f = *state;
+    const char *changes = "millrace_worker_kafka_rebalances_total";
+    if (strcmp(broker, "kafka") != 0) skip(); /* the embedded one has no static members */
+    make_static(f);
+    chat *c = under_way(f);
+    pipeline_part other = busy(f), worker = other == PART_WORKER ? PART_WORKER2 : PART_WORKER;
+    double before = pipeline_metric(f->p, other, changes);
+    assert_int_equal(pipeline_end(f->p, worker), 0);
+    start_again(f, worker);
+    pipeline_kill(f->p, worker);
+    start_again(f, worker);
+    assert_true(assigned(f, other) == MR_PARTITIONS / 2);
+    assert_ends_unbroken(f, c);
+    assert_true(pipeline_metric(f->p, other, changes) == before);
+    assert_true(pipeline_metric(f->p, other, "millrace_worker_redelivered_total") == 0);
+}
+
 int main(int argc, char **argv) {
     mr_error err;
     if (argc != 2) {
@@ -150,6 +199,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_worker_that_was_frozen_gives_up_what_another_was_given),
         cmocka_unit_test(an_engine_that_dies_is_replaced_without_a_rebalance),
         cmocka_unit_test(an_operator_has_an_engine_replaced_and_hears_of_its_end),
+        cmocka_unit_test(a_static_member_is_restarted_without_a_rebalance_for_the_others),
     };
     cmocka_set_test_filter(getenv("ONLY"));
     int failed = cmocka_run_group_tests(tests, setup, NULL);
