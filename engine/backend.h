@@ -39,8 +39,14 @@ typedef struct backend_options {
     struct comm *comm;
 } backend_options;
 
+/* A logit x becomes (x > 0 ? x / repetition : x * repetition) - less, before anything is drawn. */
+typedef struct logit_change {
+    int32_t token;
+    float less; /* infinite: not to be drawn */
+} logit_change;
+
 /* How the token after each row of logits is drawn by a backend that can do so itself: the same token as the sampler's (sample.h). */
-enum { DRAWN_NOT = -1, DRAWN_NO_NUMBERS = -2 };
+enum { DRAWN_NOT = -1, DRAWN_NO_NUMBERS = -2, DRAWN_NONE_LEFT = -3 };
 typedef struct batch_draw {
     float temperature; /* 0: the likeliest */
     float top_p, min_p;
@@ -50,6 +56,11 @@ typedef struct batch_draw {
     /* [nlogits], of the caller, who puts DRAWN_NOT there. A row whose token is filled in, or which is found to be no numbers, has
      * no logits. */
     int32_t *ids;
+    /* Of the first row alone; those after it are not drawn where there is any of this. Read when the pass is begun. */
+    const logit_change *changes; /* of each token one at most */
+    int nchanges;
+    float repetition;
+    const uint64_t *allowed; /* NULL: all; else bit i of word i / 64 is set for an id that may be drawn */
 } batch_draw;
 
 /* One sequence's share of a batch: ntokens tokens at positions pos, pos+1, … */

@@ -68,6 +68,10 @@ struct engine {
     int nslots, nfree;
     int32_t *ids; /* [nslots][max_context]: tokens of the sequences */
     int32_t *tables;
+    logit_change
+        *changes;    /* for a backend that draws: [max_seqs][max_context + stop ids], and the masks that */
+    uint64_t *masks; /* go with them, [max_seqs][mask_words]. Of the pass that is planned */
+    int mask_words;
     slot_list free, ended;
     step_plan pass;       /* planned, and begun where the backend overlaps; n is 0 between */
     int guesses;          /* in it, at most */
@@ -150,6 +154,16 @@ static int make_slots(engine *e, engine_error *err) {
     return 0;
 }
 
+/* What a backend is told that draws by itself. */
+static int make_changes(engine *e, engine_error *err) {
+    const size_t seqs = (size_t)e->limits.max_seqs,
+                 each = (size_t)e->limits.max_context + ENGINE_STOP_IDS_MAX;
+    e->mask_words = (e->parts.known_vocab + 63) / 64;
+    e->changes = calloc(seqs, each * sizeof *e->changes);
+    e->masks = calloc(seqs, (size_t)e->mask_words * sizeof *e->masks);
+    return e->changes && e->masks ? 0 : engine_fail(err, ENGINE_ENOMEM, "no memory for penalties and masks");
+}
+
 engine *engine_open_with(const engine_limits *limits, const engine_parts *parts, engine_error *err) {
     engine *e = calloc(1, sizeof *e);
     if (!e) {
@@ -169,7 +183,7 @@ engine *engine_open_with(const engine_limits *limits, const engine_parts *parts,
                                                  .block_tokens = limits->block_tokens},
                              err);
     e->sampler = e->sched ? sampler_new(parts->known_vocab, err) : NULL;
-    if (!e->sampler || make_slots(e, err)) {
+    if (!e->sampler || make_slots(e, err) || (parts->begin && make_changes(e, err))) {
         engine_close(e);
         return NULL;
     }
@@ -188,6 +202,8 @@ void engine_close(engine *e) {
     free(e->slots);
     free(e->ids);
     free(e->tables);
+    free(e->changes);
+    free(e->masks);
     sampler_free(e->sampler);
     scheduler_free(e->sched);
     e->parts.close(e->parts.owner);
@@ -438,10 +454,13 @@ static uint64_t seed_of_choice(uint64_t seed, int choice) {
     return z ^ (z >> 31);
 }
 
-/* Where the token follows from logits, seed and position alone. Several choices begin from one row. */
-static void let_backend_draw(const engine *e, slot *s, const engine_request *r) {
-    const bool plain = sample_is_plain(&s->how) && !s->how.min_tokens && !r->format.json &&
-                       !r->format.schema && !r->tools.n && r->n <= 1;
+static void forget_drawn(slot *s) {
+    for (int k = 0; k < DRAWS_MAX; k++) s->ids[k] = DRAWN_NOT;
+}
+
+/* Log probabilities are of the logits, and several choices begin from one row. */
+static void let_backend_draw(const engine *e, slot *s) {
+    const bool only_token = s->how.logprobs < 0 && !s->pending;
     s->draw = (batch_draw){.temperature = s->how.temperature,
                            .top_p = s->how.top_p,
                            .min_p = s->how.min_p,
@@ -449,7 +468,7 @@ static void let_backend_draw(const engine *e, slot *s, const engine_request *r) 
                            .seed = s->how.seed,
                            .vocab = e->parts.known_vocab,
                            .ids = s->ids};
-    s->seq.draw = plain ? &s->draw : NULL;
+    s->seq.draw = only_token ? &s->draw : NULL;
 }
 
 static int begin_answer(engine *e, slot *s, const engine_request *r, int choice, engine_error *err) {
@@ -464,7 +483,8 @@ static int begin_answer(engine *e, slot *s, const engine_request *r, int choice,
     s->reasoning = 0;
     s->pending = NULL;
     drafter_start(&s->drafter);
-    let_backend_draw(e, s, r);
+    forget_drawn(s);
+    let_backend_draw(e, s);
     bool thinking = r->nmessages > 0 && e->parts.opens_thinking;
     if (begin_format(e, s, &r->format, err) || begin_calls(e, s, r, err)) return -1;
     return answer_start(&s->answer, thinking, r->sampling.stop, r->sampling.nstop, err);
@@ -489,6 +509,7 @@ static int add_choice(engine *e, slot *first, const engine_request *r, engine_er
     s->next = first->pending;
     first->pending = s;
     first->seq.width++;
+    let_backend_draw(e, first);
     return 0;
 }
 
@@ -606,29 +627,39 @@ static void report_ended(engine *e, event_list *out) {
     }
 }
 
-/* A token that the backend has drawn, if it has. */
+/* A token that the backend has drawn. */
 static int take_drawn(int32_t id, sample_output *drawn, engine_error *err) {
-    if (id == DRAWN_NO_NUMBERS)
-        return engine_fail(err, ENGINE_EINTERNAL, "the model computed logits that are not numbers");
+    if (id == DRAWN_NO_NUMBERS || id == DRAWN_NONE_LEFT)
+        return engine_fail(err, ENGINE_EINTERNAL,
+                           id == DRAWN_NO_NUMBERS ? "the model computed logits that are not numbers"
+                                                  : "no token is left to draw from");
     *drawn = (sample_output){.token = id};
     return 0;
+}
+
+/* What the next token is drawn with. */
+static sample_input draw_input(const engine *e, slot *s, const float *logits) {
+    /* a format ends when it ends, however few tokens that takes */
+    bool early = !s->how.ignore_eos && !grammar_of(s) && answered(s) < s->how.min_tokens;
+    return (sample_input){logits,
+                          &s->how,
+                          s->seq.tokens,
+                          s->seq.ntokens,
+                          s->nprompt,
+                          e->parts.stop_ids,
+                          early ? e->parts.nstop_ids : 0,
+                          allowed_tokens(s)};
+}
+
+static int draw_here(engine *e, slot *s, const float *logits, sample_output *drawn) {
+    const sample_input in = draw_input(e, s, logits);
+    return sampler_draw(e->sampler, &in, drawn, &s->error);
 }
 
 /* One more token from a row of logits, or the one that the backend drew from it. False when the answer ends. */
 static bool next_token(engine *e, slot *s, const float *logits, int32_t row, sample_output *drawn,
                        event_list *out) {
-    /* a format ends when it ends, however few tokens that takes */
-    bool early = !s->how.ignore_eos && !grammar_of(s) && answered(s) < s->how.min_tokens;
-    sample_input in = {logits,
-                       &s->how,
-                       s->seq.tokens,
-                       s->seq.ntokens,
-                       s->nprompt,
-                       e->parts.stop_ids,
-                       early ? e->parts.nstop_ids : 0,
-                       allowed_tokens(s)};
-    if (take_drawn(row, drawn, &s->error) ||
-        (row == DRAWN_NOT && sampler_draw(e->sampler, &in, drawn, &s->error))) {
+    if (row == DRAWN_NOT ? draw_here(e, s, logits, drawn) : take_drawn(row, drawn, &s->error)) {
         end(e, s, ENGINE_FINISH_ERROR);
         return false;
     }
@@ -679,11 +710,13 @@ static void take_rows(engine *e, slot *s, const float *logits, int rows, event_l
 /* The prompt has been computed: the other choices begin from the same logits. */
 static void begin_pending(engine *e, slot *first, const float *logits, event_list *out) {
     slot *s = first->pending, *next;
+    if (!s) return;
     for (slot *p = s; p; p = p->next) {
         scheduler_fork(e->sched, &first->seq, &p->seq);
         p->state = SLOT_LIVE;
     }
     first->pending = NULL;
+    let_backend_draw(e, first);
     for (; s; s = next) {
         next = s->next;
         take_rows(e, s, logits, 1, out);
@@ -696,6 +729,26 @@ static uint64_t prompt_share(const slot *s, const batch_seq *b) {
     return end > b->pos ? (uint64_t)(end - b->pos) : 0;
 }
 
+/* What else than logits decides over the tokens of this pass, for a backend that draws them. */
+static void tell_changes(engine *e) {
+    logit_change *changes = e->changes;
+    uint64_t *mask = e->masks;
+    for (int i = 0; i < e->pass.n; i++) {
+        slot *s = (slot *)e->pass.seqs[i];
+        if (!s->seq.draw || !e->pass.batch[i].nlogits) continue;
+        const sample_input in = draw_input(e, s, NULL);
+        s->draw.changes = changes;
+        s->draw.nchanges = sampler_changes(e->sampler, &in, changes);
+        s->draw.repetition = s->how.repetition_penalty;
+        s->draw.allowed = in.allowed ? mask : NULL;
+        changes += s->draw.nchanges;
+        if (!in.allowed) continue;
+        memcpy(mask, in.allowed,
+               (size_t)e->mask_words * sizeof *mask); /* it is its grammar's, for a moment */
+        mask += e->mask_words;
+    }
+}
+
 static int plan_pass(engine *e, int max_guesses, engine_error *err) {
     e->guesses = max_guesses < e->limits.guess_tokens ? max_guesses : e->limits.guess_tokens;
     e->pass = scheduler_plan(e->sched, e->guesses);
@@ -703,10 +756,8 @@ static int plan_pass(engine *e, int max_guesses, engine_error *err) {
     for (int i = 0; i < p->ncopies; i++) {
         e->parts.copy_block(e->parts.owner, p->copies[i].from, p->copies[i].to);
     }
-    for (int i = 0; i < p->n; i++) {
-        slot *s = (slot *)p->seqs[i];
-        for (int k = 0; k < DRAWS_MAX; k++) s->ids[k] = DRAWN_NOT;
-    }
+    for (int i = 0; i < p->n; i++) forget_drawn((slot *)p->seqs[i]);
+    if (e->parts.begin) tell_changes(e);
     return p->n && e->parts.begin ? e->parts.begin(e->parts.owner, p->batch, p->n, err) : 0;
 }
 

@@ -17,7 +17,8 @@ enum { CHUNK = 256 };
 struct sampler {
     const chunk_ops *ops;
     int vocab, nchunks;
-    float *logits;   /* after penalties */
+    float *logits; /* after penalties */
+    logit_change *changes;
     float *weight;   /* exp((logit - best) / temperature): a probability but for its factor */
     int32_t *kept;   /* ids still in the draw */
     int32_t *count;  /* occurrences of each token while penalties are applied; all zero otherwise */
@@ -34,6 +35,7 @@ sampler *sampler_new(int vocab, engine_error *err) {
         s->vocab = vocab;
         s->nchunks = (int)chunks;
         s->logits = malloc(n * sizeof *s->logits);
+        s->changes = malloc(n * sizeof *s->changes);
         s->weight = malloc(n * sizeof *s->weight);
         s->kept = malloc(n * sizeof *s->kept);
         s->count = calloc(n, sizeof *s->count);
@@ -41,7 +43,8 @@ sampler *sampler_new(int vocab, engine_error *err) {
         s->heaviest = malloc(chunks * sizeof *s->heaviest);
         s->sum = malloc(chunks * sizeof *s->sum);
     }
-    if (!s || !s->logits || !s->weight || !s->kept || !s->count || !s->highest || !s->heaviest || !s->sum) {
+    if (!s || !s->logits || !s->changes || !s->weight || !s->kept || !s->count || !s->highest ||
+        !s->heaviest || !s->sum) {
         sampler_free(s);
         engine_fail(err, ENGINE_ENOMEM, "no memory to sample from %d tokens", vocab);
         return NULL;
@@ -52,6 +55,7 @@ sampler *sampler_new(int vocab, engine_error *err) {
 void sampler_free(sampler *s) {
     if (!s) return;
     free(s->logits);
+    free(s->changes);
     free(s->weight);
     free(s->kept);
     free(s->count);
@@ -117,21 +121,36 @@ static bool has_penalties(const engine_sampling *h) {
     return h->presence_penalty != 0 || h->frequency_penalty != 0 || h->repetition_penalty != 1;
 }
 
-/* One pass counts, the next applies to each distinct token once, the last leaves `count` zero again. Nothing is kept between
- * draws: a sequence that was preempted, or resumed elsewhere, needs no other history than its tokens. */
-static void penalise(sampler *s, const sample_input *in) {
+/* One pass counts, the next lists each distinct token once. What is listed has a negative count, by its place. */
+static int list_penalties(sampler *s, const sample_input *in, logit_change *out) {
     const engine_sampling *h = in->how;
+    const int from = h->repetition_penalty == 1 ? in->nprompt : 0; /* else the prompt's have penalties, too */
+    int n = 0;
     for (int i = in->nprompt; i < in->ntokens; i++) s->count[in->tokens[i]]++;
-    for (int i = in->ntokens - 1; i >= 0; i--) {
+    for (int i = in->ntokens - 1; i >= from; i--) {
         int32_t id = in->tokens[i];
         int c = s->count[id];
         if (c < 0) continue;
-        float *x = &s->logits[id];
-        *x = *x > 0 ? *x / h->repetition_penalty : *x * h->repetition_penalty;
-        if (c > 0) *x -= h->presence_penalty + h->frequency_penalty * (float)c;
-        s->count[id] = -1;
+        out[n] = (logit_change){id, c > 0 ? h->presence_penalty + h->frequency_penalty * (float)c : 0};
+        s->count[id] = -1 - n++;
     }
-    for (int i = 0; i < in->ntokens; i++) s->count[in->tokens[i]] = 0;
+    return n;
+}
+
+/* `count` is zero again afterwards. Nothing is kept between draws: a sequence that was preempted, or resumed elsewhere, needs no
+ * other history than its tokens. */
+int sampler_changes(sampler *s, const sample_input *in, logit_change *out) {
+    int n = has_penalties(in->how) ? list_penalties(s, in, out) : 0;
+    for (int i = 0; i < in->nbanned; i++) {
+        int32_t id = in->banned[i];
+        if (s->count[id] == 0) {
+            out[n] = (logit_change){.token = id};
+            s->count[id] = -1 - n++;
+        }
+        out[-1 - s->count[id]].less = INFINITY;
+    }
+    for (int i = 0; i < n; i++) s->count[out[i].token] = 0;
+    return n;
 }
 
 /* Most words of a mask are all of one kind. */
@@ -150,9 +169,13 @@ static bool is_adjusted(const sample_input *in) {
 }
 
 static const float *adjust(sampler *s, const sample_input *in) {
+    const float repetition = in->how->repetition_penalty;
+    const int n = sampler_changes(s, in, s->changes);
     memcpy(s->logits, in->logits, (size_t)s->vocab * sizeof *s->logits);
-    if (has_penalties(in->how)) penalise(s, in);
-    for (int i = 0; i < in->nbanned; i++) s->logits[in->banned[i]] = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        float *x = &s->logits[s->changes[i].token];
+        *x = (*x > 0 ? *x / repetition : *x * repetition) - s->changes[i].less;
+    }
     if (in->allowed) keep_allowed(s, in->allowed);
     return s->logits;
 }
@@ -324,10 +347,6 @@ static double fill_top(sampler *s, const sample_input *in, float best, sample_ou
     }
     for (int i = 0; i < out->ntop; i++) out->top[i].logprob = (float)((double)x[out->top[i].token] - norm);
     return norm;
-}
-
-bool sample_is_plain(const engine_sampling *h) {
-    return h->logprobs < 0 && !has_penalties(h);
 }
 
 int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_error *err) {

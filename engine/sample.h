@@ -12,6 +12,7 @@
 #ifndef ENGINE_SAMPLE_H
 #define ENGINE_SAMPLE_H
 
+#include "engine/backend.h"
 #include "engine/engine.h"
 
 enum { SAMPLE_TOP_MAX = 20 };
@@ -42,8 +43,9 @@ typedef struct sample_output {
 /* Fails with ENGINE_EINTERNAL when the logits are not numbers. */
 int sampler_draw(sampler *s, const sample_input *in, sample_output *out, engine_error *err);
 
-/* Does the token follow from logits, seed and position alone, and is it all that is asked for? */
-bool sample_is_plain(const engine_sampling *h);
+/* What penalties and banned ids change, of each token once: for a backend that draws. Room for min(ntokens, vocab) + nbanned.
+ * Returns how many. */
+int sampler_changes(sampler *s, const sample_input *in, logit_change *out);
 
 /* Uniform in [0, 1), the one random number at this position. */
 double sample_uniform(uint64_t seed, uint64_t position);

@@ -22,7 +22,8 @@ typedef struct rank {
 typedef struct group_backend group_backend;
 struct group_backend {
     backend base;
-    rank *rank; /* [ranks] */
+    backend_ops ops; /* its own: halves, where the ranks have them */
+    rank *rank;      /* [ranks] */
     int ranks;
     pool *pool; /* a thread a rank */
     const rank_kind *kind;
@@ -175,30 +176,26 @@ static int open_group(group_backend *g, engine_error *err) {
 
 backend *backend_open_group(const rank_kind *kind, const model *m, const backend_options *opt, int ranks,
                             engine_error *err) {
-    static const backend_ops whole = {.forward = group_forward,
-                                      .copy_block = group_copy_block,
-                                      .close = group_close,
-                                      .memory = group_memory,
-                                      .isa = group_isa};
-    static const backend_ops halves = {.forward = group_forward,
-                                       .begin = group_begin,
-                                       .finish = group_finish,
-                                       .copy_block = group_copy_block,
-                                       .close = group_close,
-                                       .memory = group_memory,
-                                       .isa = group_isa};
     model_fetch_all(m);
     group_backend *g = calloc(1, sizeof *g);
     if (!g) {
         engine_fail(err, ENGINE_ENOMEM, "out of memory");
         return NULL;
     }
-    g->base = (backend){.ops = &whole, .opt = *opt, .vocab = m->config.vocab};
+    g->ops = (backend_ops){.forward = group_forward,
+                           .copy_block = group_copy_block,
+                           .close = group_close,
+                           .memory = group_memory,
+                           .isa = group_isa};
+    g->base = (backend){.ops = &g->ops, .opt = *opt, .vocab = m->config.vocab};
     g->kind = kind;
     g->model = m;
     g->ranks = ranks;
     if (!open_group(g, err)) {
-        if (backend_overlaps(g->rank[0].backend)) g->base.ops = &halves;
+        if (backend_overlaps(g->rank[0].backend)) {
+            g->ops.begin = group_begin;
+            g->ops.finish = group_finish;
+        }
         return &g->base;
     }
     group_close(&g->base);

@@ -90,6 +90,13 @@ void size_items(state *b) {
     b->max_merges = tiles;
 }
 
+/* Room for penalties on every token of every sequence, 8 MiB at most; rows beyond are drawn by the caller. */
+void size_changes(state *b) {
+    const int64_t banned = 16, each = std::min(positions(b), b->m->config.vocab) + banned,
+                  all = each * b->base.opt.max_seqs;
+    b->max_changes = (int)std::min(all, (int64_t)1 << 20);
+}
+
 plan place_plan(const state *b, layout &l) {
     const backend_options *o = &b->base.opt;
     const size_t begin = l.used;
@@ -105,6 +112,8 @@ plan place_plan(const state *b, layout &l) {
     p.items = l.get<attend_item>((size_t)b->max_items);
     p.tables = l.get<int>((size_t)o->max_seqs * (size_t)o->max_blocks_per_seq);
     p.bytes = l.used - begin;
+    p.changes = l.get<logit_change>((size_t)b->max_changes);
+    p.masks = l.get<uint64_t>((size_t)o->max_seqs * (size_t)mask_words(b->m->config.vocab));
     return p;
 }
 
@@ -152,6 +161,7 @@ void place_workspace(state *b, layout &l) {
     const size_t t = (size_t)o->max_tokens, logits = (size_t)o->max_logits, rows = t > logits ? t : logits;
     const int ranks = o->comm ? o->comm->size : 0;
     size_items(b);
+    size_changes(b);
     b->hidden_pitch = linear_pitch(c->hidden);
     b->att_pitch = linear_pitch(c->heads * c->head_dim);
     b->act_pitch = linear_pitch(c->intermediate);

@@ -27,7 +27,7 @@ int round_up(int n, int unit) {
 
 struct planner {
     state *b;
-    int tokens, logits, items, merges, partial, tables;
+    int tokens, logits, items, merges, partial, tables, changes, masks;
     int warps; /* tiles are split until about so many are busy */
 };
 
@@ -46,11 +46,25 @@ void plan_tile(planner *p, int seq, const batch_seq *s, int row0, int rows, int 
     p->partial += room;
 }
 
-draw_row draw_of(const batch_draw *d, int tokens) {
-    if (!d) return {};
+/* The row after `tokens` tokens, `later` rows after the sequence's first. Not drawn here: what was not asked for, what is changed by a token
+ * that is not known yet, and what finds no room. */
+draw_row draw_of(planner *p, const batch_draw *d, int tokens, int later) {
+    plan *h = &p->b->host;
+    const size_t words = (size_t)mask_words(p->b->m->config.vocab);
+    if (!d || (later && (d->nchanges || d->allowed)) || d->nchanges > p->b->max_changes - p->changes)
+        return {};
     const float t = d->temperature;
-    return {d->vocab, t < SAMPLE_GREEDY_BELOW ? 0 : 1 / t,      d->top_k, d->top_p,
-            d->min_p, sample_uniform(d->seed, (uint64_t)tokens)};
+    draw_row r = {d->vocab,      t < SAMPLE_GREEDY_BELOW ? 0 : 1 / t,
+                  d->top_k,      d->top_p,
+                  d->min_p,      sample_uniform(d->seed, (uint64_t)tokens),
+                  p->changes,    d->nchanges,
+                  d->repetition, -1};
+    if (d->nchanges) memcpy(h->changes + p->changes, d->changes, (size_t)d->nchanges * sizeof *d->changes);
+    p->changes += d->nchanges;
+    if (!d->allowed) return r;
+    r.mask = p->masks++;
+    memcpy(h->masks + (size_t)r.mask * words, d->allowed, (size_t)mask_words(d->vocab) * sizeof *d->allowed);
+    return r;
 }
 
 void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
@@ -63,7 +77,7 @@ void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
     p->tables += blocks;
     for (int t = 0; t < s->ntokens; t++) {
         if (t >= s->ntokens - s->nlogits) {
-            h->draws[p->logits] = draw_of(s->draw, s->pos + t + 1);
+            h->draws[p->logits] = draw_of(p, s->draw, s->pos + t + 1, t - (s->ntokens - s->nlogits));
             h->logit_rows[p->logits++] = p->tokens;
         }
         h->ids[p->tokens] = s->tokens[t];
@@ -81,8 +95,8 @@ int count_tiles(const state *b, const batch_seq *seqs, int nseqs) {
     return tiles;
 }
 
-/* Fills the host's plan; the shape says what the launches must be made for. */
-shape make_plan(state *b, const batch_seq *seqs, int nseqs, size_t *bytes) {
+/* Fills the host's plan; its sizes say what the launches must be made for. */
+planner make_plan(state *b, const batch_seq *seqs, int nseqs) {
     planner p = {};
     p.b = b;
     p.warps = b->sms * 16;
@@ -90,8 +104,30 @@ shape make_plan(state *b, const batch_seq *seqs, int nseqs, size_t *bytes) {
     for (int i = 0; i < nseqs; i++) plan_seq(&p, i, &seqs[i], tiles);
     b->host.counts[0] = p.items;
     b->host.counts[1] = p.merges;
-    *bytes = (size_t)((unsigned char *)(b->host.tables + p.tables) - b->host_plan);
-    return {p.tokens, p.logits, p.items, p.merges};
+    return p;
+}
+
+/* As much of it as there is: up to the tables in one piece, for most passes have nothing behind them. */
+int copy_plan(const planner *p, engine_error *err) {
+    const state *b = p->b;
+    const plan *from = &b->host, *to = &b->dev;
+    const struct {
+        void *to;
+        const void *from;
+        size_t bytes;
+    } pieces[] = {
+        {b->dev_plan, b->host_plan, (size_t)((unsigned char *)(from->tables + p->tables) - b->host_plan)},
+        {to->changes, from->changes, (size_t)p->changes * sizeof *from->changes},
+        {to->masks, from->masks,
+         (size_t)p->masks * (size_t)mask_words(b->m->config.vocab) * sizeof *from->masks},
+    };
+    for (const auto &piece : pieces) {
+        if (piece.bytes &&
+            check(cudaMemcpyAsync(piece.to, piece.from, piece.bytes, cudaMemcpyHostToDevice, b->stream),
+                  "cannot copy a batch", err))
+            return -1;
+    }
+    return 0;
 }
 
 /* The next larger shape of those that graphs are made for. What is added is no token, and its rows of logits are not read. */
@@ -219,7 +255,9 @@ template <typename T> struct pass {
         }
         if (of.logits) {
             if (run_head(err)) return -1;
-            sample_rows(b->logits, b->m->config.vocab, b->dev.draws, of.logits, b->room, b->drawn, b->stream);
+            const draw_changes changes = {b->dev.changes, b->dev.masks, mask_words(b->m->config.vocab)};
+            sample_rows(b->logits, b->m->config.vocab, b->dev.draws, of.logits, changes, b->room, b->drawn,
+                        b->stream);
         }
         return check(cudaGetLastError(), "a kernel could not be launched", err);
     }
@@ -300,13 +338,15 @@ int copy_results(state *b, const batch_seq *seqs, int nseqs, int rows, engine_er
                                       cudaMemcpyDeviceToHost, b->stream),
                       "cannot copy the tokens", err))
         return -1;
-    for (int i = 0; i < nseqs; row += (size_t)seqs[i++].nlogits) {
-        if (seqs[i].draw || !seqs[i].nlogits) continue;
-        if (check(cudaMemcpyAsync(b->host_logits + row * vocab, b->logits + row * vocab,
-                                  (size_t)seqs[i].nlogits * vocab * sizeof(float), cudaMemcpyDeviceToHost,
-                                  b->stream),
+    for (int i = 0; i < nseqs; i++) {
+        const size_t end = row + (size_t)seqs[i].nlogits;
+        while (row < end && b->host.draws[row].vocab) row++; /* of a sequence, drawn ones come first */
+        if (row < end &&
+            check(cudaMemcpyAsync(b->host_logits + row * vocab, b->logits + row * vocab,
+                                  (end - row) * vocab * sizeof(float), cudaMemcpyDeviceToHost, b->stream),
                   "cannot copy the logits", err))
             return -1;
+        row = end;
     }
     return 0;
 }
@@ -334,20 +374,18 @@ int wait_for_pass(state *b, engine_error *err) {
 
 /* Enqueues everything, down to the copies of the results: the host's plan is read by the first of it, and not before. */
 int begin_pass(state *b, const batch_seq *seqs, int nseqs, engine_error *err) {
-    size_t bytes = 0;
     b->seqs = seqs;
     b->nseqs = nseqs;
     if (!nseqs) return 0;
-    shape of = make_plan(b, seqs, nseqs, &bytes);
+    const planner p = make_plan(b, seqs, nseqs);
+    shape of = {p.tokens, p.logits, p.items, p.merges};
     const int rows = of.logits;
     comm *ranks = b->base.opt.comm;
     const bool on_device =
         !ranks || ranks->ops->attach; /* else a sum is made in the call, and cannot be captured */
     const bool graphed = of.tokens <= GRAPH_TOKENS && on_device;
     if (graphed) of = graph_shape(b, of);
-    if (check(cudaMemcpyAsync(b->dev_plan, b->host_plan, bytes, cudaMemcpyHostToDevice, b->stream),
-              "cannot copy a batch", err))
-        return -1;
+    if (copy_plan(&p, err)) return -1;
     if (graphed ? run_graph(b, of, err) : launch_pass(b, of, err)) return -1;
     return copy_results(b, seqs, nseqs, rows, err);
 }

@@ -32,8 +32,8 @@ __device__ __forceinline__ float weight_of(float x, float best, float factor) {
     return exp_down(__fmul_rn(__fadd_rn(x, -best), factor));
 }
 
-/* Fills `highest`; returns the row's in every thread, or NaN where a logit is not a finite number. */
-__device__ float scan(const float *x, int vocab, float *highest) {
+/* Fills `highest`; returns the row's in every thread, or NaN where a logit is not a finite number. Changed ones may be infinite. */
+__device__ float scan(const float *x, int vocab, bool changed, float *highest) {
     __shared__ float of_warp[ROW_THREADS / 32];
     __shared__ int bad;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
@@ -45,7 +45,7 @@ __device__ float scan(const float *x, int vocab, float *highest) {
         float of_chunk = -INFINITY;
         for (int i = c * SAMPLE_CHUNK + lane; i < min((c + 1) * SAMPLE_CHUNK, vocab); i += 32) {
             of_chunk = fmaxf(of_chunk, x[i]);
-            finite = finite && x[i] * 0.0f == 0.0f;
+            finite = finite && (changed || x[i] * 0.0f == 0.0f);
         }
         of_chunk = warp_max(of_chunk);
         if (!lane) highest[c] = of_chunk;
@@ -56,6 +56,21 @@ __device__ float scan(const float *x, int vocab, float *highest) {
     __syncthreads();
     for (int w = 0; w < ROW_THREADS / 32; w++) most = fmaxf(most, of_warp[w]);
     return bad ? NAN : most;
+}
+
+/* adjust() of sample.c */
+__device__ void change(float *x, const draw_row &how, const draw_changes &c) {
+    for (int i = (int)threadIdx.x; i < how.changes; i += ROW_THREADS) {
+        const logit_change of = c.changes[how.first_change + i];
+        const float v = x[of.token],
+                    scaled = v > 0 ? __fdiv_rn(v, how.repetition) : __fmul_rn(v, how.repetition);
+        x[of.token] = __fadd_rn(scaled, -of.less);
+    }
+    __syncthreads();
+    const uint64_t *mask = c.masks + (size_t)how.mask * (size_t)c.words;
+    for (int i = (int)threadIdx.x; how.mask >= 0 && i < how.vocab; i += ROW_THREADS)
+        if (!(mask[i / 64] >> (i % 64) & 1)) x[i] = -INFINITY;
+    __syncthreads();
 }
 
 /* The weights of each chunk, added up in the CPU's order. */
@@ -217,35 +232,41 @@ __device__ __forceinline__ bool is_filtered(const draw_row &how) {
 }
 
 __global__ void __launch_bounds__(ROW_THREADS)
-    draw(const float *logits, int stride, const draw_row *rows, draw_room room, int *ids) {
+    draw(float *logits, int stride, const draw_row *rows, draw_changes changes, draw_room room, int *ids) {
     const size_t row = blockIdx.x;
     const draw_row how = rows[row];
     if (!how.vocab) {
-        if (!threadIdx.x) ids[row] = -1;
+        if (!threadIdx.x) ids[row] = DRAWN_NOT;
         return;
     }
-    const float *x = logits + row * (size_t)stride;
+    float *x = logits + row * (size_t)stride;
     float *highest = room.highest + row * (size_t)room.chunks;
     double *sum = room.sum + row * (size_t)room.chunks;
-    const float best = scan(x, how.vocab, highest);
-    if (best == best && how.factor > 0) weigh(x, how.vocab, best, how.factor, sum);
-    if (best == best && is_filtered(how)) {
+    float best = scan(x, how.vocab, false, highest);
+    if (best == best && (how.changes || how.mask >= 0)) {
+        change(x, how, changes);
+        best = scan(x, how.vocab, true, highest);
+    }
+    if (best != best || best == -INFINITY) {
+        if (!threadIdx.x) ids[row] = best != best ? DRAWN_NO_NUMBERS : DRAWN_NONE_LEFT;
+        return;
+    }
+    if (how.factor > 0) weigh(x, how.vocab, best, how.factor, sum);
+    if (is_filtered(how)) {
         const kept all = {x, highest, how.vocab, best, how.factor, 0, 0};
         const int id = filter(how, all, sum_chunks(sum, sample_chunks(how.vocab)));
         if (!threadIdx.x) ids[row] = id;
         return;
     }
     if (threadIdx.x) return;
-    ids[row] = best != best     ? -2
-               : how.factor > 0 ? pick(x, how.vocab, best, how.factor, sum, how.u)
-                                : first_of(x, highest, best);
+    ids[row] = how.factor > 0 ? pick(x, how.vocab, best, how.factor, sum, how.u) : first_of(x, highest, best);
 }
 
 } // namespace
 
-void sample_rows(const float *logits, int stride, const draw_row *rows, int n, const draw_room &room,
-                 int *ids, cudaStream_t s) {
-    LAUNCH(draw, dim3((unsigned)n), dim3(ROW_THREADS), 0, s, logits, stride, rows, room, ids);
+void sample_rows(float *logits, int stride, const draw_row *rows, int n, const draw_changes &changes,
+                 const draw_room &room, int *ids, cudaStream_t s) {
+    LAUNCH(draw, dim3((unsigned)n), dim3(ROW_THREADS), 0, s, logits, stride, rows, changes, room, ids);
 }
 
 } // namespace cuda

@@ -1,5 +1,5 @@
-/* Drawing a token where its logits are: by temperature, top_k, top_p and min_p the same token that the engine's sampler
- * (engine/sample.h) draws from the same logits. What goes by penalties, masks or log probabilities is drawn there.
+/* Drawing a token where its logits are: the same token that the engine's sampler (engine/sample.h) draws from the same logits, with the
+ * same penalties and masks. Only where log probabilities are asked for is it drawn there.
  *
  * What the filters leave is found by radix selection over (logit, id), whose histograms are of whole numbers and so the same
  * whichever thread adds first.
@@ -11,6 +11,10 @@
 
 #include "engine/cuda/device.h"
 
+extern "C" {
+#include "engine/backend.h"
+}
+
 namespace cuda {
 
 constexpr int SAMPLE_CHUNK = 256; /* as the engine's sampler sums */
@@ -21,6 +25,17 @@ struct draw_row {
     int top_k;          /* 0: off */
     float top_p, min_p; /* 1, 0: off */
     double u;           /* the random number of this seed and position */
+    /* What the logits become first: of draw_changes */
+    int first_change, changes;
+    float repetition;
+    int mask = -1; /* all may be drawn */
+};
+
+/* On the device, of all rows. */
+struct draw_changes {
+    const logit_change *changes;
+    const uint64_t *masks; /* [..][words] */
+    int words;
 };
 
 struct draw_room {  /* on the device, for each row */
@@ -33,9 +48,13 @@ __host__ __device__ constexpr int sample_chunks(int vocab) {
     return (vocab + SAMPLE_CHUNK - 1) / SAMPLE_CHUNK;
 }
 
-/* ids[i] of row i of logits [n][stride]; -1 where nothing was asked for, -2 where a logit is not a number. */
-void sample_rows(const float *logits, int stride, const draw_row *rows, int n, const draw_room &room,
-                 int *ids, cudaStream_t s);
+constexpr int mask_words(int vocab) {
+    return (vocab + 63) / 64;
+}
+
+/* ids[i] of row i of logits [n][stride], or DRAWN_…; logits that are changed stay so. */
+void sample_rows(float *logits, int stride, const draw_row *rows, int n, const draw_changes &changes,
+                 const draw_room &room, int *ids, cudaStream_t s);
 
 } // namespace cuda
 

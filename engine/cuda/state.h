@@ -37,6 +37,9 @@ struct plan {
     merge_item *merges;               /* [max_merges] */
     int *tables;                      /* [max_seqs * max_blocks_per_seq], one after the other */
     size_t bytes;
+    /* copied by themselves, where there are any */
+    logit_change *changes; /* [max_changes] */
+    uint64_t *masks;       /* [max_seqs][mask_words] */
 };
 
 /* Sizes of a pass: what its launches were made for. Two passes of the same shape are the same graph. */
@@ -74,7 +77,7 @@ struct state {
 
     plan host, dev;
     unsigned char *host_plan, *dev_plan;
-    int max_items, max_merges, max_partial;
+    int max_items, max_merges, max_partial, max_changes;
     float *x, *y, *qkv, *gate_up; /* f32: [T][hidden], [T][hidden], [T][q + k + v], [T][2 intermediate] */
     void *h, *q, *att, *act;      /* type: [T or logits][pitch], [T][heads][dim], [T][pitch], [T][pitch] */
     rounded h8, att8, act8; /* the inputs of products where they are rounded: then there is no h and no act */

@@ -117,6 +117,13 @@ static void greedy_decoding_follows_the_reference(void **state) {
     }
 }
 
+static float *copy_of(const float *v, int n) {
+    float *out = malloc((size_t)n * sizeof *out);
+    assert_non_null(out);
+    memcpy(out, v, (size_t)n * sizeof *out);
+    return out;
+}
+
 /* A pass that draws, and the engine's sampler with the logits of one that does not. */
 static void tokens_are_drawn_as_the_engine_draws_them_from_the_logits(void **state) {
     (void)state;
@@ -134,8 +141,13 @@ static void tokens_are_drawn_as_the_engine_draws_them_from_the_logits(void **sta
     for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
         int32_t ids[ROWS];
         for (int k = 0; k < ROWS; k++) ids[k] = DRAWN_NOT;
-        const batch_draw draw = {how[i].temperature,    how[i].top_p, how[i].min_p, how[i].top_k, 11 + i,
-                                 g.model->config.vocab, ids};
+        const batch_draw draw = {.temperature = how[i].temperature,
+                                 .top_p = how[i].top_p,
+                                 .min_p = how[i].min_p,
+                                 .top_k = how[i].top_k,
+                                 .seed = 11 + i,
+                                 .vocab = g.model->config.vocab,
+                                 .ids = ids};
         float *logits = NULL;
         batch_seq q = {.tokens = p->ids, .ntokens = ROWS, .blocks = blocks, .nlogits = ROWS, .draw = &draw};
         if (backend_forward(b, &q, 1, &logits, &err)) fail_msg("%s", err.msg);
@@ -157,11 +169,48 @@ static void tokens_are_drawn_as_the_engine_draws_them_from_the_logits(void **sta
     golden_close(&g);
 }
 
-static float *copy_of(const float *v, int n) {
-    float *out = malloc((size_t)n * sizeof *out);
-    assert_non_null(out);
-    memcpy(out, v, (size_t)n * sizeof *out);
-    return out;
+/* With penalties and a mask the first row's token comes back, and the logits of those after it, which guesses led to. */
+static void a_row_with_penalties_and_a_mask_is_drawn_and_those_after_it_come_back(void **state) {
+    (void)state;
+    enum { ROWS = 3, TOKENS = 9, WORDS = 64 };
+    golden g = golden_open("llama_gqa_bf16");
+    backend *b = open_shim(g.model, NULL);
+    const golden_prompt *p = &g.prompt[g.nprompts - 1];
+    const int vocab = g.model->config.vocab, known = TOKENS - ROWS + 1;
+    engine_error err = {0};
+    sampler *s = sampler_new(vocab, &err);
+    assert_true(s && vocab <= WORDS * 64);
+    uint64_t allowed[WORDS];
+    memset(allowed, 0x5b, sizeof allowed);
+    engine_sampling h;
+    engine_sampling_default(&h);
+    h.repetition_penalty = 1.5f, h.frequency_penalty = 0.7f, h.seed = 4;
+    const float *logits = run(b, p->ids, TOKENS, 0, ROWS);
+    const int32_t banned[] = {3, 17};
+    const sample_input in = {logits, &h, p->ids, known, 2, banned, 2, allowed};
+    logit_change changes[TOKENS + 2];
+    int32_t ids[ROWS] = {DRAWN_NOT, DRAWN_NOT, DRAWN_NOT};
+    const batch_draw draw = {.temperature = h.temperature,
+                             .top_p = h.top_p,
+                             .seed = h.seed,
+                             .vocab = vocab,
+                             .ids = ids,
+                             .changes = changes,
+                             .nchanges = sampler_changes(s, &in, changes),
+                             .repetition = h.repetition_penalty,
+                             .allowed = allowed};
+    sample_output out;
+    if (sampler_draw(s, &in, &out, &err)) fail_msg("%s", err.msg);
+    float *later = copy_of(logits + vocab, (ROWS - 1) * vocab), *now = NULL;
+    batch_seq q = {.tokens = p->ids, .ntokens = TOKENS, .blocks = blocks, .nlogits = ROWS, .draw = &draw};
+    if (backend_forward(b, &q, 1, &now, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(ids[0], out.token);
+    for (int k = 1; k < ROWS; k++) assert_int_equal(ids[k], DRAWN_NOT);
+    assert_memory_equal(now + vocab, later, (size_t)((ROWS - 1) * vocab) * sizeof *later);
+    free(later);
+    sampler_free(s);
+    backend_close(b);
+    golden_close(&g);
 }
 
 /* The long prompt at once; token by token; and in pieces beside another sequence: one set of bits. */
@@ -333,6 +382,7 @@ int main(void) {
         cmocka_unit_test(products_in_any_order_are_near_the_reference),
         cmocka_unit_test(greedy_decoding_follows_the_reference),
         cmocka_unit_test(tokens_are_drawn_as_the_engine_draws_them_from_the_logits),
+        cmocka_unit_test(a_row_with_penalties_and_a_mask_is_drawn_and_those_after_it_come_back),
         cmocka_unit_test(logits_are_the_same_bits_in_every_batch),
         cmocka_unit_test(eight_bit_formats_are_the_cpu_s),
         cmocka_unit_test(a_copied_block_goes_on_as_the_original),

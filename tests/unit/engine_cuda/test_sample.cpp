@@ -18,9 +18,12 @@ namespace {
 
 uint64_t random_state = 7;
 
-float random_logit() {
+uint32_t random_bits() {
     random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (float)(int32_t)(random_state >> 32) * 0x1p-28f;
+    return (uint32_t)(random_state >> 32);
+}
+float random_logit() {
+    return (float)(int32_t)random_bits() * 0x1p-28f;
 }
 
 struct rows {
@@ -29,6 +32,8 @@ struct rows {
     std::vector<double> sum;
     std::vector<cuda::draw_row> how;
     std::vector<int> ids;
+    std::vector<logit_change> changes;
+    std::vector<uint64_t> masks;
 
     rows(int vocab_, int n_)
         : vocab(vocab_), stride(vocab_ + 3), n(n_), logits((size_t)(n_ * (vocab_ + 3))),
@@ -38,7 +43,8 @@ struct rows {
     }
     void draw() {
         const cuda::draw_room room = {highest.data(), sum.data(), cuda::sample_chunks(vocab)};
-        cuda::sample_rows(logits.data(), stride, how.data(), n, room, ids.data(), nullptr);
+        const cuda::draw_changes more = {changes.data(), masks.data(), cuda::mask_words(vocab)};
+        cuda::sample_rows(logits.data(), stride, how.data(), n, more, room, ids.data(), nullptr);
     }
     const float *row(int i) const { return &logits[(size_t)(i * stride)]; }
 };
@@ -50,7 +56,10 @@ struct filters {
 const filters NONE = {1, 0, 0};
 
 cuda::draw_row row_of(int vocab, float temperature, const filters &f, double u) {
-    return {vocab, temperature > 0 ? 1 / temperature : 0, f.top_k, f.top_p, f.min_p, u};
+    cuda::draw_row r = {};
+    r.vocab = vocab, r.factor = temperature > 0 ? 1 / temperature : 0;
+    r.top_k = f.top_k, r.top_p = f.top_p, r.min_p = f.min_p, r.u = u;
+    return r;
 }
 
 int32_t sampled(const float *logits, int vocab, float temperature, const filters &f, uint64_t seed,
@@ -113,6 +122,70 @@ void what_filters_leave_is_what_the_sampler_leaves(void **) {
     }
 }
 
+/* A sequence, what is not to be drawn and what may be, at random; its token of the engine's sampler. */
+struct changed_case {
+    engine_sampling h;
+    std::vector<int32_t> tokens, banned;
+    std::vector<uint64_t> allowed;
+    sample_input in = {};
+
+    changed_case(const float *logits, int vocab, int i) {
+        engine_sampling_default(&h);
+        h.temperature = i % 4 ? 0.9f : 0;
+        h.top_p = i % 3 ? 1 : 0.9f, h.top_k = i % 5 ? 0 : 12;
+        h.repetition_penalty = i % 2 ? 1.3f : 1;
+        h.presence_penalty = i % 3 ? 0.5f : 0, h.frequency_penalty = i % 7 ? 0 : -0.25f;
+        h.seed = (uint64_t)i;
+        for (int k = 0; k < i * 3 + 1; k++) tokens.push_back((int32_t)(random_bits() % (uint32_t)vocab));
+        for (int k = 0; k < i % 4; k++) banned.push_back((int32_t)(random_bits() % (uint32_t)vocab));
+        if (i % 2) allowed.resize((size_t)cuda::mask_words(vocab));
+        for (uint64_t &word : allowed) word = (uint64_t)random_bits() << 32 | random_bits();
+        if (i == 9) std::fill(allowed.begin(), allowed.end(), 0); /* nothing */
+        in = {logits,
+              &h,
+              tokens.data(),
+              (int)tokens.size(),
+              (int)tokens.size() / 2,
+              banned.data(),
+              (int)banned.size(),
+              allowed.empty() ? nullptr : allowed.data()};
+    }
+};
+
+void penalties_and_masks_leave_what_they_leave_of_the_sampler(void **) {
+    for (int vocab : {1, 63, 64, 257, 1000}) {
+        engine_error err = {};
+        sampler *s = sampler_new(vocab, &err);
+        rows r(vocab, 30);
+        std::vector<changed_case> cases;
+        cases.reserve(30);
+        for (int i = 0; i < r.n; i++) {
+            const changed_case &c = cases.emplace_back(r.row(i), vocab, i);
+            std::vector<logit_change> changes(c.tokens.size() + c.banned.size());
+            changes.resize((size_t)sampler_changes(s, &c.in, changes.data()));
+            cuda::draw_row &how = r.how[(size_t)i] = row_of(vocab, c.h.temperature, {c.h.top_p, 0, c.h.top_k},
+                                                            sample_uniform(c.h.seed, c.tokens.size()));
+            how.repetition = c.h.repetition_penalty;
+            how.first_change = (int)r.changes.size(), how.changes = (int)changes.size();
+            r.changes.insert(r.changes.end(), changes.begin(), changes.end());
+            if (c.allowed.empty()) continue;
+            how.mask = (int)r.masks.size() / cuda::mask_words(vocab);
+            r.masks.insert(r.masks.end(), c.allowed.begin(), c.allowed.end());
+        }
+        std::vector<int32_t> want;
+        for (const changed_case &c : cases) {
+            sample_output out = {};
+            want.push_back(sampler_draw(s, &c.in, &out, &err) ? DRAWN_NONE_LEFT : out.token);
+        }
+        r.draw();
+        for (int i = 0; i < r.n; i++)
+            if (r.ids[(size_t)i] != want[(size_t)i])
+                fail_msg("vocabulary of %d, case %d: token %d, not %d", vocab, i, r.ids[(size_t)i],
+                         want[(size_t)i]);
+        sampler_free(s);
+    }
+}
+
 void the_ends_of_the_random_numbers_draw_tokens_that_can_be_drawn(void **) {
     rows r(300, 2);
     for (int i = 0; i < 300; i++)
@@ -141,6 +214,7 @@ int main() {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_kernel_draws_what_the_sampler_draws),
         cmocka_unit_test(what_filters_leave_is_what_the_sampler_leaves),
+        cmocka_unit_test(penalties_and_masks_leave_what_they_leave_of_the_sampler),
         cmocka_unit_test(the_ends_of_the_random_numbers_draw_tokens_that_can_be_drawn),
         cmocka_unit_test(rows_that_are_not_asked_for_or_no_numbers_say_so),
     };

@@ -114,7 +114,8 @@ static void guessed_tokens_change_nothing(void **state) {
     assert_string_equal(with.content[0], without.content[0]);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    fake_be(argc > 1 ? argv[1] : "");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reasoning_is_free_and_the_content_after_it_is_not),
         cmocka_unit_test(each_choice_is_held_to_the_schema),

@@ -1,6 +1,7 @@
 /* See fake.h. */
 #include "fake.h"
 
+#include "engine/sample.h"
 #include "tests/unit/engine_sched/cmocka_all.h"
 
 #include <math.h>
@@ -8,7 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool fake_overlaps;
+bool fake_overlaps, fake_draws;
+
+void fake_be(const char *how) {
+    fake_draws = !strcmp(how, "draw");
+    fake_overlaps = fake_draws || !strcmp(how, "overlap");
+}
 
 uint64_t mix(uint64_t x) {
     x += UINT64_C(0x9E3779B97F4A7C15);
@@ -65,13 +71,49 @@ static int fake_forward(void *owner, const batch_seq *seqs, int nseqs, float **l
     return 0;
 }
 
+/* The token after a row, by what is said about its draw alone; the row is nobody's any more. */
+static int32_t draw_row(fake *f, const batch_draw *d, float *row, int tokens) {
+    engine_sampling h;
+    engine_sampling_default(&h);
+    h.temperature = d->temperature, h.top_p = d->top_p, h.min_p = d->min_p, h.top_k = d->top_k;
+    h.seed = d->seed;
+    sample_output out = {0};
+    engine_error err;
+    const sample_input in = {.logits = row, .how = &h, .ntokens = tokens, .allowed = d->allowed};
+    bool numbers = true;
+    for (int i = 0; i < d->vocab; i++) numbers = numbers && isfinite(row[i]);
+    for (int i = 0; i < d->nchanges; i++) {
+        float *x = &row[d->changes[i].token];
+        *x = (*x > 0 ? *x / d->repetition : *x * d->repetition) - d->changes[i].less;
+        if (*x == -INFINITY) *x = -1e30f; /* the sampler wants numbers */
+    }
+    const int rc = numbers ? sampler_draw(f->sampler, &in, &out, &err) : 0;
+    for (int i = 0; i < FAKE_ROW; i++) row[i] = NAN;
+    f->drawn++;
+    return !numbers ? DRAWN_NO_NUMBERS : rc ? DRAWN_NONE_LEFT : out.token;
+}
+
+/* As a GPU would: rows that come after a guess are not changed, and so not drawn where something would change them. */
+static void draw_rows(fake *f, const batch_seq *seqs, int nseqs) {
+    float *row = f->logits;
+    for (int i = 0; i < nseqs; i++) {
+        const batch_draw *d = seqs[i].draw;
+        const int first = seqs[i].pos + seqs[i].ntokens - seqs[i].nlogits + 1;
+        for (int k = 0; k < seqs[i].nlogits; k++, row += FAKE_ROW) {
+            if (d && (!k || (!d->nchanges && !d->allowed))) d->ids[k] = draw_row(f, d, row, first + k);
+        }
+    }
+}
+
 /* All of it is in the device's queue when this returns: what the caller does afterwards comes after it. */
 static int fake_begin(void *owner, const batch_seq *seqs, int nseqs, engine_error *err) {
     fake *f = owner;
     float *logits;
     assert_false(f->begun);
     f->begun = true;
-    return fake_forward(owner, seqs, nseqs, &logits, err);
+    const int rc = fake_forward(owner, seqs, nseqs, &logits, err);
+    if (!rc && fake_draws) draw_rows(f, seqs, nseqs);
+    return rc;
 }
 
 static int fake_finish(void *owner, float **logits, engine_error *err) {
@@ -121,7 +163,10 @@ static const char *fake_piece(void *owner, int32_t id, size_t *n, bool *special)
 }
 
 static void fake_close(void *owner) {
-    ((fake *)owner)->closed = true;
+    fake *f = owner;
+    f->closed = true;
+    sampler_free(f->sampler);
+    f->sampler = NULL;
 }
 
 engine *fake_open(fake *f, const engine_limits *limits) {
@@ -136,7 +181,9 @@ engine *fake_open(fake *f, const engine_limits *limits) {
     f->limits = l;
     f->cache = calloc((size_t)(l.kv_blocks * l.block_tokens), sizeof *f->cache);
     f->logits = calloc((size_t)(l.max_seqs + l.guess_tokens), FAKE_ROW * sizeof *f->logits);
-    assert_true(f->cache && f->logits);
+    engine_error err;
+    f->sampler = sampler_new(FAKE_VOCAB, &err);
+    assert_true(f->cache && f->logits && f->sampler);
     engine_parts parts = {
         .owner = f,
         .forward = fake_forward,
@@ -153,7 +200,6 @@ engine *fake_open(fake *f, const engine_limits *limits) {
         .opens_thinking = f->opens_thinking,
         .calls = f->calls,
     };
-    engine_error err;
     engine *e = engine_open_with(&l, &parts, &err);
     assert_non_null(e);
     return e;

@@ -28,16 +28,21 @@ typedef struct fake {
     int period;  /* when not 0: it likes to say again what stood so many tokens before */
     bool broken; /* forward fails */
     /* what the batches were like */
-    int most_tokens, most_seqs, most_logits, copies;
+    int most_tokens, most_seqs, most_logits, copies, drawn;
     uint64_t tokens;
     /* inside */
     int32_t *cache; /* [kv_blocks][block_tokens] */
     float *logits;
+    struct sampler *sampler;
     bool closed, begun;
 } fake;
 
 /* Fakes that are opened from now on compute beside their caller, as a GPU does. */
 extern bool fake_overlaps;
+/* And draw, so that no logits come back. */
+extern bool fake_draws;
+/* As a test's argument says: "overlap", "draw", or neither. */
+void fake_be(const char *how);
 
 /* limits->… of 0 get small defaults. The fake must outlive the engine. */
 engine *fake_open(fake *f, const engine_limits *limits);

@@ -242,7 +242,8 @@ static void test_forced_tokens_resume_a_call_wherever_it_was_cut(void **state) {
     check_resumed(CALL_LLAMA, "{\"name\": \"get\", \"parameters\": " ODD "}", &q);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    fake_be(argc > 1 ? argv[1] : "");
     const struct CMUnitTest tests_[] = {
         cmocka_unit_test(test_calls_come_out_without_markup),
         cmocka_unit_test(test_what_is_no_call_stays_text),
