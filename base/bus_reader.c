@@ -12,6 +12,7 @@
 #include <sys/param.h>
 
 #define POLL_MS    100
+#define BACKOFF_MS 10
 #define WAIT_MS    50 /* a place that is added begins only after the fetch that the others wait in */
 #define POLL_BATCH 256
 #define QUEUE_KIB  "4096" /* fetched ahead, each partition */
@@ -148,6 +149,8 @@ static rd_kafka_conf_t *configure(const mr_reader *r, const char *part, mr_error
     if (mr_bus_set_int(k, "fetch.wait.max.ms", MIN(r->conf.fetch_wait_ms, WAIT_MS), err) == 0 &&
         mr_bus_set(k, "queued.max.messages.kbytes", QUEUE_KIB, err) == 0 &&
         mr_bus_set(k, "enable.partition.eof", "true", err) == 0 &&
+        /* after a place that is gone: while a fetch of the oldest record waits, that one may go as well */
+        mr_bus_set_int(k, "fetch.error.backoff.ms", BACKOFF_MS, err) == 0 &&
         mr_bus_set(k, "enable.auto.commit", "false", err) == 0 &&
         mr_bus_set(k, "enable.auto.offset.store", "false", err) == 0 &&
         mr_bus_set(k, "auto.offset.reset", "error", err) == 0 && mr_bus_conf_extra(k, &r->conf, err) == 0) {

@@ -12,7 +12,7 @@ typedef struct cursor {
     int64_t round;
     int64_t begin, next; /* of the round, and of the next record */
     int64_t wanted;      /* where the next round begins; -1: none is wanted */
-    bool at_end;
+    bool at_end, gone;   /* gone: the place where the round began is not kept any more */
 } cursor;
 
 struct mr_log_reader {
@@ -35,7 +35,7 @@ static int begin_round(mr_log_reader *r, cursor *c, int64_t position, mr_error *
     c->round++;
     c->begin = c->next = position;
     c->wanted = -1;
-    c->at_end = false;
+    c->at_end = c->gone = false;
     return mr_reader_start(r->reader, r->topic, c->partition, position, err);
 }
 
@@ -76,8 +76,10 @@ static void on_gone(void *arg, const char *topic, int32_t partition, const char 
     cursor *c = find(r, partition);
     mr_error err;
     (void)topic;
-    mr_log(MR_WARN, "answers are not kept so long", MR_I("partition", partition), MR_I("offset", c->begin),
-           MR_S("reason", why));
+    if (!c->gone) /* the oldest record may go as well before it is read */
+        mr_log(MR_WARN, "answers are not kept so long", MR_I("partition", partition),
+               MR_I("offset", c->begin), MR_S("reason", why));
+    c->gone = true;
     r->events.on_gone(r->events.arg, partition, c->round, c->begin);
     if (c->users && mr_reader_start(r->reader, r->topic, partition, MR_READ_OLDEST, &err) < 0) {
         mr_log(MR_ERROR, "answers cannot be read again", MR_I("partition", partition),

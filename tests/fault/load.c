@@ -209,8 +209,8 @@ static void take_failure(load *l, client *x) {
         count(l, "its gateway was hurt before it knew its id: %s", *c->code ? c->code : "connection broken");
     } else if (a->want != WANT_TEXT && *c->code) {
         count(l, "wanted: %s", c->code);
-    } else if (strcmp(c->code, GIVEN_UP) == 0 && oracle_may_give_up(l->oracle, a->asked_us, c->over_us)) {
-        count(l, "3 workers were hurt meanwhile: %s", c->code);
+    } else if (oracle_explains(l->oracle, a, c->code, c->over_us)) {
+        count(l, "workers were hurt meanwhile: %s", c->code);
     } else if (strcmp(c->code, "answer_expired") == 0 && is_expired(l, x)) {
         count(l, "the broker kept it no longer: %s", c->code);
     } else {

@@ -20,6 +20,8 @@
 #define FREED_US   (ORACLE_FREED_S * 1000000LL)
 #define CANCELS_US 5000000 /* a gateway has said by then that a client went away */
 #define BOUNDS_MS  5000
+#define DEADLINE_US                                                                                          \
+    480000000 /* gateway.request_timeout_s, less what the clocks of gateway and worker may differ by */
 
 static const char *const failure_names[FAILURES] = {"lost",  "twice",  "differing",
                                                     "error", "cancel", "process"};
@@ -68,11 +70,18 @@ static int poisoned_starts(const oracle *o, int64_t since_us, int64_t until_us) 
     return n;
 }
 
-bool oracle_may_give_up(const oracle *o, int64_t since_us, int64_t until_us) {
+/* Whether so many were hurt between these that a request may have been given up, poisons beside it included; by those alone
+ * none is. */
+static bool may_give_up(const oracle *o, int64_t since_us, int64_t until_us) {
     int n = 0;
     for (int i = o->nhurts; i-- > 0 && o->hurts[i].at_us >= since_us;)
         n += !o->hurts[i].gateway && o->hurts[i].at_us <= until_us;
     return n >= STRIKES || (n && n + poisoned_starts(o, since_us, until_us) >= STRIKES);
+}
+
+bool oracle_explains(const oracle *o, const asked *a, const char *code, int64_t ended_us) {
+    if (strcmp(code, "deadline_exceeded") == 0) return ended_us - a->asked_us >= DEADLINE_US;
+    return strcmp(code, "request_failed_repeatedly") == 0 && may_give_up(o, a->asked_us, ended_us);
 }
 
 /* Whoever would have said that its client went away was hurt itself. */
@@ -305,8 +314,7 @@ static void judge_end(oracle *o, const entry *e) {
         if (a->want == WANT_POISON) oracle_fail(o, FAILED_ERROR, e->number, "a poison ended well");
     } else if (e->finish == MR_FINISH_CANCELLED) {
         if (!a->excused) oracle_fail(o, FAILED_ERROR, e->number, "cancelled, though its client was there");
-    } else if (a->want == WANT_TEXT &&
-               (strcmp(e->code, GIVEN_UP) != 0 || !oracle_may_give_up(o, a->asked_us, e->end_us))) {
+    } else if (a->want == WANT_TEXT && !oracle_explains(o, a, e->code, e->end_us)) {
         oracle_fail(o, FAILED_ERROR, e->number, "ended with %d %s", e->status, e->code);
     }
 }

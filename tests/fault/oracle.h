@@ -16,9 +16,6 @@ typedef enum { WANT_TEXT, WANT_ERROR, WANT_POISON } oracle_want;
 #define ORACLE_SEED    1000000
 /* No engine computes a request any more that was cancelled so long ago, also where its worker has just died. */
 #define ORACLE_FREED_S 15
-/* What a request ends with that was started too often. */
-#define GIVEN_UP       "request_failed_repeatedly"
-
 typedef struct asked {
     oracle_want want;
     int64_t tokens;
@@ -103,10 +100,9 @@ int oracle_open(const oracle *o);
 
 /* A gateway, or a worker or its engine host, was hurt now. */
 void oracle_note_hurt(oracle *o, bool gateway);
-/* Whether so many were hurt between these that a request may have been given up, poisons beside it included; by those alone
- * none is. */
-bool oracle_may_give_up(const oracle *o, int64_t since_us, int64_t until_us);
-
+/* Whether the schedule explains that a request which was to be answered ended with this error: so many were hurt since it was
+ * asked that it may have been given up, or its deadline has passed. */
+bool oracle_explains(const oracle *o, const asked *a, const char *code, int64_t ended_us);
 /* Whether chat.responses still has what stood there. */
 bool oracle_keeps(oracle *o, int32_t partition, int64_t offset);
 

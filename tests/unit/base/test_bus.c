@@ -377,6 +377,67 @@ static void a_pause_stops_the_flow_and_resume_loses_and_repeats_nothing(void **s
     mr_consumer_free(k.c);
 }
 
+/* ---- reader ---- */
+
+#define KEPT  (5 << 20) /* bytes of a partition, by the embedded broker */
+#define LARGE 100000
+
+typedef struct late {
+    fixture *f;
+    mr_reader *r;
+    mr_timer *writer;
+    int records, gone;
+    int64_t first;
+} late;
+
+static void write_on(void *arg) {
+    fixture *f = ((late *)arg)->f;
+    mr_error err;
+    static char text[LARGE];
+    memset(text, 'x', sizeof(text));
+    send_to(f, "one", 0, (mr_str){text, sizeof(text)}, NULL, &err);
+}
+
+static void on_late_record(void *arg, const mr_record *r) {
+    late *l = arg;
+    if (!l->records++) l->first = r->offset;
+}
+
+static void on_late_end(void *arg, const char *topic, int32_t partition, int64_t next) {
+    (void)arg, (void)topic, (void)partition, (void)next;
+}
+
+static void on_late_gone(void *arg, const char *topic, int32_t partition, const char *why) {
+    late *l = arg;
+    mr_error err;
+    (void)why;
+    l->gone++;
+    assert_int_equal(mr_reader_start(l->r, topic, partition, MR_READ_OLDEST, &err), 0);
+}
+
+static bool is_served(void *arg) {
+    return ((late *)arg)->records >= 40;
+}
+
+static void whoever_comes_too_late_is_served_from_the_oldest_record_while_more_are_written(void **state) {
+    fixture *f = *state;
+    late l = {.f = f};
+    const mr_reader_options opt = {on_late_record, on_late_end, on_late_gone, &l};
+    mr_error err;
+    for (int i = 0; i < KEPT / LARGE + 10; i++) { /* one by one: whole batches are dropped */
+        write_on(&l);
+        assert_true(test_wait(f->loop, 20000, nothing_in_flight, f));
+    }
+    l.r = mr_reader_new(&f->conf, &opt, f->loop, f->metrics, "late", &err);
+    l.writer = mr_timer_new(f->loop, 100, write_on, &l, &err);
+    assert_true(l.r && l.writer);
+    assert_int_equal(mr_reader_start(l.r, "one", 0, 0, &err), 0);
+    assert_true(test_wait(f->loop, 60000, is_served, &l));
+    assert_true(l.gone > 0 && l.first > 0);
+    mr_timer_free(l.writer);
+    mr_reader_free(l.r);
+}
+
 /* ---- consumer, member of a group ---- */
 
 static bool has_metric(fixture *f, const char *line) {
@@ -602,6 +663,7 @@ static void without_a_broker_topic_creation_fails_in_time_and_says_where(void **
 }
 
 int main(void) {
+    cmocka_set_test_filter(getenv("ONLY"));
     mr_error err;
     mr_log_init("test", "json", getenv("TEST_LOG") ? MR_DEBUG : MR_ERROR, &err);
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
@@ -620,6 +682,7 @@ int main(void) {
         TEST(a_refused_record_comes_again_after_resume_and_order_is_kept),
         TEST(a_pause_stops_the_flow_and_resume_loses_and_repeats_nothing),
         TEST(the_lag_counts_from_the_lowest_unfinished_record_on),
+        TEST(whoever_comes_too_late_is_served_from_the_oldest_record_while_more_are_written),
         TEST(after_a_restart_only_what_was_not_finished_comes_again),
         TEST(offsets_that_somebody_moved_leave_nothing_out),
         TEST(a_refused_record_is_not_committed),
