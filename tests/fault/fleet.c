@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define READY_MS 120000
+#define READY_MS 400000
 #define POLL_MS  50
 #define ARGS     24
 

@@ -18,7 +18,7 @@
 #define RETRY_US  200000
 #define TRIES     1500 /* to go on with an answer */
 #define RESUME_S  120
-#define STARTS_US 60000000 /* on a busy machine */
+#define STARTS_US 180000000 /* on a busy machine */
 
 static const char *const tenants[] = {"red", "amber", "blue"};
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define TICK_MS   5
-#define DRAIN_MS  180000
+#define DRAIN_MS  400000
 #define CALM      200 /* requests before the first fault */
 #define MAX_TOOLS 32
 #define GROWN     (64LL << 20) /* a process that holds so much more than at first, and twice as much, leaks */
@@ -383,7 +383,7 @@ static bool wait_idle_worker(soak *s, const member *m) {
     static const char *const gauges[] = {"millrace_worker_running_requests",
                                          "millrace_worker_waiting_requests",
                                          "millrace_worker_kv_usage_ratio"};
-    for (int64_t until = mr_mono_us() + 30000000; mr_mono_us() < until; test_idle(s->loop, 100)) {
+    for (int64_t until = mr_mono_us() + 120000000; mr_mono_us() < until; test_idle(s->loop, 100)) {
         int idle = 0;
         for (int i = 0; i < 3; i++) idle += fleet_metric(&s->fleet, m, gauges[i]) == 0;
         if (idle == 3) return true;
