@@ -30,6 +30,7 @@
 #define COMMIT_US     200000  /* often, so that a crash repeats little */
 #define COMMITTING_US 5000000 /* a commit without an answer for so long holds up no other */
 #define ASK_MS        3000
+#define ANSWER_MS     3600000 /* the longest that librdkafka takes */
 #define METADATA_MS   30000
 #define MAX_TOPICS    8
 #define MAX_PARTITION 100000
@@ -302,12 +303,13 @@ static void on_committed(rd_kafka_t *rk, rd_kafka_resp_err_t all, rd_kafka_topic
 
 /* ---- what the last owner committed ---- */
 
-/* The answer wakes the loop. */
+/* The answer wakes the loop. Nobody waits for it longer than ASK_MS, but it may come later: librdkafka 2.0.2 fails an assertion when
+ * one comes to a request that it has given up. */
 static void ask_committed(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
     char why[200];
     rd_kafka_ListConsumerGroupOffsets_t *q = rd_kafka_ListConsumerGroupOffsets_new(c->opt.group, list);
     rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(c->rk, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-    rd_kafka_AdminOptions_set_request_timeout(o, ASK_MS, why, sizeof(why));
+    rd_kafka_AdminOptions_set_request_timeout(o, ANSWER_MS, why, sizeof(why));
     rd_kafka_ListConsumerGroupOffsets(c->rk, &q, 1, o, c->answers);
     rd_kafka_AdminOptions_destroy(o);
     rd_kafka_ListConsumerGroupOffsets_destroy(q);
@@ -371,7 +373,7 @@ static void assigned(mr_consumer *c, const rd_kafka_topic_partition_list_t *list
         p->asked_until_us = has_offsets(c) ? mr_mono_us() + ASK_MS * 1000LL : 0;
         mr_watermark_reset(&p->done);
     }
-    if (has_offsets(c) && list->cnt) ask_committed(c, list);
+    if (c->answers && has_offsets(c) && list->cnt) ask_committed(c, list); /* else it is being closed */
 }
 
 static void revoked(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
