@@ -6,8 +6,8 @@
 #   ops/test.sh --only REGEX     only the tests whose name matches, in the release build
 #
 # All but --only build the engine's CUDA backend as well (no GPU needed), and fetch a toolkit for it where there is none; where
-# that is not possible, the last line says so. FUZZ_SECONDS (default 10) is the time of each fuzz target, FUZZ_SEED
-# (default 1) what it tries; FUZZ_SEED=0 hunts for what nobody has tried. Exit status 0 only when nothing failed.
+# that is not possible, the last line says so. FUZZ_SECONDS is the time of each fuzz target (default: 60 for the engine's, 10
+# for others), FUZZ_SEED (default 1) what it tries; FUZZ_SEED=0 hunts for what nobody has tried. Exit status 0 only when nothing failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
