@@ -56,6 +56,10 @@ const mr_conf_key mr_gateway_keys[] = {
      "Seconds that an idle keep-alive connection stays open."},
     {"keep_alive_s", MR_CONF_INT, AT(keep_alive_s), "5", 1, 50, NULL,
      "Seconds of silence after which a stream gets a comment."},
+    {"headers_wait_ms", MR_CONF_INT, AT(headers_wait_ms), "100", 0, 60000, NULL,
+     "Milliseconds (and up to 250 more) that the headers of a stream wait for the first word of its answer, "
+     "so that "
+     "x-millrace-source can say where that comes from; without one they go out then."},
     {"drain_s", MR_CONF_INT, AT(drain_s), "30", 0, 86400, NULL,
      "Seconds that running answers get to finish after SIGTERM."},
     {"resume_grace_s", MR_CONF_INT, AT(resume_grace_s), "0", 0, 86400, NULL,

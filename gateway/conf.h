@@ -17,7 +17,7 @@ typedef struct mr_gateway_conf {
     int64_t limits_answer;
     int64_t body_max, output_max;
     int64_t max_in_flight;
-    int64_t request_timeout_s, accept_timeout_s, idle_timeout_s, keep_alive_s, drain_s, resume_grace_s;
+    int64_t request_timeout_s, accept_timeout_s, idle_timeout_s, keep_alive_s, headers_wait_ms, drain_s, resume_grace_s;
     mr_strlist guard_lists;
     const char *guard_injection, *guard_personal, *guard_answers, *guard_refusal;
     bool guard_audit_text;

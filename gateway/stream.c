@@ -21,7 +21,7 @@ static void on_acked(void *arg, const mr_error *err) {
     mr_api_error e;
     c->ticket = NULL;
     if (!err) {
-        (void)mr_choice_accept(c);
+        mr_choice_accept(c);
         return;
     }
     mr_log(MR_ERROR, "a request was not accepted by Kafka", MR_S("request", c->id), MR_S("reason", err->msg));
@@ -156,6 +156,9 @@ static void tick(mr_stream *st, int64_t now_us) {
         mr_refuse(&e, 504, "deadline_exceeded", NULL, "The answer took longer than %lld seconds.",
                   (long long)conf->request_timeout_s);
         mr_stream_fail(st, st->table->cancelled_late, &e);
+    } else if (st->streamed && st->accepted && !st->open &&
+               now_us - st->accepted_us >= conf->headers_wait_ms * 1000) {
+        (void)mr_stream_open(st);
     } else if (st->open && now_us - st->said_us >= conf->keep_alive_s * 1000000) {
         (void)mr_stream_say(st, MR_STR(MR_SSE_KEEP_ALIVE));
     }
@@ -179,7 +182,8 @@ void mr_streams_let_go(mr_streams *s) {
 /* A client that said that it comes back is not given an error to show: its connection just ends. */
 void mr_streams_fail_all(mr_streams *s, const mr_api_error *e) {
     for (mr_stream *st; (st = LIST_FIRST(&s->all));) {
-        if (st->call && st->open && st->from.grace_s > 0) {
+        if (st->call && st->streamed && st->accepted && st->from.grace_s > 0) {
+            if (!mr_stream_open(st)) continue;
             mr_call_abort(st->call, MR_STR(""));
             mr_stream_drop(st, "let_go");
         } else {

@@ -15,8 +15,8 @@
  * Where answers are filtered (protection.h), an event's id counts the answer's own bytes up to which all was said, and who
  * goes on with an answer filters it from its beginning: so every connection says the same.
  *
- * A streamed request gets its 200 and a first comment when the broker has it, and a comment whenever it was silent for
- * keep_alive_s. Every entry ends in exactly one way, and says so in one log line. Loop's thread; the table owns its entries,
+ * A streamed request that the broker has gets its 200 and a first comment with the first word of its answer, or after
+ * headers_wait_ms without one, and a comment whenever it was silent for keep_alive_s. Every entry ends in exactly one way, and says so in one log line. Loop's thread; the table owns its entries,
  * an entry owns its call until it ends it.
  */
 #ifndef MR_STREAM_H

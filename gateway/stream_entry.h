@@ -72,7 +72,7 @@ typedef struct mr_stream {
     mr_call *call;       /* NULL: the client has vanished */
     bool streamed, open; /* open: its headers are out */
     mr_stream_origin from;
-    int64_t started_us, first_us, said_us;
+    int64_t started_us, accepted_us, first_us, said_us;
     int64_t attempt; /* the latest of its choices */
     int source;
     mr_hold *hold;   /* of limits; NULL: nothing */

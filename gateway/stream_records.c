@@ -39,7 +39,8 @@ static bool receive(mr_choice *c, mr_str request, int64_t attempt) {
     }
     if (attempt > c->attempt) c->attempt = attempt;
     if (attempt > c->of->attempt) c->of->attempt = attempt;
-    return c->state != CHOICE_PRODUCING || mr_choice_accept(c);
+    if (c->state == CHOICE_PRODUCING) mr_choice_accept(c);
+    return true;
 }
 
 static void end_broken(mr_choice *c, bool gap) {

@@ -149,8 +149,7 @@ static size_t output_max(const mr_stream *st) {
 }
 
 /* False when the entry is gone, because its client does not read. */
-bool mr_stream_say(mr_stream *st, mr_str bytes) {
-    if (!st->call) return true;
+static bool send_bytes(mr_stream *st, mr_str bytes) {
     if (mr_call_unsent(st->call) > output_max(st)) {
         cut_off(st, st->table->cancelled_slow, "slow_client");
         return false;
@@ -163,29 +162,39 @@ bool mr_stream_say(mr_stream *st, mr_str bytes) {
     return true;
 }
 
+/* The headers and a first comment; with a record of the answer they say where it comes from. */
+static bool open_stream(mr_stream *st, bool answered) {
+    st->open = true;
+    if (answered) mr_call_set_header(st->call, "x-millrace-source", mr_source_names[st->source]);
+    mr_call_stream(st->call);
+    return send_bytes(st, MR_STR(MR_SSE_ACCEPTED));
+}
+
+bool mr_stream_open(mr_stream *st) {
+    return !st->call || st->open || open_stream(st, false);
+}
+
+bool mr_stream_say(mr_stream *st, mr_str bytes) {
+    if (!st->call) return true;
+    return (st->open || open_stream(st, true)) && send_bytes(st, bytes);
+}
+
 bool mr_stream_say_event(mr_stream *st) {
     const mr_buf *event = &st->table->event;
     if (!st->call || !event->failed) return mr_stream_say(st, mr_buf_str(event));
-    cut_off(st, st->table->cancelled_broken, "out_of_memory");
+    if (mr_stream_open(st)) cut_off(st, st->table->cancelled_broken, "out_of_memory");
     return false;
 }
 
-/* False when the entry is gone. */
-bool mr_choice_accept(mr_choice *c) {
+void mr_choice_accept(mr_choice *c) {
     mr_stream *st = c->of;
     if (c->ticket) mr_ticket_forget(c->ticket);
     c->ticket = NULL;
     c->state = CHOICE_ACCEPTED;
-    c->of->accepted = true;
-    if (!st->streamed || st->open || !st->call) return true;
-    st->open = true;
-    mr_call_stream(st->call);
-    return mr_stream_say(st, MR_STR(MR_SSE_ACCEPTED));
+    if (!st->accepted) st->accepted_us = mr_mono_us();
+    st->accepted = true;
 }
 
 void mr_stream_accept(mr_stream *st) {
-    for (int i = 0, n = st->n; i < n; i++) {
-        bool last = i == n - 1;
-        if (!mr_choice_accept(&st->choice[i]) || last) return;
-    }
+    for (int i = 0; i < st->n; i++) mr_choice_accept(&st->choice[i]);
 }

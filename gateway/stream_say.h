@@ -8,14 +8,16 @@
 /* From here on the entry hears when its client goes away. */
 void mr_stream_watch(mr_stream *st);
 
-/* A request, or all of an entry's, counts as accepted: the headers may go out. mr_choice_accept: false when the entry is
- * gone. */
-bool mr_choice_accept(mr_choice *c);
+/* A request, or all of an entry's, counts as accepted: the headers may go out. */
+void mr_choice_accept(mr_choice *c);
 void mr_stream_accept(mr_stream *st);
 
 /* The id of an event that says all that was passed on so far. */
 const char *mr_stream_event_id(mr_stream *st);
-/* False when the entry is gone, because its client does not read. The second says what is in the table's `event`. */
+/* The headers of an accepted, streamed entry go out now, if they have not, with no word of the answer. */
+bool mr_stream_open(mr_stream *st);
+/* False when the entry is gone, because its client does not read. The second says what is in the table's `event`. What is said
+ * first sends the headers, which name the source of the answer. */
 bool mr_stream_say(mr_stream *st, mr_str bytes);
 bool mr_stream_say_event(mr_stream *st);
 

@@ -52,6 +52,7 @@ static mr_response_delta a_delta(const mr_chat_request *r, int channel, int atte
     MR_SET(&d, MR_RESPONSE_DELTA_TOKENS, tokens, 1);
     MR_SET(&d, MR_RESPONSE_DELTA_OFFSET, offset, (int64_t)from);
     MR_SET(&d, MR_RESPONSE_DELTA_CHANNEL, channel, channel);
+    MR_SET(&d, MR_RESPONSE_DELTA_SOURCE, source, MR_SOURCE_KB);
     MR_SET(&d, MR_RESPONSE_DELTA_TEXT, text, ((mr_str){text + from, to - from}));
     MR_SET(&d, MR_RESPONSE_DELTA_HASH, hash, mr_str_of(hash));
     return d;
@@ -250,6 +251,7 @@ void fixture_init(fixture *f) {
                                 .accept_timeout_s = 20,
                                 .idle_timeout_s = 75,
                                 .keep_alive_s = 1,
+                                .headers_wait_ms = 100,
                                 .drain_s = 5,
                                 .guard_answers = "stop",
                                 .guard_injection = "off",

@@ -69,6 +69,7 @@ static void a_stream_says_accepted_then_tokens_then_done(void **state) {
     assert_true(client_has(c, "X-Accel-Buffering: no"));
     assert_true(client_has(c, "Access-Control-Allow-Origin: *"));
     assert_false(client_has(c, "data:"));
+    assert_false(client_has(c, "x-millrace-source:")); /* nobody has answered yet */
     assert_int_equal(r->reply_to, f->conf.partition);
     assert_true(r->deadline_ms > r->created_ms);
     worker_answer(f, r, text);
@@ -81,6 +82,36 @@ static void a_stream_says_accepted_then_tokens_then_done(void **state) {
     assert_true(client_has(c, "\"millrace\":{\"source\":\"kb\"}"));
     assert_false(client_has(c, "\"usage\""));
     assert_false(c->closed); /* the connection is good for the next request */
+    client_close(c);
+}
+
+static void a_stream_that_is_answered_at_once_names_its_source_in_the_headers(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    f->conf.headers_wait_ms = 60000;
+    client *c = ask(f, STREAM("a routine question"), &r);
+    worker_answer(f, r, text);
+    client_expect(c, "data: [DONE]\n\n");
+    client_expect(c, "0\r\n\r\n");
+    assert_true(ends_cleanly(c));
+    expect_content(c, text);
+    assert_true(client_has(c, "HTTP/1.1 200 OK"));
+    assert_true(client_has(c, "x-millrace-source: kb"));
+    assert_true(client_has(c, ": accepted\n"));
+    f->conf.headers_wait_ms = 100;
+    client_close(c);
+}
+
+static void a_stream_that_fails_before_its_first_word_has_an_error_status(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *r;
+    f->conf.headers_wait_ms = 60000;
+    client *c = ask(f, STREAM("fail at once"), &r);
+    worker_error(f, r, "", 504, "deadline_exceeded", "Too late.");
+    client_expect(c, "HTTP/1.1 504 ");
+    client_expect(c, "deadline_exceeded");
+    assert_false(client_has(c, "data:"));
+    f->conf.headers_wait_ms = 100;
     client_close(c);
 }
 
@@ -900,6 +931,8 @@ static void a_drain_lets_answers_finish_and_takes_no_new_ones(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stream_says_accepted_then_tokens_then_done),
+        cmocka_unit_test(a_stream_that_is_answered_at_once_names_its_source_in_the_headers),
+        cmocka_unit_test(a_stream_that_fails_before_its_first_word_has_an_error_status),
         cmocka_unit_test(a_whole_answer_is_one_json_with_usage),
         cmocka_unit_test(reasoning_goes_to_its_own_field),
         cmocka_unit_test(tool_calls_are_streamed_once_whatever_comes_again),
