@@ -94,6 +94,8 @@ static void fail_stream(mr_stream *st, const mr_api_error *e) {
 
 /* End with an error, in the form that the client can still take. */
 void mr_stream_end_with(mr_stream *st, const mr_api_error *e) {
+    /* an accepted stream tells its errors as a stream, however early */
+    if (st->streamed && st->accepted && !mr_stream_open(st)) return;
     mr_stream_record(st, e->status, "error");
     if (!st->call) {
         /* nobody is there to hear it */
