@@ -18,6 +18,7 @@ typedef struct topic_job {
     const mr_topic_spec *specs;
     int n;
     int64_t deadline_us;
+    char refused[300]; /* why the broker lets this client not in; empty: it does */
 } topic_job;
 
 static int ms_left(const topic_job *j) {
@@ -34,16 +35,30 @@ static const rd_kafka_metadata_topic_t *find_topic(const rd_kafka_metadata_t *md
     return NULL;
 }
 
+/* On our thread, while it polls. */
+static void on_error(rd_kafka_t *rk, int code, const char *reason, void *opaque) {
+    topic_job *j = opaque;
+    (void)rk;
+    if (code == RD_KAFKA_RESP_ERR__AUTHENTICATION) snprintf(j->refused, sizeof(j->refused), "%s", reason);
+}
+
 /* All topics are asked for, not ours by name: asking by name would create them on the embedded broker, with
  * the wrong number of partitions. */
-static const rd_kafka_metadata_t *get_metadata(const topic_job *j, mr_error *err) {
+static const rd_kafka_metadata_t *get_metadata(topic_job *j, mr_error *err) {
     const rd_kafka_metadata_t *md;
     rd_kafka_resp_err_t e;
     do {
         int wait = ms_left(j) < 1000 ? ms_left(j) : 1000;
         e = rd_kafka_metadata(j->rk, 1, NULL, &md, wait > 0 ? wait : 1);
         if (e == RD_KAFKA_RESP_ERR_NO_ERROR) return md;
-    } while (ms_left(j) > 0);
+        rd_kafka_poll(j->rk, 0);
+    } while (ms_left(j) > 0 && !j->refused[0]);
+    if (j->refused[0]) {
+        mr_fail(err, MR_EKAFKA,
+                "Kafka at %s lets us not in: %s; user, password and mechanism are in kafka.extra (sasl.…)",
+                j->conf->brokers, j->refused);
+        return NULL;
+    }
     mr_fail(err, MR_EKAFKA, "Kafka at %s cannot be reached: %s; is it running there (kafka.brokers)?",
             j->conf->brokers, rd_kafka_err2str(e));
     return NULL;
@@ -173,7 +188,7 @@ out:
     return rc;
 }
 
-static int wait_for_leaders(const topic_job *j, mr_error *err) {
+static int wait_for_leaders(topic_job *j, mr_error *err) {
     for (;;) {
         const rd_kafka_metadata_t *md = get_metadata(j, err);
         if (!md) return -1;
@@ -198,6 +213,8 @@ int mr_bus_create_topics(const mr_kafka_conf *conf, const mr_topic_spec *specs, 
         rd_kafka_conf_destroy(c);
         return -1;
     }
+    rd_kafka_conf_set_error_cb(c, on_error);
+    rd_kafka_conf_set_opaque(c, &j);
     j.rk = rd_kafka_new(RD_KAFKA_PRODUCER, c, why, sizeof(why));
     if (!j.rk) {
         rd_kafka_conf_destroy(c);

@@ -19,6 +19,7 @@ packages() {
     kafka)
         command -v java >/dev/null || echo default-jre-headless
         command -v mvn >/dev/null || echo maven
+        command -v openssl >/dev/null || echo openssl
         ;;
     test)
         echo libcmocka-dev g++ kcat redis-server curl ccache

@@ -6,6 +6,9 @@
 #   ops/kafka/kafka.sh start DIR PORT     the same in the background: returns once it answers; pid in DIR/broker.pid
 #   ops/kafka/kafka.sh stop DIR
 #
+# With LOCAL_KAFKA_USER=NAME:PASSWORD its listener is SASL_SSL, for that user, by SCRAM-SHA-256 or PLAIN; the certificate that
+# clients have to trust is DIR/kafka/ca.pem then.
+#
 # The jars are kept beside the build (build/kafka-VERSION, or $LOCAL_KAFKA_HOME); data and logs stay in DIR.
 set -euo pipefail
 
@@ -46,18 +49,47 @@ free_port() {
     echo "$p"
 }
 
+certify() { # DIR: a key of its own, whose certificate is ca.pem
+    local dir=$1
+    [ ! -f "$dir/kafka/ca.pem" ] || return 0
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=127.0.0.1 \
+        -addext subjectAltName=IP:127.0.0.1,DNS:localhost -keyout "$dir/kafka/key.pem" -out "$dir/kafka/ca.pem" 2>/dev/null ||
+        die "openssl could not make $dir/kafka/key.pem: run ops/install.sh kafka"
+    cat "$dir/kafka/ca.pem" >>"$dir/kafka/key.pem"
+}
+
+secure() { # DIR: the settings of a listener for LOCAL_KAFKA_USER
+    local user=${LOCAL_KAFKA_USER%%:*} password=${LOCAL_KAFKA_USER#*:} module=org.apache.kafka.common.security
+    cat <<PROPERTIES
+sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.client.scram-sha-256.sasl.jaas.config=$module.scram.ScramLoginModule required;
+listener.name.client.plain.sasl.jaas.config=$module.plain.PlainLoginModule required username="$user" password="$password" user_$user="$password";
+ssl.keystore.type=PEM
+ssl.keystore.location=$1/kafka/key.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$1/kafka/ca.pem
+PROPERTIES
+}
+
 configure() { # DIR PORT
-    local dir=$1 port=$2 controller
+    local dir=$1 port=$2 controller protocol=PLAINTEXT scram=()
     mkdir -p "$dir/kafka"
     controller=$(free_port $((port + 1)))
+    if [ "${LOCAL_KAFKA_USER:-}" ]; then
+        protocol=SASL_SSL
+        scram=(--add-scram "SCRAM-SHA-256=[name=${LOCAL_KAFKA_USER%%:*},password=${LOCAL_KAFKA_USER#*:}]")
+        certify "$dir"
+    fi
     cat >"$dir/kafka/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+listeners=CLIENT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=CLIENT://127.0.0.1:$port
+inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=CLIENT:$protocol,CONTROLLER:PLAINTEXT
 log.dirs=$dir/kafka/data
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=8
@@ -71,11 +103,12 @@ auto.create.topics.enable=false
 message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
 PROPERTIES
+    [ $protocol = PLAINTEXT ] || secure "$dir" >>"$dir/kafka/server.properties"
     [ -f "$dir/kafka/data/meta.properties" ] && return
     # Kafka's form of a UUID, which it takes a second of Java to make; one that begins with - would look like an option
     local id
     id=A$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | cut -c 2-22)
-    java_kafka kafka.tools.StorageTool format -t "$id" -c "$dir/kafka/server.properties" --standalone >/dev/null ||
+    java_kafka kafka.tools.StorageTool format -t "$id" -c "$dir/kafka/server.properties" --standalone "${scram[@]}" >/dev/null ||
         die "formatting $dir/kafka/data failed; Java 17 or later is needed"
 }
 

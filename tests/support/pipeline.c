@@ -76,7 +76,11 @@ static void spawn(pipeline *p, pipeline_part part, char *const argv[]) {
 static void run_broker(pipeline *p) {
     char port[16];
     snprintf(port, sizeof(port), "%d", p->parts[PART_BROKER].port);
-    if (strcmp(p->opt.broker, "kafka") == 0) {
+    if (p->opt.sasl) {
+        spawn(p, PART_BROKER,
+              (char *[]){"env", "LOCAL_KAFKA_USER=" PIPELINE_USER ":" PIPELINE_PASSWORD,
+                         SOURCE_DIR "/ops/kafka/kafka.sh", "run", p->folder, port, NULL});
+    } else if (strcmp(p->opt.broker, "kafka") == 0) {
         spawn(p, PART_BROKER, (char *[]){SOURCE_DIR "/ops/kafka/kafka.sh", "run", p->folder, port, NULL});
     } else {
         spawn(p, PART_BROKER, (char *[]){BIN_DIR "/millrace-broker", "--config", p->conf, NULL});
@@ -259,8 +263,16 @@ static void write_conf(const pipeline *p) {
     assert_non_null(f);
     const char *kafka = p->opt.kafka ? p->opt.kafka : "";
     bool waits = strcmp(p->opt.broker, "embedded") == 0 && !strstr(kafka, "fetch_wait_ms");
-    fprintf(f, "kafka: { brokers = \"127.0.0.1:%d\"; %s %s };\n", p->parts[PART_BROKER].port,
+    fprintf(f, "kafka: { brokers = \"127.0.0.1:%d\"; %s %s", p->parts[PART_BROKER].port,
             waits ? "fetch_wait_ms = 5;" : "", kafka);
+    if (p->opt.sasl) {
+        fprintf(
+            f,
+            " extra = (\"security.protocol=SASL_SSL\", \"sasl.mechanism=%s\", \"sasl.username=" PIPELINE_USER
+            "\", \"sasl.password=" PIPELINE_PASSWORD "\", \"ssl.ca.location=%s/kafka/ca.pem\");",
+            p->opt.sasl, p->folder);
+    }
+    fprintf(f, " };\n");
     fprintf(f, "redis: { address = \"127.0.0.1:%d\"; };\n", p->parts[PART_REDIS].port);
     fprintf(f, "log: { level = \"debug\"; format = \"plain\"; };\n");
     fprintf(f, "gateway: { port = %d; metrics_port = %d; };\n", p->gateway_port, p->parts[PART_GATEWAY].port);

@@ -29,8 +29,14 @@ typedef struct pipeline_options {
     const char *kb;      /* TSV file for the knowledge base, or NULL */
     const char *worker;  /* more settings of the worker, as libconfig; or NULL */
     const char *kafka;   /* the same for group kafka */
-    bool servers_only;   /* broker and redis; whoever asked for it starts the rest */
+    const char
+        *sasl; /* mechanism by which clients say who they are to a real broker, over TLS; NULL: neither */
+    bool servers_only; /* broker and redis; whoever asked for it starts the rest */
 } pipeline_options;
+
+/* Of the user that such a broker knows. */
+#define PIPELINE_USER     "millrace"
+#define PIPELINE_PASSWORD "river"
 
 typedef struct pipeline pipeline;
 
