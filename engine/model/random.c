@@ -48,9 +48,9 @@ static size_t place_of(const model *m, const tensor *t) {
     return (size_t)((const unsigned char *)t->data - (const unsigned char *)m->random) / dtype_bytes(t->type);
 }
 
-/* Matrices keep the size of what goes through them: uniform with variance 1 / cols. */
+/* Matrices keep the size of what goes through them: uniform with variance 1 / cols. Vectors are there. */
 void model_fetch(const model *m, const tensor *t, int64_t first, int64_t end) {
-    if (!m->random) return;
+    if (!m->random || t->rows == 1) return;
     const size_t cols = (size_t)t->cols, start = place_of(m, t) + (size_t)first * cols;
     make(m, t->type, start, (size_t)(end - first) * cols, 0, sqrtf(12.0f / (float)cols));
 }

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -64,6 +65,85 @@ static void logits_are_those_of_the_reference(void **state) {
         backend_close(b);
         golden_close(&g);
     }
+}
+
+/* ---- random checkpoints of odd shapes, beside the CPU's backend ---- */
+
+typedef struct odd_shape {
+    const char *arch, *type; /* as the config says */
+    int hidden, intermediate, layers, heads, kv_heads, head_dim, vocab;
+    const char *weights;
+    double bar; /* of the largest logit */
+} odd_shape;
+
+static model *random_model(const odd_shape *s) {
+    char path[] = "/tmp/millrace-shape-XXXXXX";
+    const int fd = mkstemp(path);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+    assert_non_null(f);
+    fprintf(f,
+            "{\"architectures\": [\"%s\"], \"hidden_size\": %d, \"intermediate_size\": %d, "
+            "\"num_hidden_layers\": %d,"
+            "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,"
+            "\"model_type\": \"%s\", \"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-6, "
+            "\"rope_theta\": 10000.0,"
+            "\"tie_word_embeddings\": %s, \"hidden_act\": \"silu\", \"bos_token_id\": 0, \"eos_token_id\": 1,"
+            "\"torch_dtype\": \"%s\"}",
+            s->arch, s->hidden, s->intermediate, s->layers, s->heads, s->kv_heads, s->head_dim, s->vocab,
+            s->arch[0] == 'Q' ? "qwen2" : "llama", s->arch[0] == 'Q' ? "true" : "false", s->type);
+    assert_int_equal(fclose(f), 0);
+    engine_error err = {0};
+    model *m = model_random(path, &err);
+    unlink(path);
+    if (!m) fail_msg("%s", err.msg);
+    return m;
+}
+
+static void compare_rows(const odd_shape *s, const float *gpu, const float *cpu, int rows, int context) {
+    for (int i = 0; i < rows; i++) {
+        const float *a = gpu + (size_t)i * (size_t)s->vocab, *b = cpu + (size_t)i * (size_t)s->vocab;
+        double largest = 0;
+        for (int k = 0; k < s->vocab; k++) largest = fmax(largest, fabs((double)b[k]));
+        const double d = worst_difference(a, b, s->vocab) / largest;
+        if (!(d <= s->bar))
+            fail_msg("%s, hidden %d, vocabulary %d, weights %s, row %d of context %d: off by %g of the "
+                     "largest logit",
+                     s->type, s->hidden, s->vocab, s->weights ? s->weights : "stored", i, context, d);
+    }
+}
+
+/* Prompts that end at a block's border and beside it, all of their rows, and the row of the token after each. */
+static void check_shape(const odd_shape *s) {
+    static const int contexts[] = {1, 16, 17, 65};
+    model *m[] = {random_model(s), random_model(s)}; /* a backend takes its matrices for itself */
+    backend *gpu = open_shim(m[0], s->weights), *cpu = golden_backend_with(m[1], s->weights, NULL, NULL, 1);
+    int32_t ids[80];
+    for (int i = 0; i < 80; i++) ids[i] = (i * 31 + 7) % s->vocab;
+    for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
+        const int n = contexts[i];
+        compare_rows(s, run(gpu, ids, n, 0, n), run(cpu, ids, n, 0, n), n, n);
+        compare_rows(s, run(gpu, ids + n, 1, n, 1), run(cpu, ids + n, 1, n, 1), 1, n + 1);
+    }
+    backend_close(gpu);
+    backend_close(cpu);
+    model_close(m[0]);
+    model_close(m[1]);
+}
+
+/* Rounded activations may fall on the next byte, from where differences go on as large as bytes are. */
+static void odd_shapes_compute_what_the_cpu_computes(void **state) {
+    (void)state;
+    static const odd_shape shapes[] = {
+        {"LlamaForCausalLM", "float32", 40, 33, 2, 5, 1, 16, 131, NULL, 1e-5},
+        {"Qwen2ForCausalLM", "float32", 130, 257, 2, 6, 3, 20, 1003, NULL, 1e-5},
+        {"LlamaForCausalLM", "float32", 257, 96, 1, 3, 3, 80, 77, "int8-a16", 1e-5},
+        {"Qwen2ForCausalLM", "float32", 130, 257, 2, 6, 3, 20, 1003, "int8", 2e-2},
+        {"LlamaForCausalLM", "bfloat16", 40, 33, 2, 5, 1, 16, 131, NULL, 2e-2},
+        {"Qwen2ForCausalLM", "bfloat16", 130, 257, 2, 6, 3, 20, 1003, NULL, 2e-2},
+        {"LlamaForCausalLM", "bfloat16", 257, 96, 1, 3, 3, 80, 77, "int8-a16", 2e-2},
+        {"LlamaForCausalLM", "bfloat16", 129, 130, 2, 8, 2, 32, 515, "int8", 4e-2}, /* rounded twice */
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_shape(&shapes[i]);
 }
 
 /* By cuBLASLt, whose products the shim makes; 64 tokens and more of 8 bits are widened for it. */
@@ -379,6 +459,7 @@ static void a_backend_that_cannot_be_says_why(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_those_of_the_reference),
+        cmocka_unit_test(odd_shapes_compute_what_the_cpu_computes),
         cmocka_unit_test(products_in_any_order_are_near_the_reference),
         cmocka_unit_test(greedy_decoding_follows_the_reference),
         cmocka_unit_test(tokens_are_drawn_as_the_engine_draws_them_from_the_logits),
