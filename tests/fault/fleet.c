@@ -225,15 +225,7 @@ static chat *get(fleet *f, const member *m, const char *path) {
 }
 
 double fleet_metric(fleet *f, const member *m, const char *name) {
-    char line[200];
-    chat *c = get(f, m, "/metrics");
-    if (!c) return -1;
-    mr_buf_put(&c->in, "", 1);
-    snprintf(line, sizeof(line), "\n%s ", name);
-    const char *at = strstr(c->in.p, line);
-    double v = at ? strtod(at + strlen(line), NULL) : -1;
-    chat_free(c);
-    return v;
+    return chat_metric(f->loop, m->metrics_port, name);
 }
 
 static bool wait_ready(fleet *f, member *m) {

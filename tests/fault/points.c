@@ -1,20 +1,24 @@
 /* See points.h. */
 #include "fault/points.h"
 
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <librdkafka/rdkafka.h>
 #include <link.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 static points nowhere, *here = &nowhere;
 static uintptr_t program_begin, program_end;
+static uint16_t route_from, route_to; /* route_to 0: none */
 
 /* The first object is the program itself. */
 static int find_program(struct dl_phdr_info *info, size_t size, void *arg) {
@@ -30,9 +34,10 @@ static int find_program(struct dl_phdr_info *info, size_t size, void *arg) {
 }
 
 __attribute__((constructor)) static void map_points(void) {
-    const char *path = getenv("MILLRACE_FAULT_POINTS");
+    const char *path = getenv("MILLRACE_FAULT_POINTS"), *route = getenv("MILLRACE_FAULT_ROUTE");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     dl_iterate_phdr(find_program, NULL);
+    if (route && sscanf(route, "%hu:%hu", &route_from, &route_to) != 2) route_to = 0;
     if (fd < 0) return;
     void *p = mmap(NULL, sizeof(points), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (p != MAP_FAILED) here = p;
@@ -91,6 +96,18 @@ rd_kafka_resp_err_t rd_kafka_commit(rd_kafka_t *rk, const rd_kafka_topic_partiti
     rd_kafka_resp_err_t e = next(rk, offsets, async);
     arrive(POINT_DONE + 1);
     return e;
+}
+
+/* ---- the way to a server ---- */
+
+int connect(int fd, const struct sockaddr *to, socklen_t n) {
+    int (*next)(int, const struct sockaddr *, socklen_t) =
+        (int (*)(int, const struct sockaddr *, socklen_t))dlsym(RTLD_NEXT, __func__);
+    struct sockaddr_in other;
+    if (!route_to || to->sa_family != AF_INET || n < sizeof(other)) return next(fd, to, n);
+    memcpy(&other, to, sizeof(other));
+    if (other.sin_port == htons(route_from)) other.sin_port = htons(route_to);
+    return next(fd, (const struct sockaddr *)&other, sizeof(other));
 }
 
 /* ---- the wall clock, for the program's own code: what a library waits for by it would come too late or early, which a true

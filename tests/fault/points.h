@@ -2,7 +2,9 @@
  * a library that is loaded before the others (LD_PRELOAD) and stands between the program and librdkafka and the C
  * library, so that the product knows nothing of it.
  *
- * The process maps the file that MILLRACE_FAULT_POINTS names; whoever hurts it writes there.
+ * The process maps the file that MILLRACE_FAULT_POINTS names; whoever hurts it writes there. With MILLRACE_FAULT_ROUTE=FROM:TO
+ * what it connects to at port FROM of this machine is at port TO, where a proxy listens: a broker tells its clients its own
+ * address, past any proxy that they were given.
  */
 #ifndef MR_TEST_POINTS_H
 #define MR_TEST_POINTS_H

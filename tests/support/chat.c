@@ -274,3 +274,15 @@ bool chat_complete(const chat *c) {
     bool streamed_well = c->done || c->pieces == 1;
     return c->over && !c->broken && c->status == 200 && *c->finish && streamed_well && !*c->code;
 }
+
+double chat_metric(mr_loop *l, int port, const char *name) {
+    char line[200];
+    chat *c = chat_send(l, port, "/metrics", MR_STR(""));
+    chat_wait(l, c);
+    mr_buf_put(&c->in, "", 1);
+    snprintf(line, sizeof(line), "\n%s ", name);
+    const char *at = c->status == 200 ? strstr(c->in.p, line) : NULL;
+    double v = at ? strtod(at + strlen(line), NULL) : -1;
+    chat_free(c);
+    return v;
+}

@@ -56,6 +56,9 @@ void chat_free(chat *c);
 void chat_wait(mr_loop *l, chat *c);
 void chat_wait_bytes(mr_loop *l, chat *c, size_t bytes);
 
+/* One sample of the metrics of whoever serves them at that port, by its name with labels; -1 when there is none. */
+double chat_metric(mr_loop *l, int port, const char *name);
+
 /* It ended well: 200, a finish reason, and for a stream [DONE]. */
 bool chat_complete(const chat *c);
 

@@ -195,15 +195,7 @@ void pipeline_wait_ready(pipeline *p, pipeline_part part) {
 }
 
 double pipeline_metric(pipeline *p, pipeline_part part, const char *name) {
-    char line[200];
-    chat *c = chat_send(p->loop, p->parts[part].port, "/metrics", MR_STR(""));
-    chat_wait(p->loop, c);
-    mr_buf_put(&c->in, "", 1);
-    snprintf(line, sizeof(line), "\n%s ", name);
-    const char *at = c->status == 200 ? strstr(c->in.p, line) : NULL;
-    double v = at ? strtod(at + strlen(line), NULL) : -1;
-    chat_free(c);
-    return v;
+    return chat_metric(p->loop, p->parts[part].port, name);
 }
 
 bool pipeline_wait_metric(pipeline *p, pipeline_part part, const char *name, double value) {

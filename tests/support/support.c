@@ -94,6 +94,21 @@ void test_write_text(const char *path, const char *text) {
     test_write(path, text, strlen(text));
 }
 
+/* ---- processes ---- */
+
+double test_cpu_seconds(pid_t pid) {
+    char path[64], line[1024];
+    unsigned long user = 0, kernel = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *f = pid ? fopen(path, "re") : NULL;
+    if (!f) return 0;
+    const char *at = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+    fclose(f);
+    if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &kernel) != 2)
+        return 0;
+    return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+}
+
 /* ---- waiting ---- */
 
 typedef struct waiting {

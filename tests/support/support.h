@@ -27,6 +27,9 @@ bool test_wait(mr_loop *l, int timeout_ms, test_cond *cond, void *arg);
 /* Run the loop for ms: only to show that something does NOT happen. */
 void test_idle(mr_loop *l, int ms);
 
+/* What a process has had of the processors so far, user and kernel; 0 when there is none of that id. */
+double test_cpu_seconds(pid_t pid);
+
 /* A redis-server without persistence. NULL when the program is not installed (skip the test then). */
 typedef struct test_redis test_redis;
 test_redis *test_redis_start(int port, const char *password); /* port 0: any; password may be NULL */

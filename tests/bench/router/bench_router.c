@@ -53,20 +53,6 @@ typedef struct speed {
     double rate, cpu_us; /* records a second; of the processor for each, user and kernel */
 } speed;
 
-/* Seconds that a process has had so far. */
-static double cpu_seconds(pid_t pid) {
-    char path[64], line[1024];
-    unsigned long user = 0, kernel = 0;
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    FILE *f = fopen(path, "re");
-    const char *at = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
-    if (f) fclose(f);
-    if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &kernel) != 2) {
-        fail(path, "it cannot be read");
-    }
-    return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
-}
-
 /* ---- traffic ---- */
 
 static void read_lines(lines *t, const char *data, const char *name) {
@@ -267,14 +253,14 @@ static speed bare_loop(const mr_kafka_conf *kafka, int n) {
         if (!m->err) {
             if (taken++ == 0) {
                 start = mr_mono_us();
-                cpu = cpu_seconds(getpid());
+                cpu = test_cpu_seconds(getpid());
             }
             bare_forward(to, m, &acked);
         }
         rd_kafka_message_destroy(m);
     }
     while (acked < n) rd_kafka_poll(to, 10);
-    speed out = {n / ((double)(mr_mono_us() - start) * 1e-6), (cpu_seconds(getpid()) - cpu) * 1e6 / n};
+    speed out = {n / ((double)(mr_mono_us() - start) * 1e-6), (test_cpu_seconds(getpid()) - cpu) * 1e6 / n};
     rd_kafka_commit(from, NULL, 0);
     rd_kafka_consumer_close(from);
     rd_kafka_destroy(from);
@@ -349,10 +335,10 @@ static speed measure_router(mr_loop *l, pipeline *p, int n) {
     pipeline_wait_ready(p, PART_ROUTER);
     while ((first = done_of(p)) == 0) test_idle(l, 5);
     start = mr_mono_us();
-    cpu = cpu_seconds(pipeline_pid(p, PART_ROUTER));
+    cpu = test_cpu_seconds(pipeline_pid(p, PART_ROUTER));
     while ((done = done_of(p)) < n) test_idle(l, 20);
     end = mr_mono_us();
-    cpu = cpu_seconds(pipeline_pid(p, PART_ROUTER)) - cpu;
+    cpu = test_cpu_seconds(pipeline_pid(p, PART_ROUTER)) - cpu;
     print_router(p, done);
     pipeline_end(p, PART_ROUTER);
     return (speed){(n - first) / ((double)(end - start) * 1e-6), cpu * 1e6 / (n - first)};
