@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -18,6 +19,9 @@ static struct {
     enum mr_log_level min;
     bool json, colour;
 } settings = {.part = "millrace", .min = MR_INFO};
+
+static atomic_uint_least64_t lost, lost_unsaid; /* lines; since the last one that said so */
+static atomic_bool torn;                        /* the file ends with a piece of a line */
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 static const char *const level_colours[] = {"\033[2m", "\033[32m", "\033[33m", "\033[31m"};
@@ -145,6 +149,37 @@ void mr_log_line(mr_buf *out, enum mr_log_level level, const char *msg, const mr
     }
 }
 
+static bool put(mr_str text) {
+    ssize_t n = write(STDERR_FILENO, text.p, text.n);
+    if (n > 0 && (size_t)n < text.n) atomic_store(&torn, true);
+    return n == (ssize_t)text.n;
+}
+
+static void say_lost(void) {
+    mr_buf line;
+    uint64_t n = atomic_exchange(&lost_unsaid, 0);
+    if (n == 0) return;
+    mr_buf_init(&line, LINE_MAX_BYTES);
+    mr_log_line(&line, MR_WARN, "log lines were lost: they could not be written",
+                &(mr_log_field){.key = "lines", .kind = MR_LOG_INT, .i = (int64_t)n}, 1);
+    if (line.failed || !put(mr_buf_str(&line))) atomic_fetch_add(&lost_unsaid, n);
+    mr_buf_done(&line);
+}
+
+static void write_line(mr_str line) {
+    if (atomic_exchange(&torn, false) && !put(MR_STR("\n"))) atomic_store(&torn, true);
+    if (put(line)) {
+        say_lost();
+    } else {
+        atomic_fetch_add(&lost, 1);
+        atomic_fetch_add(&lost_unsaid, 1);
+    }
+}
+
+uint64_t mr_log_lost(void) {
+    return atomic_load(&lost);
+}
+
 void mr_log_fields(enum mr_log_level level, const char *msg, const mr_log_field *f, int n) {
     if (level < settings.min) return;
     mr_buf line;
@@ -154,9 +189,7 @@ void mr_log_fields(enum mr_log_level level, const char *msg, const mr_log_field 
         mr_buf_clear(&line);
         mr_log_line(&line, level, msg, NULL, 0);
     }
-    if (!line.failed && write(STDERR_FILENO, line.p, line.n) < 0) {
-        /* stderr is gone: there is nowhere left to say so */
-    }
+    if (!line.failed) write_line(mr_buf_str(&line));
     mr_buf_done(&line);
 }
 

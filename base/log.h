@@ -38,6 +38,10 @@ void mr_log_fields(enum mr_log_level level, const char *msg, const mr_log_field 
     mr_log_fields((level), (msg), (const mr_log_field[]){__VA_ARGS__ __VA_OPT__(, ){0}},                     \
                   (int)(sizeof((mr_log_field[]){__VA_ARGS__ __VA_OPT__(, ){0}}) / sizeof(mr_log_field)) - 1)
 
+/* Lines so far that stderr did not take: a full disk, a reader that is gone. Whoever logs goes on, and the first line that it
+ * takes again is followed by one that says how many are missing. */
+uint64_t mr_log_lost(void);
+
 /* The line as it would be written (what tests look at). */
 void mr_log_line(mr_buf *out, enum mr_log_level level, const char *msg, const mr_log_field *f, int n);
 

@@ -87,6 +87,7 @@ static struct event_base *new_base(void) {
 
 mr_loop *mr_loop_new(mr_error *err) {
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error as a full disk is, and not the end */
     mr_loop *l = calloc(1, sizeof(*l));
     if (!l) goto fail;
     l->base = new_base();

@@ -222,10 +222,19 @@ static void reply(struct evhttp_request *req, int code, const char *reason, cons
     if (out) evbuffer_free(out);
 }
 
+/* What every process counts by itself. */
+static void put_process(mr_buf *out) {
+    mr_buf_printf(out,
+                  "# HELP millrace_log_lost_lines_total Log lines that could not be written.\n"
+                  "# TYPE millrace_log_lost_lines_total counter\nmillrace_log_lost_lines_total %" PRIu64 "\n",
+                  mr_log_lost());
+}
+
 static void on_metrics(struct evhttp_request *req, void *arg) {
     mr_buf text;
     mr_buf_init(&text, TEXT_MAX);
     mr_metrics_text(arg, &text);
+    put_process(&text);
     if (text.failed) {
         reply(req, HTTP_INTERNAL, "Error", "text/plain", MR_STR("the metrics do not fit in memory\n"));
     } else {

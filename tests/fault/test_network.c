@@ -1,5 +1,5 @@
 /* Workers and gateways that a broken network cuts off from the broker in the middle of answers: who has a request, and what its
- * reader sees. Between each of them and the broker there is a proxy (support/proxy.h).
+ * reader sees. Between each of them and the broker there is a proxy (support/proxy.h). And a disk that is full.
  *
  *     test_network embedded|kafka
  */
@@ -10,10 +10,12 @@
 #include "support/support.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -217,6 +219,50 @@ static void a_slow_and_lossy_network_changes_no_answer(void **state) {
     }
 }
 
+/* ---- a full disk ---- */
+
+/* No file of the process grows any more, as on a disk that is full; or all do again. */
+static void fill_disk(pid_t pid, bool full) {
+    struct rlimit r;
+    assert_int_equal(prlimit(pid, RLIMIT_FSIZE, NULL, &r), 0);
+    r.rlim_cur = full ? 0 : r.rlim_max;
+    assert_int_equal(prlimit(pid, RLIMIT_FSIZE, &r, NULL), 0);
+}
+
+static bool log_says_lost(void *arg) {
+    const fixture *f = arg;
+    char path[200], line[2000];
+    const char *conf = pipeline_conf(f->p);
+    bool says = false;
+    snprintf(path, sizeof(path), "%.*s/router.log", (int)(strrchr(conf, '/') - conf), conf);
+    FILE *in = fopen(path, "re");
+    assert_non_null(in);
+    while (!says && fgets(line, sizeof(line), in)) says = strstr(line, "log lines were lost") != NULL;
+    fclose(in);
+    return says;
+}
+
+/* Neither do log lines go to it, nor the process id of an engine that is started anew. */
+static void a_full_disk_stops_no_answer_and_is_said(void **state) {
+    fixture *f = *state;
+    static const pipeline_part parts[] = {PART_GATEWAY, PART_ROUTER, PART_WORKER, PART_WORKER2};
+    for (int i = 0; i < 4; i++) fill_disk(pipeline_pid(f->p, parts[i]), true);
+    chat *c = under_way(f, pipeline_port(f->p), &brief_one);
+    pipeline_part worker = busy(f);
+    kill(pipeline_engine_pid(f->p, worker), SIGKILL);
+    chat_wait(f->loop, c);
+    assert_same(c, f->brief);
+    chat_free(c);
+    assert_true(pipeline_metric(f->p, worker, "millrace_log_lost_lines_total") > 0);
+    assert_true(pipeline_metric(f->p, PART_ROUTER, "millrace_log_lost_lines_total") > 0);
+    for (int i = 0; i < 4; i++) fill_disk(pipeline_pid(f->p, parts[i]), false);
+    c = chat_ask(f->loop, pipeline_port(f->p), &brief_one);
+    chat_wait(f->loop, c);
+    assert_same(c, f->brief);
+    chat_free(c);
+    assert_true(test_wait(f->loop, WAIT_MS, log_says_lost, f));
+}
+
 int main(int argc, char **argv) {
     mr_error err;
     if (argc != 2) {
@@ -232,6 +278,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_worker_that_hears_nothing_is_fenced_and_its_answer_goes_on_elsewhere),
         cmocka_unit_test(a_gateway_that_is_cut_off_refuses_what_is_new_and_goes_on_with_the_rest),
         cmocka_unit_test(an_answer_that_a_gateway_hears_no_end_of_ends_with_an_error),
+        cmocka_unit_test(a_full_disk_stops_no_answer_and_is_said),
     };
     cmocka_set_test_filter(getenv("ONLY"));
     int failed = cmocka_run_group_tests(tests, setup, NULL);

@@ -4,9 +4,12 @@
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -136,6 +139,46 @@ static void a_malformed_parent_starts_a_new_trace(void **state) {
     }
 }
 
+/* stderr is a file that may not grow beyond so many bytes. */
+static void limit(rlim_t bytes) {
+    struct rlimit r;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &r), 0);
+    r.rlim_cur = bytes < r.rlim_max ? bytes : r.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &r), 0);
+}
+
+static void what_a_full_disk_did_not_take_is_counted_and_said(void **state) {
+    (void)state;
+    char path[] = "/tmp/millrace-test-log-XXXXXX", in[4000];
+    int file = mkstemp(path), before = dup(STDERR_FILENO);
+    uint64_t lost = mr_log_lost();
+    assert_true(file >= 0 && before >= 0);
+    start("json");
+    signal(SIGXFSZ, SIG_IGN);
+    dup2(file, STDERR_FILENO);
+    limit(120); /* one line and a piece of the next */
+    for (int i = 0; i < 4; i++) mr_log(MR_WARN, "said", MR_I("n", i));
+    limit(RLIM_INFINITY);
+    dup2(before, STDERR_FILENO);
+    assert_int_equal(mr_log_lost() - lost, 3);
+    dup2(file, STDERR_FILENO);
+    mr_log(MR_WARN, "said", MR_I("n", 4));
+    dup2(before, STDERR_FILENO);
+    close(before);
+    ssize_t n = pread(file, in, sizeof(in) - 1, 0);
+    close(file);
+    unlink(path);
+    assert_true(n > 0);
+    in[n] = '\0';
+    assert_non_null(strstr(in, "\"n\":0}\n"));
+    assert_null(strstr(in, "\"n\":2}"));
+    assert_non_null(strstr(in, "\n{\"ts\"")); /* the piece is a line of its own */
+    const char *last = strstr(in, "\"n\":4}\n");
+    assert_non_null(last);
+    assert_non_null(strstr(last, "log lines were lost"));
+    assert_non_null(strstr(last, "\"lines\":3}\n"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_carries_time_level_part_message_and_fields),
@@ -145,6 +188,7 @@ int main(void) {
         cmocka_unit_test(unknown_formats_and_levels_are_refused),
         cmocka_unit_test(a_child_keeps_the_trace_and_gets_a_span_of_its_own),
         cmocka_unit_test(a_malformed_parent_starts_a_new_trace),
+        cmocka_unit_test(what_a_full_disk_did_not_take_is_counted_and_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
