@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +44,10 @@ static pipeline_part part_of(const member *m) {
     return m->role == ROLE_REDIS ? PART_REDIS : PART_BROKER;
 }
 
+static int broker_port(const fleet *f) {
+    return atoi(strchr(pipeline_kafka(f->p)->brokers, ':') + 1);
+}
+
 /* ---- processes ---- */
 
 static void spawn(fleet *f, member *m) {
@@ -61,12 +66,16 @@ static void spawn(fleet *f, member *m) {
     snprintf(metrics, sizeof(metrics), "%d", m->metrics_port);
     for (int i = 0; more[m->role][i]; i++) argv[5 + i] = (char *)more[m->role][i];
     if (m->points) {
+        char route[32];
+        snprintf(route, sizeof(route), "%d:%d", broker_port(f), test_proxy_port(m->way));
         m->points->armed = POINT_NONE;
         setenv("MILLRACE_FAULT_POINTS", m->points_file, 1);
+        setenv("MILLRACE_FAULT_ROUTE", route, 1);
         setenv("LD_PRELOAD", FAULT_POINTS, 1);
     }
     m->pid = pipeline_spawn(f->p, m->name, argv);
     unsetenv("LD_PRELOAD");
+    unsetenv("MILLRACE_FAULT_ROUTE");
 }
 
 static void start(fleet *f, member *m) {
@@ -86,6 +95,27 @@ static void thaw(member *m) {
     m->state = MEMBER_UP;
     m->due_us = 0;
     m->back_us = m->hurt_us = mr_mono_us();
+}
+
+static void let_files_grow(const member *m, bool may) {
+    struct rlimit r;
+    if (m->pid == 0 || prlimit(m->pid, RLIMIT_FSIZE, NULL, &r) != 0) return;
+    r.rlim_cur = may ? r.rlim_max : 0;
+    prlimit(m->pid, RLIMIT_FSIZE, &r, NULL);
+}
+
+static void mend(member *m, int64_t now) {
+    if (m->way_due_us && now >= m->way_due_us) {
+        test_proxy_hold(m->way, PROXY_NONE);
+        test_proxy_delay(m->way, 0);
+        test_proxy_lose(m->way, 0);
+        m->way_due_us = 0;
+        m->back_us = m->hurt_us = mr_mono_us();
+    }
+    if (m->disk_due_us && now >= m->disk_due_us) {
+        let_files_grow(m, true);
+        m->disk_due_us = 0;
+    }
 }
 
 static void note_end(fleet *f, member *m, int status) {
@@ -111,6 +141,7 @@ void fleet_tick(fleet *f) {
     int status;
     for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
         if (!is_server(m) && m->pid && waitpid(m->pid, &status, WNOHANG) == m->pid) note_end(f, m, status);
+        mend(m, now);
         if (!m->due_us || now < m->due_us) continue;
         if (m->state == MEMBER_FROZEN) thaw(m);
         if (m->state == MEMBER_DOWN) {
@@ -173,6 +204,31 @@ bool fleet_set_clock(fleet *f, member *m, int seconds) {
     (void)f;
     if (!m->points || m->state != MEMBER_UP) return false;
     m->points->clock_s = seconds;
+    return true;
+}
+
+bool fleet_cut(fleet *f, member *m, proxy_ways ways, int64_t pause_us) {
+    (void)f;
+    if (!m->way || m->way_due_us || !hurt(m)) return false;
+    m->way_due_us = m->hurt_us + pause_us;
+    test_proxy_hold(m->way, ways);
+    return true;
+}
+
+bool fleet_slow(fleet *f, member *m, int delay_ms, int loss_per_cent, int64_t pause_us) {
+    (void)f;
+    if (!m->way || m->way_due_us || m->state != MEMBER_UP) return false;
+    m->way_due_us = mr_mono_us() + pause_us;
+    test_proxy_delay(m->way, delay_ms);
+    test_proxy_lose(m->way, loss_per_cent);
+    return true;
+}
+
+bool fleet_fill_disk(fleet *f, member *m, int64_t pause_us) {
+    (void)f;
+    if (is_server(m) || m->disk_due_us || m->state != MEMBER_UP) return false;
+    m->disk_due_us = mr_mono_us() + pause_us;
+    let_files_grow(m, false);
     return true;
 }
 
@@ -253,6 +309,7 @@ const member *fleet_recover(fleet *f) {
         if (m->points) m->points->armed = POINT_NONE;
         m->pause_us = 0;
         if (m->due_us) m->due_us = 1;
+        mend(m, INT64_MAX);
     }
     fleet_tick(f);
     pipeline_wait_ready(f->p, PART_BROKER);
@@ -279,6 +336,7 @@ static void place(fleet *f, member *m) {
     snprintf(m->pid_file, sizeof(m->pid_file), "%.*s/%s.pid", folder, conf, m->name);
     snprintf(m->points_file, sizeof(m->points_file), "%.*s/%s.points", folder, conf, m->name);
     if (!is_server(m)) map_points(m);
+    if (m->points) m->way = test_proxy_start(broker_port(f));
 }
 
 bool fleet_start(fleet *f, mr_loop *l, const char *broker) {
@@ -309,6 +367,7 @@ void fleet_stop(fleet *f, bool failed) {
     }
     for (member *m = f->members; m < f->members + FLEET_MEMBERS; m++) {
         if (m->points) munmap(m->points, sizeof(points));
+        test_proxy_stop(m->way);
     }
     pipeline_stop(f->p, failed);
 }

@@ -8,6 +8,7 @@
 
 #include "fault/points.h"
 #include "support/pipeline.h"
+#include "support/proxy.h"
 
 typedef enum { ROLE_GATEWAY, ROLE_ROUTER, ROLE_WORKER, ROLE_REDIS, ROLE_BROKER } fleet_role;
 
@@ -22,6 +23,9 @@ typedef struct member {
     char points_file[160];
     points *
         points; /* shared with the process; NULL: it can't be made to die at a place, and has everybody's clock */
+    test_proxy *way;     /* to the broker; NULL where it has no points */
+    int64_t way_due_us;  /* when its way is whole again; 0: it is */
+    int64_t disk_due_us; /* when its files may grow again; 0: they may */
     pid_t pid;
     member_state state;
     int64_t due_us;          /* when it is thawed, or started again; 0: never by itself */
@@ -58,6 +62,12 @@ bool fleet_kill_at(fleet *f, member *m, fault_point point, int64_t pause_us);
 /* The wall clock of all of it is ahead by so much from now on. */
 bool fleet_set_clock(fleet *f, member *m, int seconds);
 bool fleet_hurt_engine(fleet *f, member *m, int signal_number);
+/* Nothing passes between it and the broker these ways; or all that passes comes later by so much, and of each hundred pieces some are
+ * sent again. */
+bool fleet_cut(fleet *f, member *m, proxy_ways ways, int64_t pause_us);
+bool fleet_slow(fleet *f, member *m, int delay_ms, int loss_per_cent, int64_t pause_us);
+/* None of its files grows, as on a full disk. */
+bool fleet_fill_disk(fleet *f, member *m, int64_t pause_us);
 
 /* Waits until everybody is there and ready again; one that does not get ready, or NULL. */
 const member *fleet_recover(fleet *f);

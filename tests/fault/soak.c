@@ -144,6 +144,31 @@ static bool jump_clock(soak *s, const fault *f) {
     return fleet_set_clock(&s->fleet, m, seconds);
 }
 
+static member *pick_any(soak *s, const fault *f) {
+    return pick(s, (fleet_role)(f->target / 1024 % (ROLE_WORKER + 1)), f->target);
+}
+
+static bool cut_off(soak *s, const fault *f) {
+    static const char *const ways[] = {[PROXY_UP] = "up", [PROXY_DOWN] = "down", [PROXY_BOTH] = "both ways"};
+    proxy_ways way = (proxy_ways)(1 + f->target / 8 % 3);
+    member *m = pick_any(s, f);
+    if (!fleet_cut(&s->fleet, m, way, f->pause_us)) return false;
+    note(s, m);
+    snprintf(s->said, sizeof(s->said), "%s %s", m->name, ways[way]);
+    return true;
+}
+
+static bool spoil_network(soak *s, const fault *f) {
+    int delay_ms = (int)(f->target / 8 % 100), loss = (int)(f->target / 4096 % 10);
+    member *m = pick_any(s, f);
+    snprintf(s->said, sizeof(s->said), "%s %d ms, %d %% lost", m->name, delay_ms, loss);
+    return fleet_slow(&s->fleet, m, delay_ms, loss, f->pause_us);
+}
+
+static bool fill_disk(soak *s, const fault *f) {
+    return fleet_fill_disk(&s->fleet, pick_any(s, f), f->pause_us);
+}
+
 /* SIGTERM to several at once; each comes back after a pause of its own. */
 static bool storm(soak *s, const fault *f) {
     int n = 0;
@@ -249,6 +274,9 @@ static const fault_kind kinds[] = {
     {"term-storm", 2, storm, false},
     {"point-kill", 12, kill_at_point, false},
     {"clock-jump", 4, jump_clock, false},
+    {"cut-off", 6, cut_off, false},
+    {"bad-network", 4, spoil_network, false},
+    {"disk-full", 3, fill_disk, false},
     {"redis-kill", 4, kill_redis, false},
     {"redis-freeze", 3, freeze_redis, false},
     {"redis-flush", 3, flush_redis, false},
@@ -285,11 +313,17 @@ static int choose_kind(soak *s) {
     return kind;
 }
 
+/* What nobody is down for: so long that a part of those lose their partitions. */
+static bool lasts(const fault_kind *k) {
+    return k->cb == cut_off || k->cb == spoil_network || k->cb == fill_disk;
+}
+
 static fault next_fault(soak *s) {
     fault f = {.kind = choose_kind(s), .target = soak_random(&s->rng)};
     uint64_t gap = (uint64_t)s->opt.gap_ms * 1000;
     f.gap_us = (int64_t)(gap / 4 + soak_random(&s->rng) % (3 * gap / 2 + 1)); /* the mean is the gap */
     f.pause_us = 50000 + (int64_t)(soak_random(&s->rng) % 2500000);
+    if (lasts(&kinds[f.kind])) f.pause_us *= 3;
     return f;
 }
 
