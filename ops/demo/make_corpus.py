@@ -447,20 +447,23 @@ def system_prompt(rng):
     return RECAP[lang] + summary_of(lang, [any_turn(rng, lang) for _ in range(rng.randint(1, 4))])
 
 
-def dialogue(rng):
-    """A list of (role, text) that ends with an answer."""
+def closing(rng, lang, turns, kind):
+    """NextChat's own call at the end of a chat, and its answer."""
+    asked = lang if rng.random() < 0.8 else "en"
+    if kind == "title":
+        return [("user", TITLE_REQUEST[asked]), ("assistant", turns[-1].title)]
+    return [("system", SUMMARY_REQUEST[asked]), ("assistant", summary_of(lang, turns))]
+
+
+def dialogue(rng, kind=None):
+    """A list of (role, text) that ends with an answer; with NextChat's "title" or "summary" call where kind says so, else by chance."""
     lang = "en" if rng.random() < 0.62 else "zh"
     turns = several_turns(rng, lang)
     messages = [("system", system_prompt(rng))] if rng.random() < 0.15 else []
     for turn in turns:
         messages += [("user", dress(rng, turn.lang, turn.question)), ("assistant", turn.answer)]
-    end = rng.random()
-    asked = lang if rng.random() < 0.8 else "en"
-    if end < 0.06:
-        messages += [("user", TITLE_REQUEST[asked]), ("assistant", turns[-1].title)]
-    elif end < 0.10:
-        messages += [("system", SUMMARY_REQUEST[asked]), ("assistant", summary_of(lang, turns))]
-    return messages
+    kind = kind or rng.choices((None, "title", "summary"), (0.76, 0.14, 0.10))[0]
+    return messages + (closing(rng, lang, turns, kind) if kind else [])
 
 
 def dialogues(count, seed):
@@ -476,6 +479,12 @@ def held_out_dialogues(count, seed):
         turn = topic_turn(rng, lang, held=True)
         found.append([("user", dress(rng, lang, turn.question)), ("assistant", turn.answer)])
     return found
+
+
+def closed_dialogues(count, seed, kind):
+    """Dialogues that end with NextChat's "title" or "summary" call."""
+    rng = random.Random(seed)
+    return [dialogue(rng, kind) for _ in range(count)]
 
 
 load()

@@ -131,13 +131,14 @@ def answer(model, encoder, messages, limit=600):
 
 
 @torch.no_grad()
-def validate(model, encoder, count):
-    """Loss, and the share of answers that greedy decoding gets wholly right, on questions that were never trained on."""
+def validate(model, encoder, dialogues):
+    """Loss, and the share of last answers that greedy decoding gets wholly right."""
     model.eval()
     losses, right = [], 0
-    for messages in make_corpus.held_out_dialogues(count, seed=99):
+    for messages in dialogues:
         ids, learned, _ = encoder.dialogue(messages)
-        targets = torch.tensor([i if learn else IGNORE for i, learn in zip(ids, learned)])[1:]
+        last = max(i for i, learn in enumerate(learned) if not learn) + 1
+        targets = torch.tensor([IGNORE] * last + ids[last:])[1:]
         hidden = model(torch.tensor([ids[:-1]]), torch.arange(len(ids) - 1)[None])[0]
         logits = model.logits(hidden[targets != IGNORE])
         wanted = targets[targets != IGNORE]
@@ -145,7 +146,7 @@ def validate(model, encoder, count):
         # Greedy decoding is right exactly when each token is the likeliest after the right ones before it.
         right += bool((logits.argmax(-1) == wanted).all())
     model.train()
-    return sum(losses) / count, right / count
+    return sum(losses) / len(dialogues), right / len(dialogues)
 
 
 class Optimizer:
@@ -181,7 +182,7 @@ def train(model, encoder, options):
         mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
         step += 1
         if step % 100 == 0:
-            held_loss, right = validate(model, encoder, 100)
+            held_loss, right = validate(model, encoder, make_corpus.held_out_dialogues(100, seed=99))
             print(f"step {step} {100 * done:.0f} % {step * TOKENS_PER_STEP / (time.time() - began):.0f} tokens/s "
                   f"loss {mean:.3f} held-out loss {held_loss:.3f} right {100 * right:.0f} %", flush=True)
         if step % 500 == 0:
@@ -222,7 +223,10 @@ def main():
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
     train(model, encoder, options)
     save(model, encoder.tok, options.out)
-    print("held-out loss %.4f, right %.1f %%" % (lambda v: (v[0], 100 * v[1]))(validate(model, encoder, 1000)))
+    for name, dialogues in (("questions in words never learned", make_corpus.held_out_dialogues(1000, seed=99)),
+                            ("titles", make_corpus.closed_dialogues(300, 98, "title")),
+                            ("summaries", make_corpus.closed_dialogues(300, 98, "summary"))):
+        print("%s: loss %.4f, right %.1f %%" % (name, *(f * v for f, v in zip((1, 100), validate(model, encoder, dialogues)))))
     for question in ("What is Millrace?", "hello", "你好", "What is Millrace made of?", "Tell me about rivers", "What is 7 + 8?",
                      "Tell me a long story about a river"):
         print(f"\n> {question}\n{answer(model, encoder, [('user', question)])}")
