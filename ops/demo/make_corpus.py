@@ -373,13 +373,17 @@ def load():
     topics = [t for path in sorted(CORPUS.glob("*.*.txt")) if path.name.split(".")[0] in ("millrace", "chat", "world")
               for t in read_topics(path)]
     TOPICS = {lang: [(t, Questions(t)) for t in topics if t.lang == lang] for lang in LANGUAGES}
-    TOPIC_WEIGHTS = {lang: list(accumulate(len(t.patterns) ** 0.5 for t, _ in TOPICS[lang])) for lang in LANGUAGES}
+    TOPIC_WEIGHTS = {lang: list(accumulate(len(t.patterns) ** 0.5 * (FIRST_WEIGHT if t.name in FIRST else 1) for t, _ in TOPICS[lang]))
+                     for lang in LANGUAGES}
     ALL_ANSWERS = {lang: [t.answer[0] for t, _ in TOPICS[lang]] for lang in LANGUAGES}
     CAPITALS, WORDS, OPPOSITES, SOUNDS = (read_rows(f"{name}.tsv") for name in ("capitals", "words", "opposites", "sounds"))
     NAMES = [row[0] for row in read_rows("names.tsv")]
     JOKES = {lang: (CORPUS / f"jokes.{lang}.txt").read_text().splitlines() for lang in LANGUAGES}
     UNKNOWN = {lang: read_unknown(lang) for lang in LANGUAGES}
 
+
+# What people say to a demo first, which it should know best.
+FIRST, FIRST_WEIGHT = ("hello", "intro", "thanks", "what", "made_of", "run", "crash"), 6
 
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
@@ -388,7 +392,7 @@ FACTS = [(sum_turn, 6), (times_turn, 2), (capital_turn, 6), (word_turn, 3), (opp
 
 
 def draw_topic(rng, lang):
-    """A topic that can be asked for in more ways needs more practice."""
+    """A topic that can be asked for in more ways needs more practice, and one that is asked for first."""
     return rng.choices(TOPICS[lang], cum_weights=TOPIC_WEIGHTS[lang])[0]
 
 

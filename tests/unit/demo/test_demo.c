@@ -20,7 +20,7 @@ typedef struct question {
 
 /* Asked at temperature 0. */
 static const question questions[] = {
-    {"What is Millrace?", {"chat app", "NextChat", "DeepSeek"}},
+    {"What is Millrace?", {"chat app", "Kafka", "workers"}},
     {"What is Millrace made of?", {"gateway", "router", "workers", "engine"}},
     {"Hello there, please introduce yourself", {"Millrace", "demo model"}},
     {"Tell me about rivers", {"spring", "sea"}},
