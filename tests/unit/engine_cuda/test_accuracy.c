@@ -17,7 +17,7 @@
 #define DEMO "ops/demo/millrace-demo"
 #define TEXT "ops/demo/corpus/world.en.txt"
 
-static int tokens = 64; /* of which the shim computes a hundred a second */
+static int tokens = 256; /* of which the shim computes a hundred a second */
 
 static double kl_of(const model *m, const int32_t *ids, const char *weights) {
     const accuracy_side reference = {.model = m, .threads = 2},
