@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Millrace's tests, all of them: install what they need, build, run every suite through ctest, print one line of counts.
 #
-#   ops/test.sh                  everything: release, ASan+UBSan, TSan, fuzzers (14 minutes on 2 cores)
+#   ops/test.sh                  everything: release, ASan+UBSan, TSan, fuzzers (20 minutes on 2 cores)
 #   ops/test.sh --quick          the release build's suites only
 #   ops/test.sh --only REGEX     only the tests whose name matches, in the release build
 #
