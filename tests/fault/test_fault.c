@@ -2,7 +2,6 @@
  *
  *     test_fault embedded|kafka
  */
-#include "base/log.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
 #include "support/support.h"
@@ -207,13 +206,8 @@ static void a_broker_that_goes_and_comes_back_breaks_no_answer(void **state) {
 }
 
 int main(int argc, char **argv) {
-    mr_error err;
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_fault embedded|kafka\n");
-        return 2;
-    }
-    broker = argv[1];
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    broker = pipeline_test_broker(argc, argv);
+    if (!broker) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_engine_leaves_one_unbroken_answer),
         cmocka_unit_test(a_frozen_engine_is_replaced_and_leaves_one_unbroken_answer),

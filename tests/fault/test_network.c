@@ -3,7 +3,6 @@
  *
  *     test_network embedded|kafka
  */
-#include "base/log.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
 #include "support/proxy.h"
@@ -260,14 +259,9 @@ static void a_full_disk_stops_no_answer_and_is_said(void **state) {
 }
 
 int main(int argc, char **argv) {
-    mr_error err;
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_network embedded|kafka\n");
-        return 2;
-    }
+    broker = pipeline_test_broker(argc, argv);
+    if (!broker) return 2;
     if (!*FAULT_POINTS) return 77; /* a sanitizer wants to be the first library */
-    broker = argv[1];
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_slow_and_lossy_network_changes_no_answer),
         cmocka_unit_test(a_worker_that_is_cut_off_is_fenced_and_its_answer_goes_on_elsewhere),

@@ -4,7 +4,6 @@
  *     test_streams embedded|kafka
  */
 #include "base/bus.h"
-#include "base/log.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
 #include "support/support.h"
@@ -354,13 +353,8 @@ static void a_gateway_that_is_told_to_end_leaves_its_answers_to_another_one(void
 }
 
 int main(int argc, char **argv) {
-    mr_error err;
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_streams embedded|kafka\n");
-        return 2;
-    }
-    broker = argv[1];
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    broker = pipeline_test_broker(argc, argv);
+    if (!broker) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_replay_gives_every_recorded_answer_again),
         cmocka_unit_test(a_replay_says_where_other_hardware_differs_first),

@@ -2,7 +2,6 @@
  *
  *     test_workers embedded|kafka
  */
-#include "base/log.h"
 #include "ops/cli/topics.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
@@ -188,13 +187,8 @@ static void a_static_member_is_restarted_without_a_rebalance_for_the_others(void
 }
 
 int main(int argc, char **argv) {
-    mr_error err;
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_workers embedded|kafka\n");
-        return 2;
-    }
-    broker = argv[1];
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    broker = pipeline_test_broker(argc, argv);
+    if (!broker) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_worker_that_was_frozen_gives_up_what_another_was_given),
         cmocka_unit_test(an_engine_that_dies_is_replaced_without_a_rebalance),

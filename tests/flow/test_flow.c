@@ -2,7 +2,6 @@
  *
  *     test_flow embedded|kafka
  */
-#include "base/log.h"
 #include "support/asker.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
@@ -359,13 +358,8 @@ static void the_models_are_listed(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, NULL, clear)
 
 int main(int argc, char **argv) {
-    mr_error err;
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_flow embedded|kafka\n");
-        return 2;
-    }
-    broker = argv[1];
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    broker = pipeline_test_broker(argc, argv);
+    if (!broker) return 2;
     const struct CMUnitTest tests[] = {
         TEST(a_streamed_chat_is_answered_in_words),
         TEST(the_same_chat_in_one_piece_has_the_same_text),

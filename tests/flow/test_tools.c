@@ -3,7 +3,6 @@
  *
  *     test_tools embedded|kafka
  */
-#include "base/log.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
 #include "support/support.h"
@@ -165,13 +164,8 @@ static void a_schema_that_cannot_be_kept_is_refused_by_its_keyword(void **state)
 }
 
 int main(int argc, char **argv) {
-    mr_error err;
-    if (argc != 2) {
-        fprintf(stderr, "usage: test_tools embedded|kafka\n");
-        return 2;
-    }
-    broker = argv[1];
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    broker = pipeline_test_broker(argc, argv);
+    if (!broker) return 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_chosen_tool_is_called_with_arguments_of_its_schema),
         cmocka_unit_test(the_same_call_in_one_piece_is_the_same),

@@ -1,6 +1,7 @@
 /* A whole pipeline for a test. See pipeline.h. */
 #include "support/pipeline.h"
 
+#include "base/log.h"
 #include "ops/cli/topics.h"
 #include "router/kb_import.h"
 #include "support/chat.h"
@@ -303,6 +304,16 @@ static void create_topics(const pipeline *p) {
         mr_bus_create_topics(&p->kafka, list.specs, list.n, TOPICS_MS, &err) != 0) {
         fail_msg("%s", err.msg);
     }
+}
+
+const char *pipeline_test_broker(int argc, char **argv) {
+    mr_error err;
+    if (argc != 2) {
+        fprintf(stderr, "usage: %s embedded|kafka\n", program_invocation_short_name);
+        return NULL;
+    }
+    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    return argv[1];
 }
 
 pipeline *pipeline_start(mr_loop *l, const pipeline_options *opt) {

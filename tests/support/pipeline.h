@@ -40,6 +40,9 @@ typedef struct pipeline_options {
 
 typedef struct pipeline pipeline;
 
+/* The broker that a test's one argument names, with logging begun (all of it with VERBOSE set); NULL, and the usage was said. */
+const char *pipeline_test_broker(int argc, char **argv);
+
 /* All parts but the second worker and the second gateway, ready to answer. NULL when this machine lacks what it needs (said on stderr). */
 pipeline *pipeline_start(mr_loop *l, const pipeline_options *opt);
 /* With `failed` the logs are kept, and their place is said. */
