@@ -52,30 +52,41 @@ template <typename T, format F, int MT, int NT> struct warp_tile {
     }
 };
 
+template <typename T, format F, typename D>
+__device__ __forceinline__ void multiply(D d[4], const uint32_t a[4], const uint32_t b[2]) {
+    if constexpr (std::is_same<T, uint8_t>::value)
+        mma_bytes<F>(d, a, b);
+    else
+        mma(T{}, d, a, b);
+}
+
+/* sums += 16 bytes of each of a lane's rows and tokens, from its column k on; where both are of one width. */
+template <typename T, format F, int MT, int NT, typename D>
+__device__ __forceinline__ void add_words(const warp_tile<T, F, MT, NT> &tile, int k, D sums[MT][NT][4]) {
+    uint4 w[MT][2], x[NT];
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+        for (int h = 0; h < 2; h++) w[m][h] = __ldcs((const uint4 *)(tile.w[m][h] + k));
+#pragma unroll
+    for (int t = 0; t < NT; t++) x[t] = __ldg((const uint4 *)(tile.x[t] + k));
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int t = 0; t < NT; t++) {
+            const uint32_t a0[4] = {w[m][0].x, w[m][1].x, w[m][0].y, w[m][1].y}, b0[2] = {x[t].x, x[t].y};
+            const uint32_t a1[4] = {w[m][0].z, w[m][1].z, w[m][0].w, w[m][1].w}, b1[2] = {x[t].z, x[t].w};
+            multiply<T, F>(sums[m][t], a0, b0);
+            multiply<T, F>(sums[m][t], a1, b1);
+        }
+}
+
 /* acc += one unit of stored weights: four times 32 columns, of which a lane has eight. */
 template <typename T, int MT, int NT>
 __device__ __forceinline__ void add_unit(const warp_tile<T, format::stored, MT, NT> &tile, int unit,
                                          float acc[MT][NT][4]) {
     const int c = (int)threadIdx.x % 4;
 #pragma unroll
-    for (int step = 0; step < UNIT / 32; step++) {
-        const int k = unit * UNIT + step * 32 + c * 8;
-        uint4 w[MT][2], x[NT];
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-            for (int h = 0; h < 2; h++) w[m][h] = __ldcs((const uint4 *)(tile.w[m][h] + k));
-#pragma unroll
-        for (int t = 0; t < NT; t++) x[t] = __ldg((const uint4 *)(tile.x[t] + k));
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-#pragma unroll
-            for (int t = 0; t < NT; t++) {
-                const uint32_t a0[4] = {w[m][0].x, w[m][1].x, w[m][0].y, w[m][1].y}, b0[2] = {x[t].x, x[t].y};
-                const uint32_t a1[4] = {w[m][0].z, w[m][1].z, w[m][0].w, w[m][1].w}, b1[2] = {x[t].z, x[t].w};
-                mma(T{}, acc[m][t], a0, b0);
-                mma(T{}, acc[m][t], a1, b1);
-            }
-    }
+    for (int step = 0; step < UNIT / 32; step++) add_words(tile, unit * UNIT + step * 32 + c * 8, acc);
 }
 
 /* The same for 8 bits: twice 64 columns, of which a lane has sixteen; then the unit's scales. */
@@ -132,24 +143,7 @@ __device__ __forceinline__ void add_unit(const warp_tile<uint8_t, F, MT, NT> &ti
     const int c = (int)threadIdx.x % 4;
     byte_sum<F> part[MT][NT][4] = {};
 #pragma unroll
-    for (int step = 0; step < UNIT / 64; step++) {
-        const int k = unit * UNIT + step * 64 + c * 16;
-        uint4 w[MT][2], x[NT];
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-            for (int h = 0; h < 2; h++) w[m][h] = __ldcs((const uint4 *)(tile.w[m][h] + k));
-#pragma unroll
-        for (int t = 0; t < NT; t++) x[t] = __ldg((const uint4 *)(tile.x[t] + k));
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-#pragma unroll
-            for (int t = 0; t < NT; t++) {
-                const uint32_t a0[4] = {w[m][0].x, w[m][1].x, w[m][0].y, w[m][1].y}, b0[2] = {x[t].x, x[t].y};
-                const uint32_t a1[4] = {w[m][0].z, w[m][1].z, w[m][0].w, w[m][1].w}, b1[2] = {x[t].z, x[t].w};
-                mma_bytes<F>(part[m][t], a0, b0);
-                mma_bytes<F>(part[m][t], a1, b1);
-            }
-    }
+    for (int step = 0; step < UNIT / 64; step++) add_words(tile, unit * UNIT + step * 64 + c * 16, part);
 #pragma unroll
     for (int t = 0; t < NT; t++)
 #pragma unroll
