@@ -10,14 +10,20 @@ typedef struct seq_list {
     int n;
 } seq_list;
 
+/* A plan's own memory: two take turns. */
+typedef struct plan {
+    batch_seq *batch;   /* [max_seqs] */
+    seq **seqs;         /* [max_seqs] */
+    block_copy *copies; /* [max_seqs] */
+    int n, ncopies;
+} plan;
+
 struct scheduler {
     scheduler_limits limits;
     kv_pool *pool;
     seq_list running, waiting;
-    batch_seq *batch;   /* [max_seqs] */
-    seq **planned;      /* [max_seqs] */
-    block_copy *copies; /* [max_seqs] */
-    int nplanned, ncopies;
+    plan plans[2], *now,
+        *before; /* the last one, or the one that is made; the one before it. n is 0 once committed */
     uint64_t preemptions, wanted_tokens, reused_tokens;
 };
 
@@ -36,6 +42,13 @@ static void list_remove(seq_list *l, seq *q) {
     l->n--;
 }
 
+static bool make_plan(plan *p, int seqs) {
+    p->batch = calloc((size_t)seqs, sizeof *p->batch);
+    p->seqs = calloc((size_t)seqs, sizeof(seq *));
+    p->copies = calloc((size_t)seqs, sizeof *p->copies);
+    return p->batch && p->seqs && p->copies;
+}
+
 scheduler *scheduler_new(const scheduler_limits *limits, engine_error *err) {
     scheduler *s = calloc(1, sizeof *s);
     if (!s) {
@@ -43,11 +56,10 @@ scheduler *scheduler_new(const scheduler_limits *limits, engine_error *err) {
         return NULL;
     }
     s->limits = *limits;
-    s->batch = calloc((size_t)limits->max_seqs, sizeof *s->batch);
-    s->planned = calloc((size_t)limits->max_seqs, sizeof(seq *));
-    s->copies = calloc((size_t)limits->max_seqs, sizeof *s->copies);
+    s->now = &s->plans[0];
+    s->before = &s->plans[1];
     s->pool = kv_pool_new(limits->kv_blocks, limits->block_tokens, err);
-    if (!s->batch || !s->planned || !s->copies || !s->pool) {
+    if (!make_plan(s->now, limits->max_seqs) || !make_plan(s->before, limits->max_seqs) || !s->pool) {
         if (s->pool)
             engine_fail(err, ENGINE_ENOMEM, "no memory for a batch of %d sequences", limits->max_seqs);
         scheduler_free(s);
@@ -59,9 +71,11 @@ scheduler *scheduler_new(const scheduler_limits *limits, engine_error *err) {
 void scheduler_free(scheduler *s) {
     if (!s) return;
     kv_pool_free(s->pool);
-    free(s->batch);
-    free(s->planned);
-    free(s->copies);
+    for (int i = 0; i < 2; i++) {
+        free(s->plans[i].batch);
+        free(s->plans[i].seqs);
+        free(s->plans[i].copies);
+    }
     free(s);
 }
 
@@ -74,14 +88,27 @@ bool scheduler_add(scheduler *s, seq *q) {
     return true;
 }
 
+/* Known tokens whose keys and values are, or come, where the table says. */
+static void publish(scheduler *s, seq *q) {
+    const int known = q->computed < q->ntokens ? q->computed : q->ntokens;
+    kv_table_publish(s->pool, &q->table, q->tokens, known);
+}
+
+static void give_back(scheduler *s, seq *q) {
+    publish(s, q);
+    kv_table_release(s->pool, &q->table);
+}
+
 void scheduler_remove(scheduler *s, seq *q) {
     if (q->state == SEQ_IDLE) return;
     list_remove(q->state == SEQ_RUNNING ? &s->running : &s->waiting, q);
-    kv_table_release(s->pool, &q->table);
+    give_back(s, q);
     q->state = SEQ_IDLE;
-    q->planned = 0;
-    for (int i = 0; i < s->nplanned; i++) {
-        if (s->planned[i] == q) s->planned[i] = NULL;
+    q->planned = q->coming = 0;
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < s->plans[k].n; i++) {
+            if (s->plans[k].seqs[i] == q) s->plans[k].seqs[i] = NULL;
+        }
     }
 }
 
@@ -92,7 +119,7 @@ void scheduler_fork(scheduler *s, seq *q, seq *child) {
     child->ntokens = q->ntokens;
     child->computed = q->computed;
     child->reused = q->reused;
-    child->guessed = child->planned = 0;
+    child->guessed = child->planned = child->coming = 0;
     child->width = 1;
     child->table.salt = q->table.salt;
     kv_table_share(s->pool, &q->table, &child->table, blocks);
@@ -102,31 +129,36 @@ void scheduler_fork(scheduler *s, seq *q, seq *child) {
 
 static void preempt(scheduler *s, seq *victim) {
     list_remove(&s->running, victim);
-    kv_table_release(s->pool, &victim->table);
+    give_back(s, victim);
     victim->computed = 0;
     victim->state = SEQ_WAITING;
     list_insert_after(&s->waiting, NULL, victim);
     s->preemptions++;
 }
 
+/* Tokens that it knows, or is about to. */
+static int expected(const seq *q) {
+    return q->ntokens + q->coming;
+}
+
 static bool lacks_one(const seq *q) {
-    return q->ntokens - q->computed == 1;
+    return expected(q) - q->computed == 1;
 }
 
 /* Blocks to compute what it knows and `more`, the next of which it alone holds. All or nothing. */
 static bool take_room(scheduler *s, seq *q, int more) {
     int next = q->computed / s->limits.block_tokens;
     bool split = kv_table_is_shared(s->pool, &q->table, next);
-    int lacks = kv_table_lacks(s->pool, &q->table, q->ntokens + more);
+    int lacks = kv_table_lacks(s->pool, &q->table, expected(q) + more);
     if (lacks + split > kv_pool_free_blocks(s->pool)) return false;
     if (split) {
         int32_t from = kv_table_split(s->pool, &q->table, next);
-        s->copies[s->ncopies++] = (block_copy){from, q->table.block[next]};
+        s->now->copies[s->now->ncopies++] = (block_copy){from, q->table.block[next]};
     }
-    return kv_table_grow(s->pool, &q->table, q->ntokens + more);
+    return kv_table_grow(s->pool, &q->table, expected(q) + more);
 }
 
-/* Room for all known tokens, at the cost of those admitted later. False when q itself is the last one: it keeps its
+/* Room for all expected tokens, at the cost of those admitted later. False when q itself is the last one: it keeps its
  * place and waits for blocks, its own are there for the taking by the others. */
 static bool make_room(scheduler *s, seq *q) {
     while (!take_room(s, q, 0)) {
@@ -141,8 +173,8 @@ static bool make_room(scheduler *s, seq *q) {
 /* Blocks that it lacks for what it knows, and that it and its forks can come to need beyond that, as far as admission
  * looks ahead. */
 static int64_t needs(const scheduler *s, const seq *q) {
-    int64_t ahead = (int64_t)q->ntokens + s->limits.reserve_tokens;
-    int now = kv_table_lacks(s->pool, &q->table, q->ntokens);
+    int64_t ahead = (int64_t)expected(q) + s->limits.reserve_tokens;
+    int now = kv_table_lacks(s->pool, &q->table, expected(q));
     int later = kv_table_lacks(s->pool, &q->table, ahead < q->limit ? (int)ahead : q->limit);
     int64_t growth = later > now ? later - now : 0;
     return now + q->width * growth + q->width - 1;
@@ -203,7 +235,7 @@ static bool take_blocks(scheduler *s, seq *q) {
 static int admit(scheduler *s, int budget) {
     while (budget > 0 && s->waiting.first && s->waiting.first->width <= free_places(s)) {
         seq *q = s->waiting.first;
-        if (!take_blocks(s, q)) break;
+        if (q->coming || !take_blocks(s, q)) break;
         list_remove(&s->waiting, q);
         list_insert_after(&s->running, s->running.last, q);
         q->state = SEQ_RUNNING;
@@ -216,9 +248,14 @@ static int admit(scheduler *s, int budget) {
 
 /* ---- the plan ---- */
 
+/* The token that is coming may be its last. */
+static bool goes_on(const seq *q) {
+    return !q->coming || expected(q) < q->limit;
+}
+
 static int plan_decodes(scheduler *s, int budget) {
     for (seq *q = s->running.first; q; q = q->next) {
-        q->planned = budget > 0 && lacks_one(q) && make_room(s, q);
+        q->planned = budget > 0 && lacks_one(q) && goes_on(q) && make_room(s, q);
         budget -= q->planned;
     }
     return budget;
@@ -236,7 +273,7 @@ static int plan_prompts(scheduler *s, int budget) {
 }
 
 static bool catches_up(const seq *q) {
-    return q->planned && q->computed + q->planned == q->ntokens;
+    return q->planned && q->computed + q->planned == expected(q);
 }
 
 /* The step is filled up with guesses, in equal parts. They take free blocks only. */
@@ -254,47 +291,57 @@ static void plan_guesses(scheduler *s, int budget) {
     }
 }
 
-static int write_plan(scheduler *s) {
-    int tokens = 0;
-    s->nplanned = 0;
+/* q's share, from row `row` of logits on; it counts as computed from now on. */
+static batch_seq take_share(scheduler *s, seq *q, int row) {
+    const int beyond = q->computed + q->planned - expected(q);
+    const batch_seq share = {
+        .tokens = q->coming ? NULL : q->tokens + q->computed,
+        .ntokens = q->planned,
+        .drawn_row = q->row,
+        .pos = q->computed,
+        .blocks = q->table.block,
+        .nlogits = beyond >= 0 ? beyond + 1 : 0,
+        .draw = q->draw,
+    };
+    q->computed = beyond > 0 ? expected(q) : q->computed + q->planned;
+    q->coming += share.nlogits > 0;
+    q->row = row;
+    publish(s, q);
+    return share;
+}
+
+static step_plan write_plan(scheduler *s) {
+    plan *p = s->now;
+    int tokens = 0, rows = 0;
     for (seq *q = s->running.first; q; q = q->next) {
         if (!q->planned) continue;
-        int beyond = q->computed + q->planned - q->ntokens;
-        s->planned[s->nplanned] = q;
-        s->batch[s->nplanned++] = (batch_seq){
-            .tokens = q->tokens + q->computed,
-            .ntokens = q->planned,
-            .pos = q->computed,
-            .blocks = q->table.block,
-            .nlogits = beyond >= 0 ? beyond + 1 : 0,
-            .draw = q->draw,
-        };
+        p->seqs[p->n] = q;
+        p->batch[p->n] = take_share(s, q, rows);
+        rows += p->batch[p->n++].nlogits;
         tokens += q->planned;
     }
-    return tokens;
+    return (step_plan){p->copies, p->ncopies, p->batch, p->seqs, p->n, tokens};
 }
 
 step_plan scheduler_plan(scheduler *s, int max_guesses) {
-    s->ncopies = 0;
+    plan *const last = s->now;
+    s->now = s->before;
+    s->before = last;
+    s->now->n = s->now->ncopies = 0;
     int budget = plan_decodes(s, s->limits.step_tokens);
     budget = plan_prompts(s, budget);
     budget = admit(s, budget);
     int fill = s->limits.guess_tokens - (s->limits.step_tokens - budget);
     plan_guesses(s, fill < max_guesses ? fill : max_guesses);
-    int tokens = write_plan(s);
-    return (step_plan){s->copies, s->ncopies, s->batch, s->planned, s->nplanned, tokens};
+    return write_plan(s);
 }
 
 void scheduler_commit(scheduler *s) {
-    for (int i = 0; i < s->nplanned; i++) {
-        seq *q = s->planned[i];
-        if (!q) continue;
-        q->computed += q->planned;
-        if (q->computed > q->ntokens) q->computed = q->ntokens;
-        q->planned = 0;
-        kv_table_publish(s->pool, &q->table, q->tokens, q->computed);
+    plan *p = s->before->n ? s->before : s->now;
+    for (int i = 0; i < p->n; i++) {
+        if (p->seqs[i] && p->batch[i].nlogits) p->seqs[i]->coming--;
     }
-    s->nplanned = 0;
+    p->n = 0;
 }
 
 void scheduler_keep(scheduler *s, seq *q, int n) {

@@ -21,6 +21,12 @@
  * holds places for the others; once it has caught up, scheduler_fork makes them. A block that several hold is copied by
  * the first that writes into it.
  *
+ * A plan may be made before the tokens of the one before it are known, since passes run in the order of their plans: what is planned
+ * counts as computed, whoever reads it comes later, and a block that is given back goes to a later one. A sequence then goes on
+ * with the token that is being drawn, `coming`, and ends no later for it: when the token is known and its owner removes it,
+ * its place in the plan becomes NULL, and what is published of its blocks ends with the tokens that were known. One that loses
+ * its blocks meanwhile is not admitted again before the token is known.
+ *
  * The scheduler knows nothing of text and sampling. Sequences are the owner's memory. All memory is taken by
  * scheduler_new. Not thread-safe: it belongs to its engine's thread.
  */
@@ -40,10 +46,12 @@ typedef struct seq {
     int limit;              /* most tokens that it can come to know */
     int width;              /* sequences that it stands for: 1, and the forks to come */
     const batch_draw *draw; /* the owner's, handed on */
-    int computed;
+    int computed;           /* or planned to be: known tokens, and one that is coming */
+    int coming; /* plans under way of which it gets logits: each will make a token known, at least */
+    int row;    /* of logits, in the last of them */
     kv_table table;
     seq_state state;
-    int planned; /* tokens in the current step, guesses included */
+    int planned; /* tokens in the plan that is made, guesses included */
     int reused;  /* tokens that the cache knew when it was first admitted; -1 before */
     struct seq *prev, *next;
 } seq;
@@ -63,7 +71,7 @@ void scheduler_free(scheduler *s);
 
 /* To the end of the queue. False when it is full. */
 bool scheduler_add(scheduler *s, seq *q);
-/* Out, whatever its state; its blocks are free at once. In a plan that is not yet committed its place becomes NULL. */
+/* Out, whatever its state; its blocks are free at once. In plans that are not yet committed its place becomes NULL. */
 void scheduler_remove(scheduler *s, seq *q);
 /* `child`, idle, runs from now on as a second q with q's known tokens, in one of the places that q holds (width > 1). Only
  * while q runs and has caught up. */
@@ -75,7 +83,7 @@ typedef struct block_copy {
 } block_copy;
 
 /* The work of one step: batch[i] is the share of seqs[i]; batch[i].nlogits is 1 where the sequence will have caught up, and
- * one more for each of its guesses that are computed. */
+ * one more for each of its guesses that are computed. A token that is coming is drawn_row's of the plan before. */
 typedef struct step_plan {
     const block_copy *copies;
     int ncopies;
@@ -85,9 +93,11 @@ typedef struct step_plan {
     int tokens; /* in all */
 } step_plan;
 
-/* At most max_guesses guesses are computed in all. Valid until the next plan. n is 0 when there is nothing to do. */
+/* At most max_guesses guesses are computed in all, and none in a plan that is made before the last is committed: not more than two
+ * are under way. Valid until it is committed and the next but one is made. n is 0 when there is nothing to do: then it is not
+ * to be committed. */
 step_plan scheduler_plan(scheduler *s, int max_guesses);
-/* The plan has been computed. */
+/* The plan made first has been computed, and its tokens are known: their owners append them now. */
 void scheduler_commit(scheduler *s);
 /* The first n guesses of the plan committed last have become known tokens (by the owner, who has raised ntokens). */
 void scheduler_keep(scheduler *s, seq *q, int n);

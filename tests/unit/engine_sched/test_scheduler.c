@@ -81,6 +81,27 @@ static step_plan guessing_step(bench *b, uint64_t *r) {
     return p;
 }
 
+/* Two steps, the second of them planned before the tokens of the first are known. Some are removed then. */
+static void ahead_step(bench *b, uint64_t *r) {
+    for (int i = 0; i < 64; i++) b->seqs[i].guessed = 0;
+    const step_plan first = scheduler_plan(b->s, 0), second = scheduler_plan(b->s, 0);
+    for (int i = 0; i < second.n; i++) {
+        if (second.batch[i].tokens) continue;
+        assert_true(second.batch[i].drawn_row < first.n && second.batch[i].ntokens == 1);
+        assert_int_equal(second.batch[i].pos, second.seqs[i]->ntokens);
+    }
+    for (const step_plan *p = &first; p; p = p == &first && second.n ? &second : NULL) {
+        if (rnd(r, 2)) scheduler_remove(b->s, &b->seqs[rnd(r, 64)]);
+        if (!p->n) break;
+        scheduler_commit(b->s);
+        for (int i = 0; i < p->n; i++) {
+            if (!p->seqs[i] || !p->batch[i].nlogits) continue;
+            p->seqs[i]->ntokens++;
+            if (!rnd(r, 20)) scheduler_remove(b->s, p->seqs[i]);
+        }
+    }
+}
+
 static int share(const step_plan *p, const seq *q) {
     for (int i = 0; i < p->n; i++) {
         if (p->seqs[i] == q) return p->batch[i].ntokens;
@@ -471,6 +492,52 @@ static void fork_some(bench *b, const step_plan *p, uint64_t *r) {
     }
 }
 
+static void test_a_plan_made_ahead_goes_on_with_the_token_that_comes(void **state) {
+    (void)state;
+    bench *b = bench_new(4, 4, 100, 20);
+    add(b, 0, 40);
+    seq *ends = add(b, 1, 10), *q = add(b, 2, 10);
+    ends->limit = 11;
+    const step_plan first = scheduler_plan(b->s, 0), second = scheduler_plan(b->s, 0);
+    assert_int_equal(first.n, 3);
+    assert_int_equal(second.n, 2); /* one has come to its limit */
+    assert_int_equal(share(&second, ends), 0);
+    assert_null(second.batch[1].tokens);
+    assert_int_equal(second.batch[1].pos, 10);
+    assert_int_equal(second.batch[1].drawn_row, 2);
+    assert_int_equal(second.batch[1].nlogits, 1);
+    scheduler_remove(b->s, &b->seqs[0]); /* cancelled: in neither of them any more */
+    assert_true(!first.seqs[0] && !second.seqs[0]);
+    scheduler_commit(b->s);
+    q->ntokens++;
+    assert_int_equal(q->computed, 11);
+    scheduler_remove(b->s, q); /* its token was the end: in the other no more */
+    assert_null(second.seqs[1]);
+    scheduler_commit(b->s);
+    bench_free(b);
+}
+
+static void test_a_sequence_that_loses_its_blocks_comes_back_when_its_token_is_known(void **state) {
+    (void)state;
+    bench *b = bench_reserving(0, 2, 4, 100, 4);
+    seq *q = add(b, 0, 32), *last = add(b, 1, 31);
+    const step_plan first = scheduler_plan(b->s, 0);
+    assert_int_equal(first.n, 2);
+    const step_plan second = scheduler_plan(b->s, 0); /* the third block of q is the last one's */
+    assert_int_equal(share(&second, q), 1);
+    assert_int_equal(second.n, 1);
+    assert_int_equal(last->state, SEQ_WAITING);
+    scheduler_remove(b->s, q); /* there is room again, in a plan to come */
+    assert_ptr_equal(first.seqs[1], last);
+    scheduler_commit(b->s);
+    last->ntokens++;
+    scheduler_commit(b->s);
+    const step_plan third = scheduler_plan(b->s, 0);
+    assert_true(share(&third, last) > 0);
+    assert_int_equal(third.batch[0].pos + third.batch[0].ntokens, 32);
+    bench_free(b);
+}
+
 static void test_ten_thousand_random_operations_leak_no_block(void **state) {
     (void)state;
     uint64_t r = 1;
@@ -490,7 +557,8 @@ static void test_ten_thousand_random_operations_leak_no_block(void **state) {
             scheduler_add(b->s, q);
             break;
         case 2: scheduler_remove(b->s, q); break;
-        case 3: {
+        case 3: ahead_step(b, &r); break;
+        case 4: {
             step_plan p = step(b);
             fork_some(b, &p, &r);
             break;
@@ -534,6 +602,8 @@ int main(void) {
         cmocka_unit_test(test_what_can_grow_keeps_room_to_grow),
         cmocka_unit_test(test_with_all_growth_reserved_nobody_is_ever_preempted),
         cmocka_unit_test(test_a_full_queue_refuses),
+        cmocka_unit_test(test_a_plan_made_ahead_goes_on_with_the_token_that_comes),
+        cmocka_unit_test(test_a_sequence_that_loses_its_blocks_comes_back_when_its_token_is_known),
         cmocka_unit_test(test_ten_thousand_random_operations_leak_no_block),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
