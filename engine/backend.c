@@ -18,7 +18,9 @@ static int check_seq(const backend *b, const batch_seq *s, engine_error *err) {
             return engine_fail(err, ENGINE_EINTERNAL, "KV block %d is out of range", s->blocks[i]);
         }
     }
-    for (int i = 0; i < s->ntokens; i++) {
+    if (!s->tokens && (s->ntokens != 1 || s->drawn_row < 0 || s->drawn_row >= b->rows))
+        return engine_fail(err, ENGINE_EINTERNAL, "no pass before this one draws its token");
+    for (int i = 0; s->tokens && i < s->ntokens; i++) {
         if (s->tokens[i] < 0 || s->tokens[i] >= b->vocab) {
             return engine_fail(err, ENGINE_EINVAL, "token id %d is outside the model's vocabulary of %d",
                                s->tokens[i], b->vocab);
@@ -27,6 +29,7 @@ static int check_seq(const backend *b, const batch_seq *s, engine_error *err) {
     return 0;
 }
 
+/* The rows of logits, or -1. */
 static int check_batch(const backend *b, const batch_seq *seqs, int nseqs, engine_error *err) {
     int ntokens = 0, nlogits = 0;
     for (int i = 0; i < nseqs; i++) {
@@ -38,11 +41,11 @@ static int check_batch(const backend *b, const batch_seq *seqs, int nseqs, engin
         ntokens += seqs[i].ntokens;
         nlogits += seqs[i].nlogits;
     }
-    return 0;
+    return nlogits;
 }
 
 int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
-    if (check_batch(b, seqs, nseqs, err)) return -1;
+    if (check_batch(b, seqs, nseqs, err) < 0) return -1;
     return b->ops->forward(b, seqs, nseqs, logits, err);
 }
 
@@ -50,13 +53,23 @@ bool backend_overlaps(const backend *b) {
     return b->ops->begin;
 }
 
-int backend_begin(backend *b, const batch_seq *seqs, int nseqs, engine_error *err) {
-    if (check_batch(b, seqs, nseqs, err)) return -1;
-    return b->ops->begin(b, seqs, nseqs, err);
+bool backend_runs_ahead(const backend *b) {
+    return b->under_way == 1 && b->ops->runs_ahead && b->ops->runs_ahead(b);
 }
 
-int backend_finish(backend *b, float **logits, engine_error *err) {
-    return b->ops->finish(b, logits, err);
+int backend_begin(backend *b, const batch_seq *seqs, int nseqs, engine_error *err) {
+    if (b->under_way && !backend_runs_ahead(b))
+        return engine_fail(err, ENGINE_EINTERNAL, "a pass is under way that the next one cannot follow");
+    const int rows = check_batch(b, seqs, nseqs, err);
+    if (rows < 0 || b->ops->begin(b, seqs, nseqs, err)) return -1;
+    b->rows = rows;
+    b->under_way++;
+    return 0;
+}
+
+int backend_finish(backend *b, batch_result *result, engine_error *err) {
+    if (b->under_way) b->under_way--;
+    return b->ops->finish(b, result, err);
 }
 
 void backend_copy_block(backend *b, int32_t from, int32_t to) {

@@ -39,10 +39,12 @@ typedef struct backend_options {
     struct comm *comm;
 } backend_options;
 
-/* A logit x becomes (x > 0 ? x / repetition : x * repetition) - less, before anything is drawn. */
+/* A token whose logit x becomes (x > 0 ? x / repetition : x * repetition), less presence + frequency * count where it was said
+ * before, before anything is drawn. */
+enum { LOGIT_BANNED = -1 };
 typedef struct logit_change {
     int32_t token;
-    float less; /* infinite: not to be drawn */
+    int32_t count; /* in the answer; LOGIT_BANNED: not to be drawn */
 } logit_change;
 
 /* How the token after each row of logits is drawn by a backend that can do so itself: the same token as the sampler's (sample.h). */
@@ -53,20 +55,19 @@ typedef struct batch_draw {
     int top_k; /* these three as in engine_sampling */
     uint64_t seed;
     int vocab; /* ids below this */
-    /* [nlogits], of the caller, who puts DRAWN_NOT there. A row whose token is filled in, or which is found to be no numbers, has
-     * no logits. */
-    int32_t *ids;
-    /* Of the first row alone; those after it are not drawn where there is any of this. Read when the pass is begun. */
-    const logit_change *changes; /* of each token one at most */
+    float presence, frequency, repetition;
+    /* Of the first row alone; those after it are not drawn where there is any of this. */
+    const logit_change *changes; /* of each token one at most; without the token that is not known yet */
     int nchanges;
-    float repetition;
     const uint64_t *allowed; /* NULL: all; else bit i of word i / 64 is set for an id that may be drawn */
 } batch_draw;
 
 /* One sequence's share of a batch: ntokens tokens at positions pos, pos+1, … */
 typedef struct batch_seq {
-    const int32_t *tokens; /* [ntokens] */
+    const int32_t *
+        tokens; /* [ntokens]; NULL: one, which the pass begun before this one draws after its row `drawn_row` */
     int ntokens;
+    int drawn_row;
     int pos;
     const int32_t *blocks;  /* physical block ids covering positions 0 .. pos+ntokens-1 */
     int nlogits;            /* logits wanted for the last nlogits tokens (0 while prefill goes on) */
@@ -77,14 +78,25 @@ typedef struct batch_seq {
 backend *backend_open_cpu(const model *m, const backend_options *opt, engine_error *err);
 void backend_close(backend *b);
 
-/* Runs the batch. *logits: [sum of nlogits, vocab] f32 in the order of seqs, borrowed until the next call. */
+/* Runs the batch, and draws nothing. *logits: [sum of nlogits, vocab] f32 in the order of seqs, borrowed until the next call. */
 int backend_forward(backend *b, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
 
-/* The same in two halves, of backends that compute beside their caller: begun, it goes on by itself, and the seqs, with what they
- * draw, stay the backend's until it is finished. One at a time; blocks may be copied meanwhile, for the pass after it. */
+/* What a pass gives: a row for each of the logits that were asked for, in the order of seqs. */
+typedef struct batch_result {
+    const float *logits;  /* [rows, vocab], of those that are not drawn */
+    const int32_t *drawn; /* [rows]: the token after each, or DRAWN_…; NULL: none is */
+} batch_result;
+
+/* The same in two halves, of backends that compute beside their caller: begun, a pass goes on by itself. All that seqs lead to is
+ * read before backend_begin returns. Passes run in the order in which they are begun, and blocks that are copied between two are
+ * copied between them. backend_finish waits for the one begun first; its result is borrowed until the next pass is begun or
+ * finished. One pass at a time, or two where backend_runs_ahead. */
 bool backend_overlaps(const backend *b);
 int backend_begin(backend *b, const batch_seq *seqs, int nseqs, engine_error *err);
-int backend_finish(backend *b, float **logits, engine_error *err);
+int backend_finish(backend *b, batch_result *result, engine_error *err);
+/* May one more be begun before the one under way is finished? Where the backend draws every row of that one: sequences can go on
+ * with tokens that the caller does not know yet. */
+bool backend_runs_ahead(const backend *b);
 
 /* Makes block `to` a copy of block `from`, in every layer. Both are valid ids. */
 void backend_copy_block(backend *b, int32_t from, int32_t to);

@@ -24,9 +24,11 @@ typedef struct engine_parts {
     void *owner; /* first argument of the functions */
     /* As backend_forward, backend_copy_block, chat_template_render and tokenizer_piece; rows of logits have `vocab` floats. */
     int (*forward)(void *owner, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
-    /* As backend_begin and backend_finish; NULL where the backend does not overlap. */
+    /* As backend_begin, backend_finish and backend_runs_ahead; NULL where the backend does not overlap, the last also where it
+     * is not to run ahead. */
     int (*begin)(void *owner, const batch_seq *seqs, int nseqs, engine_error *err);
-    int (*finish)(void *owner, float **logits, engine_error *err);
+    int (*finish)(void *owner, batch_result *result, engine_error *err);
+    bool (*runs_ahead)(void *owner);
     void (*copy_block)(void *owner, int32_t from, int32_t to);
     int64_t (*render)(void *owner, const engine_chat *chat, int32_t *out, size_t cap, engine_error *err);
     const char *(*piece)(void *owner, int32_t id, size_t *n, bool *special);

@@ -56,8 +56,12 @@ static int checkpoint_begin(void *owner, const batch_seq *seqs, int nseqs, engin
     return backend_begin(((checkpoint *)owner)->backend, seqs, nseqs, err);
 }
 
-static int checkpoint_finish(void *owner, float **logits, engine_error *err) {
-    return backend_finish(((checkpoint *)owner)->backend, logits, err);
+static int checkpoint_finish(void *owner, batch_result *result, engine_error *err) {
+    return backend_finish(((checkpoint *)owner)->backend, result, err);
+}
+
+static bool checkpoint_runs_ahead(void *owner) {
+    return backend_runs_ahead(((checkpoint *)owner)->backend);
 }
 
 static void checkpoint_copy_block(void *owner, int32_t from, int32_t to) {
@@ -370,6 +374,7 @@ engine *engine_open(const engine_options *o, engine_error *err) {
         .forward = checkpoint_forward,
         .begin = overlaps ? checkpoint_begin : NULL,
         .finish = overlaps ? checkpoint_finish : NULL,
+        .runs_ahead = overlaps ? checkpoint_runs_ahead : NULL,
         .copy_block = checkpoint_copy_block,
         .render = checkpoint_render,
         .piece = checkpoint_piece,

@@ -131,7 +131,7 @@ static int list_penalties(sampler *s, const sample_input *in, logit_change *out)
         int32_t id = in->tokens[i];
         int c = s->count[id];
         if (c < 0) continue;
-        out[n] = (logit_change){id, c > 0 ? h->presence_penalty + h->frequency_penalty * (float)c : 0};
+        out[n] = (logit_change){id, c};
         s->count[id] = -1 - n++;
     }
     return n;
@@ -147,7 +147,7 @@ int sampler_changes(sampler *s, const sample_input *in, logit_change *out) {
             out[n] = (logit_change){.token = id};
             s->count[id] = -1 - n++;
         }
-        out[-1 - s->count[id]].less = INFINITY;
+        out[-1 - s->count[id]].count = LOGIT_BANNED;
     }
     for (int i = 0; i < n; i++) s->count[out[i].token] = 0;
     return n;
@@ -168,13 +168,18 @@ static bool is_adjusted(const sample_input *in) {
     return has_penalties(in->how) || in->nbanned || in->allowed;
 }
 
+static float change(float x, const engine_sampling *h, int count) {
+    if (count == LOGIT_BANNED) return -INFINITY;
+    const float kept = x > 0 ? x / h->repetition_penalty : x * h->repetition_penalty;
+    return kept - (count ? h->presence_penalty + h->frequency_penalty * (float)count : 0);
+}
+
 static const float *adjust(sampler *s, const sample_input *in) {
-    const float repetition = in->how->repetition_penalty;
     const int n = sampler_changes(s, in, s->changes);
     memcpy(s->logits, in->logits, (size_t)s->vocab * sizeof *s->logits);
     for (int i = 0; i < n; i++) {
         float *x = &s->logits[s->changes[i].token];
-        *x = (*x > 0 ? *x / repetition : *x * repetition) - s->changes[i].less;
+        *x = change(*x, in->how, s->changes[i].count);
     }
     if (in->allowed) keep_allowed(s, in->allowed);
     return s->logits;

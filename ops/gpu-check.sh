@@ -103,7 +103,7 @@ for weights in int8 int8-a16 fp8 fp8-a16; do
     step "$weights" 12 "engine/cuda/bytes.h (int8, fp8: bytes by bytes) or add_unit of engine/cuda/linear.cu (-a16)" \
         "$bin/compare" "$out/models/llama-bf16" "$weights"
 done
-step generate 40 "engine/cuda/sample.cu; engine/engine.c, where the next pass begins" tests/gpu/generate.sh "$bin"
+step generate 40 "engine/cuda/sample.cu; engine/pass.c, where the next pass begins" tests/gpu/generate.sh "$bin"
 for weights in stored int8; do
     step "sanitizer-$weights" 40 "compute-sanitizer's first report; the kernel and line are in it" \
         compute-sanitizer --error-exitcode 9 "$bin/compare" "$out/models/qwen2-bf16" "$weights"

@@ -14,7 +14,8 @@ typedef struct rank {
     model shard;
     comm *comm;
     backend *backend;
-    float *logits;
+    float *logits;       /* of a whole pass… */
+    batch_result result; /* …and of one in halves */
     engine_error error;
     bool failed;
 } rank;
@@ -59,7 +60,7 @@ static int first_half(const group_backend *g, rank *r, engine_error *err) {
 }
 static int second_half(const group_backend *g, rank *r, engine_error *err) {
     (void)g;
-    return r->backend->ops->finish(r->backend, &r->logits, err);
+    return r->backend->ops->finish(r->backend, &r->result, err);
 }
 
 static void pass_thread(void *arg, int index) {
@@ -114,11 +115,17 @@ static int group_begin(backend *base, const batch_seq *seqs, int nseqs, engine_e
     return run_ranks(g, first_half, err);
 }
 
-static int group_finish(backend *base, float **logits, engine_error *err) {
+static int group_finish(backend *base, batch_result *result, engine_error *err) {
     group_backend *g = (group_backend *)base;
     const int rc = run_ranks(g, second_half, err);
-    *logits = g->rank[0].logits;
+    *result = g->rank[0].result;
     return rc;
+}
+
+/* Every rank has all logits, and draws as the others do. */
+static bool group_runs_ahead(const backend *base) {
+    const backend *first = ((const group_backend *)base)->rank[0].backend;
+    return first->ops->runs_ahead && first->ops->runs_ahead(first);
 }
 
 static void group_copy_block(backend *base, int32_t from, int32_t to) {
@@ -195,6 +202,7 @@ backend *backend_open_group(const rank_kind *kind, const model *m, const backend
         if (backend_overlaps(g->rank[0].backend)) {
             g->ops.begin = group_begin;
             g->ops.finish = group_finish;
+            g->ops.runs_ahead = group_runs_ahead;
         }
         return &g->base;
     }

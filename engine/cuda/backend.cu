@@ -218,21 +218,22 @@ int take_memory(state *b, engine_error *err) {
 }
 
 int take_host_memory(state *b, engine_error *err) {
-    layout measured = {nullptr, 0};
-    b->host = place_plan(b, measured);
-    const size_t logits = (size_t)b->base.opt.max_logits * (size_t)b->m->config.vocab * sizeof(float);
-    if (check(cudaHostAlloc((void **)&b->host_plan, measured.used, cudaHostAllocDefault),
-              "no pinned memory for batches", err) ||
-        check(cudaHostAlloc((void **)&b->host_logits, logits, cudaHostAllocDefault),
-              "no pinned memory for logits", err) ||
-        check(cudaHostAlloc((void **)&b->host_drawn, (size_t)b->base.opt.max_logits * sizeof(int),
-                            cudaHostAllocDefault),
-              "no pinned memory for tokens", err)) {
-        return -1;
+    const size_t rows = (size_t)b->base.opt.max_logits;
+    for (turn &t : b->turns) {
+        layout measured = {nullptr, 0};
+        place_plan(b, measured);
+        if (check(cudaHostAlloc((void **)&t.memory, measured.used, cudaHostAllocDefault),
+                  "no pinned memory for batches", err) ||
+            check(cudaHostAlloc((void **)&t.drawn, rows * sizeof(int), cudaHostAllocDefault),
+                  "no pinned memory for tokens", err) ||
+            check(cudaEventCreateWithFlags(&t.over, cudaEventDisableTiming), "cannot make an event", err))
+            return -1;
+        layout placed = {t.memory, 0};
+        t.host = place_plan(b, placed);
     }
-    layout placed = {b->host_plan, 0};
-    b->host = place_plan(b, placed);
-    return 0;
+    return check(cudaHostAlloc((void **)&b->host_logits, rows * (size_t)b->m->config.vocab * sizeof(float),
+                               cudaHostAllocDefault),
+                 "no pinned memory for logits", err);
 }
 
 /* cosines and sines of every position, as the CPU has them */
@@ -332,9 +333,12 @@ void close(backend *base) {
     forward_done(b);
     cublas_free(b->library);
     cudaFree(b->memory);
-    cudaFreeHost(b->host_plan);
+    for (turn &t : b->turns) {
+        cudaFreeHost(t.memory);
+        cudaFreeHost(t.drawn);
+        if (t.over) cudaEventDestroy(t.over);
+    }
     cudaFreeHost(b->host_logits);
-    cudaFreeHost(b->host_drawn);
     if (b->stream) cudaStreamDestroy(b->stream);
     free(b->layers);
     free(b);
@@ -351,14 +355,21 @@ int begin(backend *base, const batch_seq *seqs, int nseqs, engine_error *err) {
     return say_failure(b, err);
 }
 
-int finish(backend *base, float **logits, engine_error *err) {
+int finish(backend *base, batch_result *result, engine_error *err) {
     state *b = (state *)base;
-    if (!b->failure.code) finish_pass(b, logits, &b->failure);
+    if (!b->failure.code) finish_pass(b, result, &b->failure);
     return say_failure(b, err);
 }
 
 int forward(backend *base, const batch_seq *seqs, int nseqs, float **logits, engine_error *err) {
-    return begin(base, seqs, nseqs, err) ? -1 : finish(base, logits, err);
+    batch_result result;
+    if (begin(base, seqs, nseqs, err) || finish(base, &result, err)) return -1;
+    *logits = ((state *)base)->host_logits;
+    return 0;
+}
+
+bool runs_ahead(const backend *base) {
+    return draws_all((const state *)base);
 }
 
 /* In the order of the stream: before the next pass, and after the last. */
@@ -408,8 +419,8 @@ extern "C" int backend_measure_cuda(const model *m, const backend_options *opt, 
 }
 
 extern "C" backend *backend_open_cuda(const model *m, const backend_options *opt, engine_error *err) {
-    static const backend_ops ops = {cuda::forward, cuda::begin,  cuda::finish, cuda::copy_block,
-                                    cuda::close,   cuda::memory, cuda::isa};
+    static const backend_ops ops = {cuda::forward,    cuda::begin, cuda::finish, cuda::runs_ahead,
+                                    cuda::copy_block, cuda::close, cuda::memory, cuda::isa};
     cuda::state *b = (cuda::state *)calloc(1, sizeof *b);
     if (!b) {
         engine_fail(err, ENGINE_ENOMEM, "out of memory");

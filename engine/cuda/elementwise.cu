@@ -21,8 +21,12 @@ __device__ float block_sum(float x) {
     return sum;
 }
 
-template <typename T> __global__ void embed_rows(linear e, const int *ids, float *x) {
-    const size_t row = (size_t)ids[blockIdx.x];
+/* Where no token could be drawn, nobody asks for what follows it. */
+template <typename T> __global__ void embed_rows(linear e, int *ids, const int *drawn, float *x) {
+    const int id = ids[blockIdx.x], known = id < 0 ? max(drawn[-1 - id], 0) : id;
+    const size_t row = (size_t)known;
+    __syncthreads();
+    if (!threadIdx.x) ids[blockIdx.x] = known;
     float *out = x + (size_t)blockIdx.x * (size_t)e.cols;
     for (int i = (int)threadIdx.x; i < e.cols; i += THREADS) out[i] = linear_weight<T>(e, row, i);
 }
@@ -82,8 +86,9 @@ template <typename T> __global__ void byte_rows_of(const T *x, int width, int pi
 
 } // namespace
 
-template <typename T> void embed(const linear &e, const int *ids, int n, float *x, cudaStream_t s) {
-    LAUNCH((embed_rows<T>), dim3((unsigned)n), dim3(THREADS), 0, s, e, ids, x);
+template <typename T>
+void embed(const linear &e, int *ids, const int *drawn, int n, float *x, cudaStream_t s) {
+    LAUNCH((embed_rows<T>), dim3((unsigned)n), dim3(THREADS), 0, s, e, ids, drawn, x);
 }
 
 template <typename R>
@@ -124,7 +129,7 @@ void round_rows(const T *x, int n, int width, int pitch, format kind, const roun
 }
 
 #define INSTANTIATE(T)                                                                                       \
-    template void embed<T>(const linear &, const int *, int, float *, cudaStream_t);                         \
+    template void embed<T>(const linear &, int *, const int *, int, float *, cudaStream_t);                  \
     template void add_norm<T>(float *, const float *, const float *, const int *, int, int, float, T *, int, \
                               cudaStream_t);                                                                 \
     template void gated<T>(const float *, int, int, T *, int, cudaStream_t);                                 \

@@ -10,8 +10,10 @@
 
 namespace cuda {
 
-/* x [n][hidden] = the embeddings' rows `ids`. The embeddings are stored, or the 8-bit head of a model that ties them. */
-template <typename T> void embed(const linear &embeddings, const int *ids, int n, float *x, cudaStream_t s);
+/* x [n][hidden] = the embeddings' rows `ids`. The embeddings are stored, or the 8-bit head of a model that ties them. An id below 0
+ * becomes the token that was drawn in row -1 - id of the pass before. */
+template <typename T>
+void embed(const linear &embeddings, int *ids, const int *drawn, int n, float *x, cudaStream_t s);
 
 /* x += add (where not NULL); out = x / rms(x) * weight. x and add [..][hidden], out [n][pitch]. Row i of out is of row
  * rows[i] of x and add, or of row i where rows is NULL. */

@@ -26,13 +26,14 @@ int round_up(int n, int unit) {
 /* ---- the plan ---- */
 
 struct planner {
-    state *b;
+    const state *b;
+    plan *host;
     int tokens, logits, items, merges, partial, tables, changes, masks;
     int warps; /* tiles are split until about so many are busy */
 };
 
 void plan_tile(planner *p, int seq, const batch_seq *s, int row0, int rows, int tiles_of_batch) {
-    plan *h = &p->b->host;
+    plan *h = p->host;
     const attention *a = &p->b->attend;
     const int group = a->heads / a->kv_heads, limit = s->pos + (row0 + rows - 1) / group + 1;
     const int chunks = (limit + CHUNK - 1) / CHUNK, room = partial_rows(a->kv_heads, rows, chunks);
@@ -46,19 +47,29 @@ void plan_tile(planner *p, int seq, const batch_seq *s, int row0, int rows, int 
     p->partial += room;
 }
 
-/* The row after `tokens` tokens, `later` rows after the sequence's first. Not drawn here: what was not asked for, what is changed by a token
- * that is not known yet, and what finds no room. */
-draw_row draw_of(planner *p, const batch_draw *d, int tokens, int later) {
-    plan *h = &p->b->host;
+/* The row after token `last` of the batch, of a sequence that then has `tokens`, `later` rows after its first. Not drawn here: what was
+ * not asked for, what is changed by a token that was guessed, and what finds no room. */
+draw_row draw_of(planner *p, const batch_seq *s, int last, int tokens, int later) {
+    plan *h = p->host;
+    const batch_draw *d = s->draw;
     const size_t words = (size_t)mask_words(p->b->m->config.vocab);
     if (!d || (later && (d->nchanges || d->allowed)) || d->nchanges > p->b->max_changes - p->changes)
         return {};
     const float t = d->temperature;
-    draw_row r = {d->vocab,      t < SAMPLE_GREEDY_BELOW ? 0 : 1 / t,
-                  d->top_k,      d->top_p,
-                  d->min_p,      sample_uniform(d->seed, (uint64_t)tokens),
-                  p->changes,    d->nchanges,
-                  d->repetition, -1};
+    const bool penalties = d->presence != 0 || d->frequency != 0 || d->repetition != 1;
+    draw_row r = {d->vocab,
+                  t < SAMPLE_GREEDY_BELOW ? 0 : 1 / t,
+                  d->top_k,
+                  d->top_p,
+                  d->min_p,
+                  sample_uniform(d->seed, (uint64_t)tokens),
+                  p->changes,
+                  d->nchanges,
+                  d->presence,
+                  d->frequency,
+                  d->repetition,
+                  !s->tokens && penalties ? last : -1,
+                  -1};
     if (d->nchanges) memcpy(h->changes + p->changes, d->changes, (size_t)d->nchanges * sizeof *d->changes);
     p->changes += d->nchanges;
     if (!d->allowed) return r;
@@ -68,7 +79,7 @@ draw_row draw_of(planner *p, const batch_draw *d, int tokens, int later) {
 }
 
 void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
-    plan *h = &p->b->host;
+    plan *h = p->host;
     const attention *a = &p->b->attend;
     const int rows = s->ntokens * (a->heads / a->kv_heads),
               blocks = (s->pos + s->ntokens - 1) / a->block_tokens + 1;
@@ -77,10 +88,10 @@ void plan_seq(planner *p, int seq, const batch_seq *s, int tiles_of_batch) {
     p->tables += blocks;
     for (int t = 0; t < s->ntokens; t++) {
         if (t >= s->ntokens - s->nlogits) {
-            h->draws[p->logits] = draw_of(p, s->draw, s->pos + t + 1, t - (s->ntokens - s->nlogits));
+            h->draws[p->logits] = draw_of(p, s, p->tokens, s->pos + t + 1, t - (s->ntokens - s->nlogits));
             h->logit_rows[p->logits++] = p->tokens;
         }
-        h->ids[p->tokens] = s->tokens[t];
+        h->ids[p->tokens] = s->tokens ? s->tokens[t] : -1 - s->drawn_row;
         h->token_seq[p->tokens] = seq;
         h->token_pos[p->tokens++] = s->pos + t;
     }
@@ -96,27 +107,29 @@ int count_tiles(const state *b, const batch_seq *seqs, int nseqs) {
 }
 
 /* Fills the host's plan; its sizes say what the launches must be made for. */
-planner make_plan(state *b, const batch_seq *seqs, int nseqs) {
+planner make_plan(const state *b, plan *host, const batch_seq *seqs, int nseqs) {
     planner p = {};
     p.b = b;
+    p.host = host;
     p.warps = b->sms * 16;
     const int tiles = count_tiles(b, seqs, nseqs);
     for (int i = 0; i < nseqs; i++) plan_seq(&p, i, &seqs[i], tiles);
-    b->host.counts[0] = p.items;
-    b->host.counts[1] = p.merges;
+    host->counts[0] = p.items;
+    host->counts[1] = p.merges;
     return p;
 }
 
 /* As much of it as there is: up to the tables in one piece, for most passes have nothing behind them. */
 int copy_plan(const planner *p, engine_error *err) {
     const state *b = p->b;
-    const plan *from = &b->host, *to = &b->dev;
+    const plan *from = p->host, *to = &b->dev;
     const struct {
         void *to;
         const void *from;
         size_t bytes;
     } pieces[] = {
-        {b->dev_plan, b->host_plan, (size_t)((unsigned char *)(from->tables + p->tables) - b->host_plan)},
+        {b->dev_plan, from->counts,
+         (size_t)((unsigned char *)(from->tables + p->tables) - (unsigned char *)from->counts)},
         {to->changes, from->changes, (size_t)p->changes * sizeof *from->changes},
         {to->masks, from->masks,
          (size_t)p->masks * (size_t)mask_words(b->m->config.vocab) * sizeof *from->masks},
@@ -131,7 +144,7 @@ int copy_plan(const planner *p, engine_error *err) {
 }
 
 /* The next larger shape of those that graphs are made for. What is added is no token, and its rows of logits are not read. */
-shape graph_shape(state *b, shape s) {
+shape graph_shape(const state *b, const plan *host, shape s) {
     const backend_options *o = &b->base.opt;
     const int unit = s.tokens <= 8 ? 1 : 8;
     shape g = {min(round_up(s.tokens, unit), o->max_tokens), 0,
@@ -139,12 +152,12 @@ shape graph_shape(state *b, shape s) {
     g.logits = s.logits ? min(max(s.logits, g.tokens), o->max_logits) : 0;
     g.merges = s.merges ? min(round_up(s.merges, unit), b->max_merges) : 0;
     for (int t = s.tokens; t < g.tokens; t++) {
-        b->host.ids[t] = 0;
-        b->host.token_seq[t] = -1;
+        host->ids[t] = 0;
+        host->token_seq[t] = -1;
     }
     for (int i = s.logits; i < g.logits; i++) {
-        b->host.logit_rows[i] = 0;
-        b->host.draws[i] = {};
+        host->logit_rows[i] = 0;
+        host->draws[i] = {};
     }
     return g;
 }
@@ -249,13 +262,14 @@ template <typename T> struct pass {
     }
 
     int run(engine_error *err) const {
-        embed<T>(b->embeddings, b->dev.ids, of.tokens, b->x, b->stream);
+        embed<T>(b->embeddings, b->dev.ids, b->drawn, of.tokens, b->x, b->stream);
         for (int i = 0; i < b->m->config.layers; i++) {
             if (run_layer(i, err)) return -1;
         }
         if (of.logits) {
             if (run_head(err)) return -1;
-            const draw_changes changes = {b->dev.changes, b->dev.masks, mask_words(b->m->config.vocab)};
+            const draw_changes changes = {b->dev.ids, b->dev.changes, b->dev.masks,
+                                          mask_words(b->m->config.vocab)};
             sample_rows(b->logits, b->m->config.vocab, b->dev.draws, of.logits, changes, b->room, b->drawn,
                         b->stream);
         }
@@ -331,16 +345,18 @@ int run_graph(state *b, shape of, engine_error *err) {
 }
 
 /* Tokens, and the logits of those rows that are drawn from elsewhere. */
-int copy_results(state *b, const batch_seq *seqs, int nseqs, int rows, engine_error *err) {
+int copy_results(const state *b, turn *t, const batch_seq *seqs, int nseqs, int rows, engine_error *err) {
     const size_t vocab = (size_t)b->m->config.vocab;
     size_t row = 0;
-    if (rows && check(cudaMemcpyAsync(b->host_drawn, b->drawn, (size_t)rows * sizeof(int),
-                                      cudaMemcpyDeviceToHost, b->stream),
+    t->draws = true;
+    if (rows && check(cudaMemcpyAsync(t->drawn, b->drawn, (size_t)rows * sizeof(int), cudaMemcpyDeviceToHost,
+                                      b->stream),
                       "cannot copy the tokens", err))
         return -1;
     for (int i = 0; i < nseqs; i++) {
         const size_t end = row + (size_t)seqs[i].nlogits;
-        while (row < end && b->host.draws[row].vocab) row++; /* of a sequence, drawn ones come first */
+        while (row < end && t->host.draws[row].vocab) row++; /* of a sequence, drawn ones come first */
+        t->draws = t->draws && row == end;
         if (row < end &&
             check(cudaMemcpyAsync(b->host_logits + row * vocab, b->logits + row * vocab,
                                   (end - row) * vocab * sizeof(float), cudaMemcpyDeviceToHost, b->stream),
@@ -351,52 +367,49 @@ int copy_results(state *b, const batch_seq *seqs, int nseqs, int rows, engine_er
     return 0;
 }
 
-void give_tokens(const state *b, const batch_seq *seqs, int nseqs) {
-    const int *drawn = b->host_drawn;
-    for (int i = 0; i < nseqs; drawn += seqs[i++].nlogits) {
-        for (int k = 0; seqs[i].draw && k < seqs[i].nlogits; k++) seqs[i].draw->ids[k] = drawn[k];
-    }
-}
-
 /* A collective whose partner has failed would never end, so ranks look after each other while they wait. */
-int wait_for_pass(state *b, engine_error *err) {
+int wait_for_pass(const state *b, const turn *t, engine_error *err) {
     comm *ranks = b->base.opt.comm;
     if (!ranks || !ranks->ops->check)
-        return check(cudaStreamSynchronize(b->stream), "the GPU failed in a pass", err);
+        return check(cudaEventSynchronize(t->over), "the GPU failed in a pass", err);
     for (;;) {
-        const cudaError_t status = cudaStreamQuery(b->stream);
+        const cudaError_t status = cudaEventQuery(t->over);
         if (ranks->ops->check(ranks, err)) return -1;
         if (status != cudaErrorNotReady) return check(status, "the GPU failed in a pass", err);
     }
 }
 
-} // namespace
-
-/* Enqueues everything, down to the copies of the results: the host's plan is read by the first of it, and not before. */
-int begin_pass(state *b, const batch_seq *seqs, int nseqs, engine_error *err) {
-    b->seqs = seqs;
-    b->nseqs = nseqs;
-    if (!nseqs) return 0;
-    const planner p = make_plan(b, seqs, nseqs);
+/* Everything, down to the copies of the results: the turn's plan is read by the first of it. */
+int enqueue_pass(state *b, turn *t, const batch_seq *seqs, int nseqs, engine_error *err) {
+    const planner p = make_plan(b, &t->host, seqs, nseqs);
     shape of = {p.tokens, p.logits, p.items, p.merges};
     const int rows = of.logits;
     comm *ranks = b->base.opt.comm;
     const bool on_device =
         !ranks || ranks->ops->attach; /* else a sum is made in the call, and cannot be captured */
     const bool graphed = of.tokens <= GRAPH_TOKENS && on_device;
-    if (graphed) of = graph_shape(b, of);
+    if (graphed) of = graph_shape(b, &t->host, of);
     if (copy_plan(&p, err)) return -1;
     if (graphed ? run_graph(b, of, err) : launch_pass(b, of, err)) return -1;
-    return copy_results(b, seqs, nseqs, rows, err);
+    return copy_results(b, t, seqs, nseqs, rows, err);
 }
 
-int finish_pass(state *b, float **logits, engine_error *err) {
-    comm *ranks = b->base.opt.comm;
-    *logits = b->host_logits;
-    if (!b->nseqs) return 0;
-    if (wait_for_pass(b, err)) return -1;
-    if (!ranks || ranks->rank == 0) give_tokens(b, b->seqs, b->nseqs);
-    return 0;
+} // namespace
+
+int begin_pass(state *b, const batch_seq *seqs, int nseqs, engine_error *err) {
+    turn *t = &b->turns[b->begun++ % 2];
+    if (nseqs && enqueue_pass(b, t, seqs, nseqs, err)) return -1;
+    return check(cudaEventRecord(t->over, b->stream), "cannot mark the end of a pass", err);
+}
+
+int finish_pass(state *b, batch_result *result, engine_error *err) {
+    const turn *t = &b->turns[b->finished++ % 2];
+    *result = {b->host_logits, t->drawn};
+    return wait_for_pass(b, t, err);
+}
+
+bool draws_all(const state *b) {
+    return b->turns[(b->begun - 1) % 2].draws;
 }
 
 void forward_done(state *b) {

@@ -58,14 +58,27 @@ __device__ float scan(const float *x, int vocab, bool changed, float *highest) {
     return bad ? NAN : most;
 }
 
-/* adjust() of sample.c */
+/* change() of sample.c */
+__device__ __forceinline__ float changed(float x, const draw_row &how, int count) {
+    if (count == LOGIT_BANNED) return -INFINITY;
+    const float kept = x > 0 ? __fdiv_rn(x, how.repetition) : __fmul_rn(x, how.repetition),
+                less = count ? __fadd_rn(how.presence, __fmul_rn(how.frequency, (float)count)) : 0;
+    return __fadd_rn(kept, -less);
+}
+
+/* adjust() of sample.c. The token that was drawn just now counts once more, or for the first time. */
 __device__ void change(float *x, const draw_row &how, const draw_changes &c) {
+    __shared__ bool known;
+    const int coming = how.coming < 0 ? -1 : c.tokens[how.coming];
+    if (!threadIdx.x) known = coming < 0;
+    __syncthreads();
     for (int i = (int)threadIdx.x; i < how.changes; i += ROW_THREADS) {
         const logit_change of = c.changes[how.first_change + i];
-        const float v = x[of.token],
-                    scaled = v > 0 ? __fdiv_rn(v, how.repetition) : __fmul_rn(v, how.repetition);
-        x[of.token] = __fadd_rn(scaled, -of.less);
+        if (of.token == coming) known = true;
+        x[of.token] = changed(x[of.token], how, of.count + (of.token == coming && of.count != LOGIT_BANNED));
     }
+    __syncthreads();
+    if (!threadIdx.x && !known) x[coming] = changed(x[coming], how, 1);
     __syncthreads();
     const uint64_t *mask = c.masks + (size_t)how.mask * (size_t)c.words;
     for (int i = (int)threadIdx.x; how.mask >= 0 && i < how.vocab; i += ROW_THREADS)
@@ -243,7 +256,7 @@ __global__ void __launch_bounds__(ROW_THREADS)
     float *highest = room.highest + row * (size_t)room.chunks;
     double *sum = room.sum + row * (size_t)room.chunks;
     float best = scan(x, how.vocab, false, highest);
-    if (best == best && (how.changes || how.mask >= 0)) {
+    if (best == best && (how.changes || how.coming >= 0 || how.mask >= 0)) {
         change(x, how, changes);
         best = scan(x, how.vocab, true, highest);
     }

@@ -27,12 +27,14 @@ struct draw_row {
     double u;           /* the random number of this seed and position */
     /* What the logits become first: of draw_changes */
     int first_change, changes;
-    float repetition;
-    int mask = -1; /* all may be drawn */
+    float presence, frequency, repetition;
+    int coming = -1; /* place of a token that was said once more than the changes know; -1: they know all */
+    int mask = -1;   /* all may be drawn */
 };
 
 /* On the device, of all rows. */
 struct draw_changes {
+    const int *tokens; /* of the batch */
     const logit_change *changes;
     const uint64_t *masks; /* [..][words] */
     int words;

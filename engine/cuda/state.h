@@ -28,18 +28,29 @@ struct layer {
 
 /* A batch as the kernels read it; on the host the same, in pinned memory, to be copied in one piece. */
 struct plan {
-    int *counts;                      /* [2]: items, merges */
-    int *ids, *token_seq, *token_pos; /* [max_tokens] */
-    int *logit_rows;                  /* [max_logits] */
-    draw_row *draws;                  /* [max_logits] */
-    sequence *seqs;                   /* [max_seqs] */
-    attend_item *items;               /* [max_items] */
-    merge_item *merges;               /* [max_merges] */
-    int *tables;                      /* [max_seqs * max_blocks_per_seq], one after the other */
+    int *counts;                /* [2]: items, merges */
+    int *ids;                   /* [max_tokens]; below 0: see embed */
+    int *token_seq, *token_pos; /* [max_tokens] */
+    int *logit_rows;            /* [max_logits] */
+    draw_row *draws;            /* [max_logits] */
+    sequence *seqs;             /* [max_seqs] */
+    attend_item *items;         /* [max_items] */
+    merge_item *merges;         /* [max_merges] */
+    int *tables;                /* [max_seqs * max_blocks_per_seq], one after the other */
     size_t bytes;
     /* copied by themselves, where there are any */
     logit_change *changes; /* [max_changes] */
     uint64_t *masks;       /* [max_seqs][mask_words] */
+};
+
+/* What the host has of a pass, from its begin to its finish: the device may not have read the plan yet, and writes the tokens. Two
+ * take turns, in pinned memory. */
+struct turn {
+    plan host;
+    unsigned char *memory;
+    int *drawn; /* [max_logits] */
+    bool draws; /* every row */
+    cudaEvent_t over;
 };
 
 /* Sizes of a pass: what its launches were made for. Two passes of the same shape are the same graph. */
@@ -75,25 +86,24 @@ struct state {
     attention attend;   /* without what a pass sets */
     size_t cache_layer; /* elements */
 
-    plan host, dev;
-    unsigned char *host_plan, *dev_plan;
+    turn turns[2];
+    uint64_t begun, finished; /* passes */
+    plan dev;
+    unsigned char *dev_plan;
     int max_items, max_merges, max_partial, max_changes;
     float *x, *y, *qkv, *gate_up; /* f32: [T][hidden], [T][hidden], [T][q + k + v], [T][2 intermediate] */
     void *h, *q, *att, *act;      /* type: [T or logits][pitch], [T][heads][dim], [T][pitch], [T][pitch] */
     rounded h8, att8, act8; /* the inputs of products where they are rounded: then there is no h and no act */
     int att_pitch, act_pitch, hidden_pitch;
     float *logits, *gathered, *host_logits;
-    draw_room room;          /* to draw in */
-    int *drawn, *host_drawn; /* [max_logits] */
-    float *sums;             /* [ranks][sum_piece]: room for a device's collectives */
+    draw_room room; /* to draw in */
+    int *drawn;     /* [max_logits]: by the pass that ran last */
+    float *sums;    /* [ranks][sum_piece]: room for a device's collectives */
     size_t sum_piece;
     int rank_vocab;
 
     cublas *library;  /* NULL: deterministic */
     cublas_room wide; /* its room */
-
-    const batch_seq *seqs; /* of the pass that runs */
-    int nseqs;
 
     graph graphs[GRAPHS];
     uint64_t passes;
@@ -102,8 +112,9 @@ struct state {
 
 int load_weights(state *b, engine_error *err);
 int begin_pass(state *b, const batch_seq *seqs, int nseqs, engine_error *err);
-int finish_pass(state *b, float **logits, engine_error *err);
-void forward_done(state *b); /* frees the graphs */
+int finish_pass(state *b, batch_result *result, engine_error *err);
+bool draws_all(const state *b); /* of the pass begun last */
+void forward_done(state *b);    /* frees the graphs */
 
 } // namespace cuda
 

@@ -1,10 +1,12 @@
 /* The shim's blocks, warps and runtime: see include/cuda_runtime.h. */
 #include "cuda_runtime.h"
+#include "lazy.h"
 
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -276,17 +278,38 @@ struct simt_graph {
 };
 struct simt_stream {
     simt_graph *capturing;
+    std::deque<std::function<void()>> waiting;
+    uint64_t enqueued;
 };
 struct simt_event {
     std::chrono::steady_clock::time_point at;
+    simt_stream *stream;
+    uint64_t enqueued; /* there, when it was recorded */
 };
 
-/* Now, or when the graph is launched. */
-static cudaError_t enqueue(cudaStream_t s, std::function<void()> work) {
-    if (s && s->capturing)
-        s->capturing->work.push_back(std::move(work));
-    else
+static bool lazy;
+void simt_be_lazy(bool be) {
+    lazy = be;
+}
+
+static void run_until(simt_stream *s, uint64_t enqueued) {
+    while (s && !s->waiting.empty() && s->enqueued - s->waiting.size() < enqueued) {
+        const std::function<void()> work = std::move(s->waiting.front());
+        s->waiting.pop_front();
         work();
+    }
+}
+
+/* Now, or when somebody waits for it, or when the graph is launched. */
+static cudaError_t enqueue(cudaStream_t s, std::function<void()> work) {
+    if (s && s->capturing) {
+        s->capturing->work.push_back(std::move(work));
+    } else if (s && lazy) {
+        s->waiting.push_back(std::move(work));
+        s->enqueued++;
+    } else {
+        work();
+    }
     return cudaSuccess;
 }
 
@@ -372,18 +395,20 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s) {
     return enqueue(s, [=] { memset(p, value, n); });
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = new simt_stream{nullptr};
+    *s = new simt_stream{};
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    run_until(s, UINT64_MAX);
     delete s;
     return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
+cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    run_until(s, UINT64_MAX);
     return cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t) {
-    return cudaSuccess;
+cudaError_t cudaStreamQuery(cudaStream_t s) {
+    return cudaStreamSynchronize(s);
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
     return cudaSuccess;
@@ -399,12 +424,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
     delete e;
     return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     e->at = std::chrono::steady_clock::now();
+    e->stream = s;
+    e->enqueued = s ? s->enqueued : 0;
     return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    run_until(e->stream, e->enqueued);
     return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+    return cudaEventSynchronize(e);
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
     *ms = std::chrono::duration<float, std::milli>(to->at - from->at).count();
@@ -425,8 +456,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned lon
     *e = new simt_graph(*g);
     return cudaSuccess;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t) {
-    for (auto &w : e->work) w();
+cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
+    for (auto &w : e->work) enqueue(s, w);
     return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) {

@@ -203,6 +203,14 @@ static float *copy_of(const float *v, int n) {
     return out;
 }
 
+/* Tokens of a pass that draws. */
+static batch_result draw(backend *b, const batch_seq *s) {
+    engine_error err = {0};
+    batch_result r;
+    if (backend_begin(b, s, 1, &err) || backend_finish(b, &r, &err)) fail_msg("%s", err.msg);
+    return r;
+}
+
 /* A pass that draws, and the engine's sampler with the logits of one that does not. */
 static void tokens_are_drawn_as_the_engine_draws_them_from_the_logits(void **state) {
     (void)state;
@@ -219,22 +227,21 @@ static void tokens_are_drawn_as_the_engine_draws_them_from_the_logits(void **sta
     assert_non_null(s);
     for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
         int32_t ids[ROWS];
-        for (int k = 0; k < ROWS; k++) ids[k] = DRAWN_NOT;
-        const batch_draw draw = {.temperature = how[i].temperature,
-                                 .top_p = how[i].top_p,
-                                 .min_p = how[i].min_p,
-                                 .top_k = how[i].top_k,
-                                 .seed = 11 + i,
-                                 .vocab = g.model->config.vocab,
-                                 .ids = ids};
-        float *logits = NULL;
-        batch_seq q = {.tokens = p->ids, .ntokens = ROWS, .blocks = blocks, .nlogits = ROWS, .draw = &draw};
-        if (backend_forward(b, &q, 1, &logits, &err)) fail_msg("%s", err.msg);
+        const batch_draw how_drawn = {.temperature = how[i].temperature,
+                                      .top_p = how[i].top_p,
+                                      .min_p = how[i].min_p,
+                                      .top_k = how[i].top_k,
+                                      .seed = 11 + i,
+                                      .vocab = g.model->config.vocab,
+                                      .repetition = 1};
+        const batch_seq q = {
+            .tokens = p->ids, .ntokens = ROWS, .blocks = blocks, .nlogits = ROWS, .draw = &how_drawn};
+        memcpy(ids, draw(b, &q).drawn, sizeof ids);
         engine_sampling h;
         engine_sampling_default(&h);
         h.temperature = how[i].temperature, h.top_p = how[i].top_p, h.min_p = how[i].min_p;
         h.top_k = how[i].top_k, h.seed = 11 + i;
-        logits = run(b, p->ids, ROWS, 0, ROWS);
+        const float *logits = run(b, p->ids, ROWS, 0, ROWS);
         for (int k = 0; k < ROWS; k++) {
             const sample_input in = {
                 .logits = logits + k * g.model->config.vocab, .how = &h, .ntokens = k + 1};
@@ -268,24 +275,24 @@ static void a_row_with_penalties_and_a_mask_is_drawn_and_those_after_it_come_bac
     const int32_t banned[] = {3, 17};
     const sample_input in = {logits, &h, p->ids, known, 2, banned, 2, allowed};
     logit_change changes[TOKENS + 2];
-    int32_t ids[ROWS] = {DRAWN_NOT, DRAWN_NOT, DRAWN_NOT};
-    const batch_draw draw = {.temperature = h.temperature,
-                             .top_p = h.top_p,
-                             .seed = h.seed,
-                             .vocab = vocab,
-                             .ids = ids,
-                             .changes = changes,
-                             .nchanges = sampler_changes(s, &in, changes),
-                             .repetition = h.repetition_penalty,
-                             .allowed = allowed};
+    const batch_draw how = {.temperature = h.temperature,
+                            .top_p = h.top_p,
+                            .seed = h.seed,
+                            .vocab = vocab,
+                            .changes = changes,
+                            .nchanges = sampler_changes(s, &in, changes),
+                            .frequency = h.frequency_penalty,
+                            .repetition = h.repetition_penalty,
+                            .allowed = allowed};
     sample_output out;
     if (sampler_draw(s, &in, &out, &err)) fail_msg("%s", err.msg);
-    float *later = copy_of(logits + vocab, (ROWS - 1) * vocab), *now = NULL;
-    batch_seq q = {.tokens = p->ids, .ntokens = TOKENS, .blocks = blocks, .nlogits = ROWS, .draw = &draw};
-    if (backend_forward(b, &q, 1, &now, &err)) fail_msg("%s", err.msg);
-    assert_int_equal(ids[0], out.token);
-    for (int k = 1; k < ROWS; k++) assert_int_equal(ids[k], DRAWN_NOT);
-    assert_memory_equal(now + vocab, later, (size_t)((ROWS - 1) * vocab) * sizeof *later);
+    float *later = copy_of(logits + vocab, (ROWS - 1) * vocab);
+    const batch_seq q = {
+        .tokens = p->ids, .ntokens = TOKENS, .blocks = blocks, .nlogits = ROWS, .draw = &how};
+    const batch_result now = draw(b, &q);
+    assert_int_equal(now.drawn[0], out.token);
+    for (int k = 1; k < ROWS; k++) assert_int_equal(now.drawn[k], DRAWN_NOT);
+    assert_memory_equal(now.logits + vocab, later, (size_t)((ROWS - 1) * vocab) * sizeof *later);
     free(later);
     sampler_free(s);
     backend_close(b);
@@ -397,11 +404,9 @@ static void ranks_compute_what_one_gpu_does(void **state) {
         const backend_options opt = options_of(NULL);
         backend *b = open_ranks(g.model, &opt, ranks, &err);
         if (!b) fail_msg("%s", err.msg);
-        float *logits = NULL;
         const batch_seq s = {.tokens = p->ids, .ntokens = p->nids, .blocks = blocks, .nlogits = p->nids};
         assert_true(backend_overlaps(b)); /* as the engine runs them */
-        if (backend_begin(b, &s, 1, &err) || backend_finish(b, &logits, &err)) fail_msg("%s", err.msg);
-        const double d = worst_difference(logits, p->logits, p->nids * g.model->config.vocab);
+        const double d = worst_difference(draw(b, &s).logits, p->logits, p->nids * g.model->config.vocab);
         if (d > 1e-4) fail_msg("over %d ranks logits differ by %g", ranks, d);
         backend_close(b);
     }

@@ -301,13 +301,15 @@ void fp8_weights_are_the_nearest_of_the_table(void **) {
 
 template <typename T> void check_embed(format kind) {
     const matrix<T> m(kind, 19, 200, false);
-    const std::vector<int> ids = {18, 0, 7};
+    std::vector<int> ids = {18, -2, 7, -1};
+    const std::vector<int> drawn = {DRAWN_NONE_LEFT, 5}, known = {18, 5, 7, 0};
     std::vector<float> x(ids.size() * 200);
     doubles want;
-    for (int id : ids)
+    for (int id : known)
         for (int k = 0; k < 200; k++) want.push_back(m.weight(id, k));
-    cuda::embed<T>(m.w, ids.data(), (int)ids.size(), x.data(), nullptr);
+    cuda::embed<T>(m.w, ids.data(), drawn.data(), (int)ids.size(), x.data(), nullptr);
     compare(x.data(), want.data(), want.size(), 1e-6, "embed");
+    assert_true(ids == known);
 }
 
 template <typename T> void check_norm(int hidden, bool add, bool some) {

@@ -31,7 +31,7 @@ struct rows {
     std::vector<float> logits, highest;
     std::vector<double> sum;
     std::vector<cuda::draw_row> how;
-    std::vector<int> ids;
+    std::vector<int> ids, tokens;
     std::vector<logit_change> changes;
     std::vector<uint64_t> masks;
 
@@ -43,7 +43,8 @@ struct rows {
     }
     void draw() {
         const cuda::draw_room room = {highest.data(), sum.data(), cuda::sample_chunks(vocab)};
-        const cuda::draw_changes more = {changes.data(), masks.data(), cuda::mask_words(vocab)};
+        const cuda::draw_changes more = {tokens.data(), changes.data(), masks.data(),
+                                         cuda::mask_words(vocab)};
         cuda::sample_rows(logits.data(), stride, how.data(), n, more, room, ids.data(), nullptr);
     }
     const float *row(int i) const { return &logits[(size_t)(i * stride)]; }
@@ -165,6 +166,7 @@ void penalties_and_masks_leave_what_they_leave_of_the_sampler(void **) {
             changes.resize((size_t)sampler_changes(s, &c.in, changes.data()));
             cuda::draw_row &how = r.how[(size_t)i] = row_of(vocab, c.h.temperature, {c.h.top_p, 0, c.h.top_k},
                                                             sample_uniform(c.h.seed, c.tokens.size()));
+            how.presence = c.h.presence_penalty, how.frequency = c.h.frequency_penalty;
             how.repetition = c.h.repetition_penalty;
             how.first_change = (int)r.changes.size(), how.changes = (int)changes.size();
             r.changes.insert(r.changes.end(), changes.begin(), changes.end());

@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool fake_overlaps, fake_draws;
+bool fake_overlaps, fake_draws, fake_runs_ahead;
 
 void fake_be(const char *how) {
-    fake_draws = !strcmp(how, "draw");
+    fake_runs_ahead = !strcmp(how, "ahead");
+    fake_draws = fake_runs_ahead || !strcmp(how, "draw");
     fake_overlaps = fake_draws || !strcmp(how, "overlap");
 }
 
@@ -22,6 +23,120 @@ uint64_t mix(uint64_t x) {
     x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
     return x ^ (x >> 31);
 }
+
+/* ---- the drawer ---- */
+
+void drawer_init(drawer *d, int vocab, int max_rows) {
+    engine_error err;
+    d->sampler = sampler_new(vocab, &err);
+    assert_non_null(d->sampler);
+    for (int i = 0; i < 2; i++) {
+        d->turn[i].logits = calloc((size_t)max_rows * (size_t)d->row, sizeof(float));
+        d->turn[i].drawn = calloc((size_t)max_rows, sizeof(int32_t));
+        assert_true(d->turn[i].logits && d->turn[i].drawn);
+    }
+}
+
+void drawer_done(drawer *d) {
+    sampler_free(d->sampler);
+    for (int i = 0; i < 2; i++) {
+        free(d->turn[i].logits);
+        free(d->turn[i].drawn);
+    }
+}
+
+static float changed(float x, const batch_draw *d, int count) {
+    if (count == LOGIT_BANNED) return -1e30f; /* the sampler wants numbers */
+    return (x > 0 ? x / d->repetition : x * d->repetition) -
+           (count ? d->presence + d->frequency * (float)count : 0);
+}
+
+/* The token that is not among the changes yet counts once more. */
+static void change_row(const batch_draw *d, float *row, int32_t coming) {
+    bool known = coming < 0;
+    for (int i = 0; i < d->nchanges; i++) {
+        const logit_change *c = &d->changes[i];
+        const bool more = c->token == coming && c->count != LOGIT_BANNED;
+        known = known || c->token == coming;
+        row[c->token] = changed(row[c->token], d, c->count + more);
+    }
+    if (!known) row[coming] = changed(row[coming], d, 1);
+}
+
+/* The token after a row, by what is said about its draw alone; the row is nobody's any more. */
+static int32_t draw_row(drawer *w, const batch_draw *d, float *row, int tokens, int32_t coming) {
+    engine_sampling h;
+    engine_sampling_default(&h);
+    h.temperature = d->temperature, h.top_p = d->top_p, h.min_p = d->min_p, h.top_k = d->top_k;
+    h.seed = d->seed;
+    sample_output out = {0};
+    engine_error err;
+    const sample_input in = {.logits = row, .how = &h, .ntokens = tokens, .allowed = d->allowed};
+    bool numbers = true;
+    for (int i = 0; i < d->vocab; i++) numbers = numbers && isfinite(row[i]);
+    change_row(d, row, coming);
+    const int rc = numbers ? sampler_draw(w->sampler, &in, &out, &err) : 0;
+    for (int i = 0; i < w->row; i++) row[i] = NAN;
+    w->rows_drawn++;
+    return !numbers ? DRAWN_NO_NUMBERS : rc ? DRAWN_NONE_LEFT : out.token;
+}
+
+/* As a GPU would: rows that come after a guess are not changed, and so not drawn where something would change them. */
+static void draw_rows(drawer *w, const batch_seq *seqs, int nseqs, const int32_t *coming) {
+    float *row = w->turn[w->begun % 2].logits;
+    int32_t *id = w->turn[w->begun % 2].drawn;
+    bool all = w->draws;
+    for (int i = 0; i < nseqs; i++) {
+        const batch_draw *d = seqs[i].draw;
+        const int first = seqs[i].pos + seqs[i].ntokens - seqs[i].nlogits + 1;
+        for (int k = 0; k < seqs[i].nlogits; k++, row += w->row, id++) {
+            const bool here = w->draws && d && (!k || (!d->nchanges && !d->allowed));
+            *id = here ? draw_row(w, d, row, first + k, coming[i]) : DRAWN_NOT;
+            all = all && here;
+        }
+    }
+    w->turn[w->begun % 2].all = all;
+}
+
+/* All of it is in the device's queue when this returns: what the caller does afterwards comes after it. */
+int drawer_begin(drawer *w, const batch_seq *seqs, int nseqs, engine_error *err) {
+    enum { SEQS = 64 };
+    batch_seq known[SEQS];
+    int32_t coming[SEQS];
+    float *logits;
+    int rows = 0;
+    assert_true(w->begun == w->finished || drawer_runs_ahead(w));
+    assert_in_range(nseqs, 1, SEQS);
+    for (int i = 0; i < nseqs; i++) {
+        known[i] = seqs[i];
+        coming[i] = seqs[i].tokens ? -1 : w->turn[(w->begun + 1) % 2].drawn[seqs[i].drawn_row];
+        rows += seqs[i].nlogits;
+        if (seqs[i].tokens) continue;
+        assert_int_equal(w->begun - w->finished, 1);
+        if (coming[i] < 0) coming[i] = 0; /* none could be drawn: nobody asks for what follows */
+        known[i].tokens = &coming[i];
+        w->tokens_ahead++;
+    }
+    if (w->forward(w->owner, known, nseqs, &logits, err)) return -1;
+    memcpy(w->turn[w->begun % 2].logits, logits, (size_t)rows * (size_t)w->row * sizeof *logits);
+    draw_rows(w, seqs, nseqs, coming);
+    w->begun++;
+    return 0;
+}
+
+int drawer_finish(drawer *w, batch_result *result, engine_error *err) {
+    const int turn = w->finished++ % 2;
+    (void)err;
+    assert_true(w->finished <= w->begun);
+    *result = (batch_result){w->turn[turn].logits, w->draws ? w->turn[turn].drawn : NULL};
+    return 0;
+}
+
+bool drawer_runs_ahead(const drawer *w) {
+    return w->ahead && w->begun == w->finished + 1 && w->turn[(w->begun + 1) % 2].all;
+}
+
+/* ---- the model ---- */
 
 static int32_t *cell(fake *f, const batch_seq *s, int pos) {
     int32_t block = s->blocks[pos / f->limits.block_tokens];
@@ -71,58 +186,16 @@ static int fake_forward(void *owner, const batch_seq *seqs, int nseqs, float **l
     return 0;
 }
 
-/* The token after a row, by what is said about its draw alone; the row is nobody's any more. */
-static int32_t draw_row(fake *f, const batch_draw *d, float *row, int tokens) {
-    engine_sampling h;
-    engine_sampling_default(&h);
-    h.temperature = d->temperature, h.top_p = d->top_p, h.min_p = d->min_p, h.top_k = d->top_k;
-    h.seed = d->seed;
-    sample_output out = {0};
-    engine_error err;
-    const sample_input in = {.logits = row, .how = &h, .ntokens = tokens, .allowed = d->allowed};
-    bool numbers = true;
-    for (int i = 0; i < d->vocab; i++) numbers = numbers && isfinite(row[i]);
-    for (int i = 0; i < d->nchanges; i++) {
-        float *x = &row[d->changes[i].token];
-        *x = (*x > 0 ? *x / d->repetition : *x * d->repetition) - d->changes[i].less;
-        if (*x == -INFINITY) *x = -1e30f; /* the sampler wants numbers */
-    }
-    const int rc = numbers ? sampler_draw(f->sampler, &in, &out, &err) : 0;
-    for (int i = 0; i < FAKE_ROW; i++) row[i] = NAN;
-    f->drawn++;
-    return !numbers ? DRAWN_NO_NUMBERS : rc ? DRAWN_NONE_LEFT : out.token;
-}
-
-/* As a GPU would: rows that come after a guess are not changed, and so not drawn where something would change them. */
-static void draw_rows(fake *f, const batch_seq *seqs, int nseqs) {
-    float *row = f->logits;
-    for (int i = 0; i < nseqs; i++) {
-        const batch_draw *d = seqs[i].draw;
-        const int first = seqs[i].pos + seqs[i].ntokens - seqs[i].nlogits + 1;
-        for (int k = 0; k < seqs[i].nlogits; k++, row += FAKE_ROW) {
-            if (d && (!k || (!d->nchanges && !d->allowed))) d->ids[k] = draw_row(f, d, row, first + k);
-        }
-    }
-}
-
-/* All of it is in the device's queue when this returns: what the caller does afterwards comes after it. */
 static int fake_begin(void *owner, const batch_seq *seqs, int nseqs, engine_error *err) {
-    fake *f = owner;
-    float *logits;
-    assert_false(f->begun);
-    f->begun = true;
-    const int rc = fake_forward(owner, seqs, nseqs, &logits, err);
-    if (!rc && fake_draws) draw_rows(f, seqs, nseqs);
-    return rc;
+    return drawer_begin(&((fake *)owner)->drawer, seqs, nseqs, err);
 }
 
-static int fake_finish(void *owner, float **logits, engine_error *err) {
-    fake *f = owner;
-    (void)err;
-    assert_true(f->begun);
-    f->begun = false;
-    *logits = f->logits;
-    return 0;
+static int fake_finish(void *owner, batch_result *result, engine_error *err) {
+    return drawer_finish(&((fake *)owner)->drawer, result, err);
+}
+
+static bool fake_goes_ahead(void *owner) {
+    return drawer_runs_ahead(&((fake *)owner)->drawer);
 }
 
 static void fake_copy_block(void *owner, int32_t from, int32_t to) {
@@ -165,8 +238,7 @@ static const char *fake_piece(void *owner, int32_t id, size_t *n, bool *special)
 static void fake_close(void *owner) {
     fake *f = owner;
     f->closed = true;
-    sampler_free(f->sampler);
-    f->sampler = NULL;
+    drawer_done(&f->drawer);
 }
 
 engine *fake_open(fake *f, const engine_limits *limits) {
@@ -182,13 +254,16 @@ engine *fake_open(fake *f, const engine_limits *limits) {
     f->cache = calloc((size_t)(l.kv_blocks * l.block_tokens), sizeof *f->cache);
     f->logits = calloc((size_t)(l.max_seqs + l.guess_tokens), FAKE_ROW * sizeof *f->logits);
     engine_error err;
-    f->sampler = sampler_new(FAKE_VOCAB, &err);
-    assert_true(f->cache && f->logits && f->sampler);
+    assert_true(f->cache && f->logits);
+    f->drawer = (drawer){
+        .forward = fake_forward, .owner = f, .row = FAKE_ROW, .draws = fake_draws, .ahead = fake_runs_ahead};
+    drawer_init(&f->drawer, FAKE_VOCAB, l.max_seqs + l.guess_tokens);
     engine_parts parts = {
         .owner = f,
         .forward = fake_forward,
         .begin = fake_overlaps ? fake_begin : NULL,
         .finish = fake_overlaps ? fake_finish : NULL,
+        .runs_ahead = fake_runs_ahead ? fake_goes_ahead : NULL,
         .copy_block = fake_copy_block,
         .render = fake_render,
         .piece = fake_piece,

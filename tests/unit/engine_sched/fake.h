@@ -9,6 +9,29 @@
 
 #include "engine/engine_internal.h"
 
+/* Makes of a forward pass that knows no halves a backend that has them, as a GPU does: it draws, so that no logits of such rows come
+ * back, and lets a second pass be begun with tokens that the first one draws. */
+typedef struct drawer {
+    int (*forward)(void *owner, const batch_seq *seqs, int nseqs, float **logits, engine_error *err);
+    void *owner;
+    int row; /* floats in one */
+    bool draws, ahead;
+    struct sampler *sampler;
+    struct {
+        float *logits;
+        int32_t *drawn;
+        bool all; /* rows are drawn */
+    } turn[2];
+    int begun, finished;
+    uint64_t rows_drawn, tokens_ahead;
+} drawer;
+
+void drawer_init(drawer *d, int vocab, int max_rows);
+void drawer_done(drawer *d);
+int drawer_begin(drawer *d, const batch_seq *seqs, int nseqs, engine_error *err);
+int drawer_finish(drawer *d, batch_result *result, engine_error *err);
+bool drawer_runs_ahead(const drawer *d);
+
 enum {
     FAKE_END = 256,   /* special, ends an answer */
     FAKE_THINK = 257, /* one token "<think>" */
@@ -28,20 +51,20 @@ typedef struct fake {
     int period;  /* when not 0: it likes to say again what stood so many tokens before */
     bool broken; /* forward fails */
     /* what the batches were like */
-    int most_tokens, most_seqs, most_logits, copies, drawn;
+    int most_tokens, most_seqs, most_logits, copies;
     uint64_t tokens;
     /* inside */
     int32_t *cache; /* [kv_blocks][block_tokens] */
     float *logits;
-    struct sampler *sampler;
-    bool closed, begun;
+    drawer drawer;
+    bool closed;
 } fake;
 
 /* Fakes that are opened from now on compute beside their caller, as a GPU does. */
 extern bool fake_overlaps;
-/* And draw, so that no logits come back. */
-extern bool fake_draws;
-/* As a test's argument says: "overlap", "draw", or neither. */
+/* And draw, so that no logits come back; and begin a pass before the last one's tokens are known. */
+extern bool fake_draws, fake_runs_ahead;
+/* As a test's argument says: "overlap", "draw", "ahead", or none. */
 void fake_be(const char *how);
 
 /* limits->… of 0 get small defaults. The fake must outlive the engine. */
