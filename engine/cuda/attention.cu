@@ -55,9 +55,12 @@ __device__ __forceinline__ float *partial_row(const attention &a, const attend_i
 template <typename T>
 __device__ __forceinline__ void write_value(const attention &a, const row_place &p, int i, float value,
                                             float sum, T *out) {
-    if (i < a.head_dim)
-        out[(size_t)p.token * (size_t)a.out_pitch + (size_t)(p.head * a.head_dim + i)] =
-            narrow<T>(value / sum);
+    const size_t at = (size_t)p.token * (size_t)a.out_pitch + (size_t)(p.head * a.head_dim + i);
+    if (i >= a.head_dim) return;
+    if (a.wide)
+        a.wide[at] = value / sum;
+    else
+        out[at] = narrow<T>(value / sum);
 }
 
 /* ---- half types ---- */

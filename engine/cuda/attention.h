@@ -53,6 +53,8 @@ struct attention {
     int heads, kv_heads, head_dim, dim, block_tokens;
     size_t block_stride; /* elements from a block to the next */
     int out_pitch;       /* of a row of the output, whose heads lie together without padding */
+    float *
+        wide; /* not NULL: where the output goes, in floats, to be rounded only once; there is no `out` then */
     float scale;
     const sequence *seqs;
     const int *tables; /* block ids */

@@ -144,13 +144,14 @@ rounded place_rounded(layout &l, size_t rows, int pitch) {
 
 /* The inputs of products; h has also the rows that want logits. */
 void place_inputs(state *b, layout &l, size_t tokens, size_t rows) {
-    b->att = l.get<unsigned char>(tokens * (size_t)b->att_pitch, element(b));
     if (b->rounds) {
+        b->attend.wide = l.get<float>(tokens * (size_t)b->att_pitch);
         b->h8 = place_rounded(l, rows, b->hidden_pitch);
         b->att8 = place_rounded(l, tokens, b->att_pitch);
         b->act8 = place_rounded(l, tokens, b->act_pitch);
         return;
     }
+    b->att = l.get<unsigned char>(tokens * (size_t)b->att_pitch, element(b));
     b->h = l.get<unsigned char>(rows * (size_t)b->hidden_pitch, element(b));
     b->act = l.get<unsigned char>(tokens * (size_t)b->act_pitch, element(b));
 }

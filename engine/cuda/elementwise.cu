@@ -79,9 +79,9 @@ template <typename R> __global__ void gated_rows(const float *gate_up, int width
     out.put(width, [=](int i) { return gate[i] / (1.0f + expf(-gate[i])) * up[i]; });
 }
 
-template <typename T> __global__ void byte_rows_of(const T *x, int width, int pitch, byte_rows out) {
-    const T *row = x + (size_t)blockIdx.x * (size_t)pitch;
-    out.put(width, [=](int i) { return widen(row[i]); });
+__global__ void byte_rows_of(const float *x, int width, int pitch, byte_rows out) {
+    const float *row = x + (size_t)blockIdx.x * (size_t)pitch;
+    out.put(width, [=](int i) { return row[i]; });
 }
 
 } // namespace
@@ -122,18 +122,17 @@ void gated(const float *gate_up, int n, int width, format kind, const rounded &o
     launch_gated(gate_up, n, width, byte_rows{kind, out}, s);
 }
 
-template <typename T>
-void round_rows(const T *x, int n, int width, int pitch, format kind, const rounded &out, cudaStream_t s) {
+void round_rows(const float *x, int n, int width, int pitch, format kind, const rounded &out,
+                cudaStream_t s) {
     const byte_rows to = {kind, out};
-    LAUNCH((byte_rows_of<T>), dim3((unsigned)n), dim3(THREADS), 0, s, x, width, pitch, to);
+    LAUNCH(byte_rows_of, dim3((unsigned)n), dim3(THREADS), 0, s, x, width, pitch, to);
 }
 
 #define INSTANTIATE(T)                                                                                       \
     template void embed<T>(const linear &, int *, const int *, int, float *, cudaStream_t);                  \
     template void add_norm<T>(float *, const float *, const float *, const int *, int, int, float, T *, int, \
                               cudaStream_t);                                                                 \
-    template void gated<T>(const float *, int, int, T *, int, cudaStream_t);                                 \
-    template void round_rows<T>(const T *, int, int, int, format, const rounded &, cudaStream_t);
+    template void gated<T>(const float *, int, int, T *, int, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -28,8 +28,7 @@ template <typename T> void gated(const float *gate_up, int n, int width, T *out,
 void gated(const float *gate_up, int n, int width, format kind, const rounded &out, cudaStream_t s);
 
 /* out = x [n][pitch], of which the first `width` of a row are read */
-template <typename T>
-void round_rows(const T *x, int n, int width, int pitch, format kind, const rounded &out, cudaStream_t s);
+void round_rows(const float *x, int n, int width, int pitch, format kind, const rounded &out, cudaStream_t s);
 
 } // namespace cuda
 

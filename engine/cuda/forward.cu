@@ -192,8 +192,8 @@ template <typename T> struct pass {
     void round_attention() const {
         const model_config *c = &b->m->config;
         if (b->rounds)
-            round_rows<T>(att(), of.tokens, c->heads * c->head_dim, b->att_pitch, b->weights, b->att8,
-                          b->stream);
+            round_rows(a.wide, of.tokens, c->heads * c->head_dim, b->att_pitch, b->weights, b->att8,
+                       b->stream);
     }
 
     /* Of x, or of x8 where activations are rounded. Ours give the same bits in every batch; the library's do where nobody asks

@@ -193,7 +193,7 @@ void check_rounded_product(format kind, int rows, int cols, int n, bool bias) {
     const std::vector<float> x = random_input<float>(n, cols);
     const int pitch = m.w.pitch, units = pitch / cuda::UNIT;
     eight in(n, pitch);
-    cuda::round_rows<float>(x.data(), n, cols, pitch, kind, in.r, nullptr);
+    cuda::round_rows(x.data(), n, cols, pitch, kind, in.r, nullptr);
     const std::string what = "rounded, format " + std::to_string((int)kind) + ", " + std::to_string(rows) +
                              " x " + std::to_string(cols) + ", " + std::to_string(n) + " tokens";
     doubles want((size_t)(n * rows));
@@ -424,7 +424,7 @@ void activations_are_rounded_as_the_cpu_rounds_them(void **) {
                        nullptr);
         cuda::gated<float>(both.data(), n, width, opened.data(), pitch, nullptr);
         cuda::gated(both.data(), n, width, format::int8, gate.r, nullptr);
-        cuda::round_rows<float>(opened.data(), n, width, pitch, format::int8, plain.r, nullptr);
+        cuda::round_rows(opened.data(), n, width, pitch, format::int8, plain.r, nullptr);
         assert_true(gate.bytes == plain.bytes && gate.scales == plain.scales);
         for (int i = 0; i < n; i++)
             for (int k = 0; k < pitch; k += cuda::UNIT) {
@@ -463,7 +463,7 @@ void check_product_of_the_cpu(int rows, int cols, matrix_format kind) {
     std::copy(x.begin(), x.end(), wide.begin());
     if (kind == MATRIX_W8A8) {
         eight r(1, pitch);
-        cuda::round_rows<float>(wide.data(), 1, cols, pitch, format::int8, r.r, nullptr);
+        cuda::round_rows(wide.data(), 1, cols, pitch, format::int8, r.r, nullptr);
         cuda::linear_forward(w, r.r, 1, got.data(), rows, nullptr);
     } else {
         cuda::linear_forward<float>(w, wide.data(), 1, got.data(), rows, nullptr);
