@@ -18,7 +18,7 @@ typedef struct tally {
     int model_labels;
     mr_intent_judged *judged;
     double *micros;
-    double bin_probability[BINS], bin_right[BINS], error;
+    double bin_probability[BINS], bin_right[BINS];
     int bin_n[BINS];
     int right, decided, sent, sent_outside, outside_n, end_to_end;
 } tally;
@@ -68,22 +68,6 @@ static void count_calibration(tally *t, double probability, bool right) {
     t->bin_probability[bin] += probability;
     t->bin_right[bin] += right;
     t->bin_n[bin]++;
-}
-
-/* Of one message: what the model says of each label and of its being out of scope, against what is so. */
-static double squared_error(const mr_intent *in, const mr_intent_guess *g, int truth) {
-    double inside = 0, squares = 0, right = truth < 0 ? 1 - g->confidence : 0;
-    bool outside;
-    for (int i = 0; i < mr_intent_labels(in); i++) {
-        mr_intent_label_name(in, i, &outside);
-        double p = outside ? 0 : mr_intent_label_probability(in, i);
-        inside += p;
-        squares += p * p;
-        if (i == truth) right = p;
-    }
-    double scale = inside > 0 ? g->confidence / inside : 0; /* of the labels' to all that is routine */
-    if (truth >= 0) right *= scale;
-    return 1 - 2 * right + squares * scale * scale + (1 - g->confidence) * (1 - g->confidence);
 }
 
 static void count(tally *t, const mr_intent_data *d, int i, const mr_intent_guess *g, int guessed) {
@@ -151,8 +135,6 @@ static void conclude(tally *t, const mr_intent_data *d, mr_intent_report *out) {
     out->ai_share = share(t->sent, n);
     out->oos_recall = share(t->sent_outside, t->outside_n);
     out->end_to_end = share(t->end_to_end, n);
-    out->right = t->end_to_end;
-    out->error = share(t->error, n);
     out->calibration = calibration_error(t, n);
     out->auroc = mr_intent_auroc(t->judged, n);
     rank_confusions(t, out->confusions);
@@ -183,10 +165,7 @@ int mr_intent_eval(mr_intent *in, const mr_intent_data *d, mr_intent_report *out
         double start = now_us();
         rc = mr_intent_classify(in, d->v[i].words, &g, err);
         t.micros[i] = now_us() - start;
-        if (rc < 0) break;
-        count(&t, d, i, &g, guessed_label(in, g.label));
-        int truth = d->v[i].label;
-        t.error += squared_error(in, &g, t.outside[truth] ? -1 : t.in_model[truth]);
+        if (rc == 0) count(&t, d, i, &g, guessed_label(in, g.label));
     }
     if (rc == 0) conclude(&t, d, out);
     tally_done(&t);

@@ -19,17 +19,12 @@ typedef struct mr_intent_report {
     double
         macro_f1; /* of the likeliest of all labels, mean over the labels of the data that the model knows */
     double auroc; /* of the confidence: routine against out of scope */
-    double decided;     /* of all: rightly called routine or rightly sent to the model */
-    double ai_share;    /* of all: sent to the model */
-    double oos_recall;  /* of those out of scope: sent to the model */
-    double end_to_end;  /* of all: the right label, or rightly sent to the model… */
-    int right;          /* …and how many those are */
-    double calibration; /* mean distance between probability and truth, in ten bins */
-    double
-        error; /* of all the probabilities that a message gets, of each label and of being out of scope: mean of the sum
-                   * of their squared distances from the truth, 0 to 2 (G. Brier, "Verification of forecasts expressed in
-                   * terms of probability", 1950). Few messages tell by it what takes many to tell by counting. */
-    double p50_us, p99_us;                                /* to classify one, by this thread's clock */
+    double decided;        /* of all: rightly called routine or rightly sent to the model */
+    double ai_share;       /* of all: sent to the model */
+    double oos_recall;     /* of those out of scope: sent to the model */
+    double end_to_end;     /* of all: the right label, or rightly sent to the model */
+    double calibration;    /* mean distance between probability and truth, in ten bins */
+    double p50_us, p99_us; /* to classify one, by this thread's clock */
     mr_intent_confusion confusions[MR_INTENT_CONFUSIONS]; /* most frequent first; times 0 ends them */
 } mr_intent_report;
 

@@ -3,7 +3,6 @@
 #include "router/kb.h"
 
 #include "router/kb_loader.h"
-#include "router/kb_postings.h"
 #include "router/kb_text.h"
 #include "text/text_norm.h"
 
@@ -19,6 +18,7 @@ enum {
     TRIGRAMS_ASKED = 4,   /* and the same for trigrams */
     TRIGRAMS_POSTINGS = 300,
     POSTINGS_MAX = WORDS_POSTINGS + TRIGRAMS_POSTINGS,
+    PILE_SLOTS = 4096,  /* power of two, over 2 * POSTINGS_MAX */
     COMPARED = 96,      /* phrasings */
     LABELS_ASKED = 3,   /* intents whose entries are candidates whatever they say */
     OF_INTENT_MAX = 4,  /* entries of each */
@@ -52,16 +52,17 @@ typedef struct token_set {
     double sum; /* of the squares */
 } token_set;
 
-/* Phrasings that the index named for a question; what each shares with it weighs as much as the file's `piled` says. */
+/* Phrasings that the index named for a question, each with the weight of what it shares with it. */
+typedef struct posting {
+    int64_t id;
+    float weight; /* 0 = free */
+} posting;
+
 typedef struct pile {
-    uint32_t used[POSTINGS_MAX]; /* places of phrasings */
+    posting slots[PILE_SLOTS]; /* open addressing by id */
+    uint16_t used[POSTINGS_MAX];
     int n;
 } pile;
-
-typedef struct posting {
-    uint32_t place;
-    float weight;
-} posting;
 
 typedef struct candidate {
     int64_t entry;
@@ -79,7 +80,6 @@ struct mr_kb {
     mr_kb_loader *loader; /* of what has changed; NULL: nothing has */
     token_set query;      /* scratch, as all that follow */
     pile pile;
-    mr_kb_postings *postings;
     candidate candidates[CANDIDATES];
     int n;
     bool known_word; /* the word whose trigrams come next is in the index */
@@ -144,14 +144,8 @@ static void read_question(mr_kb *kb) {
 static double similarity(mr_kb *kb, const mr_kb_phrasing *p) {
     const uint32_t *tokens = kb->file.phrased + p->first;
     const float *asked = kb->file.asked;
-    /* Four sums, so that an addition need not wait for the one before it. */
-    double sum[4] = {0};
-    uint32_t i = 0;
-    for (; i + 4 <= p->n; i += 4) {
-        for (int k = 0; k < 4; k++) sum[k] += (double)asked[tokens[i + (uint32_t)k]];
-    }
-    for (; i < p->n; i++) sum[0] += (double)asked[tokens[i]];
-    double shared = sum[0] + sum[1] + sum[2] + sum[3];
+    double shared = 0;
+    for (uint32_t i = 0; i < p->n; i++) shared += (double)asked[tokens[i]];
     return shared > 0 ? fmin(shared / sqrt(kb->query.sum * p->weight), 1) : 0;
 }
 
@@ -179,75 +173,62 @@ static int choose_tokens(const token_set *set, bool trigrams, const token *chose
     return within;
 }
 
-static void pile_add(mr_kb *kb, uint32_t place, float weight) {
-    pile *p = &kb->pile;
-    if (kb->file.piled[place] == 0) {
+static void pile_add(pile *p, int64_t id, float weight) {
+    size_t i = (uint64_t)id & (PILE_SLOTS - 1);
+    while (p->slots[i].weight > 0 && p->slots[i].id != id) i = (i + 1) & (PILE_SLOTS - 1);
+    if (p->slots[i].weight == 0) {
         if (p->n == POSTINGS_MAX) return;
-        p->used[p->n++] = place;
+        p->used[p->n++] = (uint16_t)i;
     }
-    kb->file.piled[place] += weight;
+    p->slots[i].id = id;
+    p->slots[i].weight += weight;
 }
 
-static void pile_clear(mr_kb *kb) {
-    for (int i = 0; i < kb->pile.n; i++) kb->file.piled[kb->pile.used[i]] = 0;
-    kb->pile.n = 0;
+static void pile_clear(pile *p) {
+    for (int i = 0; i < p->n; i++) p->slots[p->used[i]].weight = 0;
+    p->n = 0;
 }
 
-/* The phrasings that have a token, which so are kept; their number, or -1. */
-static int ask_index(mr_kb *kb, const token *t, const uint32_t **out, mr_error *err) {
+static int ask_index(mr_kb *kb, const token *t, mr_error *err) {
     sqlite3_stmt *s = kb->file.stmt[MR_KB_FIND_TOKEN];
-    uint32_t *list = mr_kb_postings_begin(kb->postings, t->phrasings), n = 0;
     int rc;
-    if (!list) return mr_fail(err, MR_ETOOBIG, "a word is in too many phrasings");
     mr_buf_clear(&kb->match);
     /* Words form has no quotation marks, so nothing needs to be escaped. */
     mr_buf_printf(&kb->match, "\"%.*s\"", (int)t->n, t->text);
     sqlite3_bind_text(s, 1, kb->match.p, (int)kb->match.n, SQLITE_STATIC);
-    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1 && n < t->phrasings) {
-        const mr_kb_phrasing *p = mr_kb_file_phrasing(&kb->file, sqlite3_column_int64(s, 0));
-        if (p) list[n++] = (uint32_t)(p - kb->file.phrasing);
+    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1) {
+        pile_add(&kb->pile, sqlite3_column_int64(s, 0), t->square);
     }
     sqlite3_reset(s);
-    if (rc < 0) return -1;
-    mr_kb_postings_end(kb->postings, (uint32_t)t->place, n);
-    *out = list;
-    return (int)n;
-}
-
-static int add_phrasings(mr_kb *kb, const token *t, mr_error *err) {
-    uint32_t known = 0;
-    const uint32_t *list = mr_kb_postings_find(kb->postings, (uint32_t)t->place, &known);
-    int n = list ? (int)known : ask_index(kb, t, &list, err);
-    for (int i = 0; i < n; i++) pile_add(kb, list[i], t->square);
-    return n < 0 ? -1 : 0;
+    return rc;
 }
 
 static int ask_for_tokens(mr_kb *kb, mr_error *err) {
     const token *chosen[MR_KB_TOKENS_MAX];
-    pile_clear(kb);
+    pile_clear(&kb->pile);
     for (int trigrams = 0; trigrams <= 1; trigrams++) {
         int n = choose_tokens(&kb->query, trigrams, chosen);
         for (int i = 0; i < n; i++) {
-            if (add_phrasings(kb, chosen[i], err) < 0) return -1;
+            if (ask_index(kb, chosen[i], err) < 0) return -1;
         }
     }
     return 0;
 }
 
 static bool is_better(const posting *a, const posting *b) {
-    return a->weight != b->weight ? a->weight > b->weight : a->place < b->place;
+    return a->weight != b->weight ? a->weight > b->weight : a->id < b->id;
 }
 
 /* The best postings, best first. */
-static int shortlist(const mr_kb *kb, posting best[COMPARED]) {
+static int shortlist(const pile *p, posting best[COMPARED]) {
     int n = 0;
-    for (int i = 0; i < kb->pile.n; i++) {
-        const posting new = {kb->pile.used[i], kb->file.piled[kb->pile.used[i]]};
+    for (int i = 0; i < p->n; i++) {
+        const posting *new = &p->slots[p->used[i]];
         int at = n < COMPARED ? n++ : COMPARED;
-        for (; at > 0 && is_better(&new, &best[at - 1]); at--) {
+        for (; at > 0 && is_better(new, &best[at - 1]); at--) {
             if (at < COMPARED) best[at] = best[at - 1];
         }
-        if (at < COMPARED) best[at] = new;
+        if (at < COMPARED) best[at] = *new;
     }
     return n;
 }
@@ -284,30 +265,35 @@ static int add_same_words(mr_kb *kb, mr_error *err) {
 static int add_similar(mr_kb *kb, mr_error *err) {
     posting best[COMPARED];
     if (ask_for_tokens(kb, err) < 0) return -1;
-    int n = shortlist(kb, best);
+    int n = shortlist(&kb->pile, best);
     for (int i = 0; i < n; i++) {
-        const mr_kb_phrasing *p = &kb->file.phrasing[best[i].place];
-        add_near(candidate_of(kb, p->entry), similarity(kb, p));
+        const mr_kb_phrasing *p = mr_kb_file_phrasing(&kb->file, best[i].id);
+        if (p) add_near(candidate_of(kb, p->entry), similarity(kb, p));
     }
     return 0;
 }
 
-static void add_of_intent(mr_kb *kb, mr_str intent) {
-    uint32_t n;
-    const uint32_t *of = mr_kb_file_of_intent(&kb->file, intent, &n);
-    for (uint32_t i = 0; i < n && i < OF_INTENT_MAX; i++) {
-        const mr_kb_labelled *l = &kb->file.labelled[of[i]];
+static int add_of_intent(mr_kb *kb, mr_str intent, mr_error *err) {
+    sqlite3_stmt *s = kb->file.stmt[MR_KB_OF_INTENT];
+    int rc;
+    sqlite3_bind_text(s, 1, intent.p, (int)intent.n, SQLITE_STATIC);
+    sqlite3_bind_int(s, 2, OF_INTENT_MAX);
+    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1) {
         int known = kb->n;
-        candidate *c = candidate_of(kb, l->entry);
-        if (kb->n > known) add_near(c, similarity(kb, &kb->file.phrasing[l->title]));
+        candidate *c = candidate_of(kb, sqlite3_column_int64(s, 0));
+        const mr_kb_phrasing *title = mr_kb_file_phrasing(&kb->file, sqlite3_column_int64(s, 1));
+        if (title && kb->n > known) add_near(c, similarity(kb, title));
     }
+    sqlite3_reset(s);
+    return rc;
 }
 
-static void add_likely(mr_kb *kb, const mr_intent *intents) {
+static int add_likely(mr_kb *kb, const mr_intent *intents, mr_error *err) {
     int labels[LABELS_ASKED], n = mr_intent_likeliest(intents, labels, LABELS_ASKED);
     for (int i = 0; i < n && mr_intent_label_probability(intents, labels[i]) >= LIKELY; i++) {
-        add_of_intent(kb, mr_intent_label_name(intents, labels[i], NULL));
+        if (add_of_intent(kb, mr_intent_label_name(intents, labels[i], NULL), err) < 0) return -1;
     }
+    return 0;
 }
 
 /* ---- confidence ---- */
@@ -407,7 +393,7 @@ static int find_similar(mr_kb *kb, const mr_intent *intents, mr_kb_hit all[MR_KB
                         mr_error *err) {
     read_question(kb);
     if (add_similar(kb, err) < 0) return -1;
-    if (intents) add_likely(kb, intents);
+    if (intents && add_likely(kb, intents, err) < 0) return -1;
     judge(kb, intents);
     qsort(kb->candidates, (size_t)kb->n, sizeof kb->candidates[0], by_confidence);
     int n = worth_it(kb, max);
@@ -508,8 +494,6 @@ static int take_loaded(mr_kb *kb, mr_error *err) {
     mr_arena_reset(kb->found);
     kb->begun = false;
     forget_question(kb); /* its tokens have places in the old file */
-    kb->pile.n = 0;
-    mr_kb_postings_forget(kb->postings);
     mr_kb_file_close(&kb->file);
     kb->file = fresh;
     return 1;
@@ -553,7 +537,7 @@ mr_kb *mr_kb_open(const char *path, mr_error *err) {
     }
     if (!kb || !kb->path || !kb->found) {
         mr_fail(err, MR_ENOMEM, "no memory to open the knowledge base %s", path);
-    } else if ((kb->postings = mr_kb_postings_new(err)) && open_first(kb, err) == 0) {
+    } else if (open_first(kb, err) == 0) {
         return kb;
     }
     mr_kb_close(kb);
@@ -564,7 +548,6 @@ void mr_kb_close(mr_kb *kb) {
     if (!kb) return;
     mr_kb_loader_free(kb->loader);
     mr_kb_file_close(&kb->file);
-    mr_kb_postings_free(kb->postings);
     mr_arena_free(kb->found);
     mr_buf_done(&kb->words);
     mr_buf_done(&kb->match);

@@ -2,6 +2,8 @@
  *
  *     D [rows x n, ld y_stride] = A^T . B   with A [pitch x rows, ld pitch] = w,  B [pitch x n, ld pitch] = x
  *
+ * With scales for each 128 columns it wants them by units, for all rows of a matrix one after the other, and rows and tokens in fours.
+ *
  * What it chose for a shape is kept, with the descriptors: asking again costs more than a small product.
  */
 #include "engine/cuda/cublas.h"
@@ -98,6 +100,15 @@ template <> constexpr cudaDataType_t type_of<__nv_bfloat16>() {
     return CUDA_R_16BF;
 }
 
+/* Of cuBLAS 12.9, by number: an older header does not name them, and an older library refuses them. */
+constexpr cudaDataType_t E4M3 = (cudaDataType_t)28;
+constexpr cublasLtMatmulDescAttributes_t SCALES_OF_A = (cublasLtMatmulDescAttributes_t)17,
+                                         SCALES_OF_B = (cublasLtMatmulDescAttributes_t)18,
+                                         MODE_OF_A = (cublasLtMatmulDescAttributes_t)31,
+                                         MODE_OF_B = (cublasLtMatmulDescAttributes_t)32;
+constexpr int32_t EACH_128_COLUMNS = 4;
+constexpr int FOURS = 4; /* rows and tokens with such scales */
+
 /* ---- what was chosen ---- */
 
 enum { CHOICES = 512 }; /* shapes of a model times numbers of tokens; the one unused for longest makes room */
@@ -189,14 +200,33 @@ int set_preference(const cublas *c, cublasLtMatmulPreference_t p, const operatio
     return 0;
 }
 
+/* By units, in the room: first x's, then w's. */
+float *scales_of_x(const cublas *c) {
+    return (float *)c->room.wide;
+}
+float *scales_of_w(const cublas *c, const operation &o) {
+    const size_t of_x = (size_t)o.tokens * (size_t)(o.pitch / UNIT);
+    return scales_of_x(c) + (of_x + 63) / 64 * 64;
+}
+
+/* False where the library knows no such scales. */
+bool describe_scales(const cublas *c, const choice *k) {
+    const float *a = scales_of_w(c, k->of), *b = scales_of_x(c);
+    const auto set = c->lt.desc_set;
+    return set(k->desc, MODE_OF_A, &EACH_128_COLUMNS, sizeof EACH_128_COLUMNS) == CUBLAS_STATUS_SUCCESS &&
+           set(k->desc, MODE_OF_B, &EACH_128_COLUMNS, sizeof EACH_128_COLUMNS) == CUBLAS_STATUS_SUCCESS &&
+           set(k->desc, SCALES_OF_A, &a, sizeof a) == CUBLAS_STATUS_SUCCESS &&
+           set(k->desc, SCALES_OF_B, &b, sizeof b) == CUBLAS_STATUS_SUCCESS;
+}
+
 /* Asks the library; that it has nothing to offer is no error. */
 int choose(const cublas *c, choice *k, engine_error *err) {
     cublasLtMatmulPreference_t preference = nullptr;
     cublasLtMatmulHeuristicResult_t best = {};
     int n = 0;
-    if (describe(c, k, err) ||
-        lt_check(c, c->lt.preference_new(&preference), "cannot describe a product", err))
-        return -1;
+    if (describe(c, k, err)) return -1;
+    if (k->of.type == E4M3 && !describe_scales(c, k)) return 0;
+    if (lt_check(c, c->lt.preference_new(&preference), "cannot describe a product", err)) return -1;
     int rc = set_preference(c, preference, k->of, err);
     if (!rc) {
         const cublasStatus_t status =
@@ -232,11 +262,19 @@ const choice *choice_of(cublas *c, const operation &o, engine_error *err) {
 
 /* ---- products ---- */
 
+int run(const cublas *c, const choice *k, const void *weights, const void *x, float *y, cudaStream_t s,
+        engine_error *err) {
+    const float one = 1, zero = 0;
+    const cublasStatus_t status =
+        c->lt.multiply(c->handle, k->desc, &one, weights, k->a, x, k->b, &zero, y, k->d, y, k->d, &k->algo,
+                       c->room.work, c->room.work_bytes, s);
+    return lt_check(c, status, "a product failed", err) ? -1 : 1;
+}
+
 /* Rows [0, rows) of weights in the type of the activations. */
 template <typename T>
 int multiply(cublas *c, const T *weights, int rows, int pitch, const T *x, int n, float *y, int y_stride,
              cudaStream_t s, engine_error *err) {
-    const float one = 1, zero = 0;
     const operation o = {type_of<T>(),
                          rows,
                          pitch,
@@ -247,11 +285,7 @@ int multiply(cublas *c, const T *weights, int rows, int pitch, const T *x, int n
                          alignment(y, (size_t)y_stride * sizeof(float))};
     const choice *k = choice_of(c, o, err);
     if (!k) return -1;
-    if (!k->found) return 0;
-    const cublasStatus_t status =
-        c->lt.multiply(c->handle, k->desc, &one, weights, k->a, x, k->b, &zero, y, k->d, y, k->d, &k->algo,
-                       c->room.work, c->room.work_bytes, s);
-    return lt_check(c, status, "a product failed", err) ? -1 : 1;
+    return k->found ? run(c, k, weights, x, y, s, err) : 0;
 }
 
 template <typename T>
@@ -272,6 +306,48 @@ int multiply_widened(cublas *c, const linear &w, const T *x, int n, float *y, in
 __global__ void add_bias(float *y, int y_stride, const float *bias, int rows) {
     const int i = (int)(blockIdx.y * blockDim.x + threadIdx.x);
     if (i < rows) y[(size_t)blockIdx.x * (size_t)y_stride + (size_t)i] += bias[i];
+}
+
+/* out [units][rows] = scales [rows][units] */
+__global__ void turn_scales(const float *scales, int rows, int units, float *out) {
+    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x), unit = (int)blockIdx.y;
+    if (i < rows)
+        out[(size_t)unit * (size_t)rows + (size_t)i] = scales[(size_t)i * (size_t)units + (size_t)unit];
+}
+
+void by_units(const float *scales, int rows, int units, float *out, cudaStream_t s) {
+    LAUNCH(turn_scales, dim3((unsigned)(rows + 255) / 256, (unsigned)units), dim3(256), 0, s, scales, rows,
+           units, out);
+}
+
+void put_bias(const linear &w, int n, float *y, int y_stride, cudaStream_t s) {
+    if (w.bias)
+        LAUNCH(add_bias, dim3((unsigned)n, (unsigned)(w.rows + 255) / 256), dim3(256), 0, s, y, y_stride,
+               w.bias, w.rows);
+}
+
+/* Of tokens in fours. */
+int multiply_scaled(cublas *c, const linear &w, const rounded &x, int n, float *y, int y_stride,
+                    cudaStream_t s, engine_error *err) {
+    const int units = w.pitch / UNIT;
+    const operation o = {E4M3,
+                         w.rows,
+                         w.pitch,
+                         n,
+                         y_stride,
+                         alignment(w.weights, (size_t)w.pitch),
+                         alignment(x.bytes, (size_t)w.pitch),
+                         alignment(y, (size_t)y_stride * sizeof(float))};
+    float *const of_w = scales_of_w(c, o);
+    const size_t used =
+        (size_t)((unsigned char *)(of_w + (size_t)w.rows * (size_t)units) - (unsigned char *)c->room.wide);
+    if (used > c->room.wide_bytes) return 0;
+    const choice *k = choice_of(c, o, err);
+    if (!k) return -1;
+    if (!k->found) return 0;
+    by_units(x.scales, n, units, scales_of_x(c), s);
+    by_units(w.scales, w.rows, units, of_w, s);
+    return run(c, k, w.weights, x.bytes, y, s, err);
 }
 
 } // namespace
@@ -304,10 +380,21 @@ int cublas_forward(cublas *c, const linear &w, const T *x, int n, float *y, int 
     const int rc = w.kind == format::stored
                        ? multiply(c, (const T *)w.weights, w.rows, w.pitch, x, n, y, y_stride, s, err)
                        : multiply_widened(c, w, x, n, y, y_stride, s, err);
-    if (rc == 1 && w.bias)
-        LAUNCH(add_bias, dim3((unsigned)n, (unsigned)(w.rows + 255) / 256), dim3(256), 0, s, y, y_stride,
-               w.bias, w.rows);
+    if (rc == 1) put_bias(w, n, y, y_stride, s);
     return rc;
+}
+
+int cublas_forward(cublas *c, const linear &w, const rounded &x, int n, float *y, int y_stride,
+                   cudaStream_t s, engine_error *err) {
+    const int fours = n / FOURS * FOURS, units = w.pitch / UNIT;
+    if (w.kind != format::fp8 || n < WIDEN_TOKENS || w.rows % FOURS) return 0;
+    const int rc = multiply_scaled(c, w, x, fours, y, y_stride, s, err);
+    if (rc != 1) return rc;
+    put_bias(w, fours, y, y_stride, s);
+    const rounded rest = {x.bytes + (size_t)fours * (size_t)w.pitch,
+                          x.scales + (size_t)fours * (size_t)units};
+    if (n > fours) linear_forward(w, rest, n - fours, y + (size_t)fours * (size_t)y_stride, y_stride, s);
+    return 1;
 }
 
 } // namespace cuda
@@ -326,6 +413,10 @@ cublas *cublas_new(const cublas_room &, engine_error *err) {
 void cublas_free(cublas *) {}
 template <typename T>
 int cublas_forward(cublas *, const linear &, const T *, int, float *, int, cudaStream_t, engine_error *) {
+    return 0;
+}
+int cublas_forward(cublas *, const linear &, const rounded &, int, float *, int, cudaStream_t,
+                   engine_error *) {
     return 0;
 }
 

@@ -2,7 +2,9 @@
  * library chooses tiles and the order of sums by the number of tokens.
  *
  * Stored weights are multiplied as they lie. 8-bit ones are first widened to the type of the activations, some rows at a
- * time, which pays from WIDEN_TOKENS up; fewer tokens read the weights once and are linear_forward's.
+ * time, which pays from WIDEN_TOKENS up; fewer tokens read the weights once and are linear_forward's. Weights and activations in e4m3
+ * are multiplied as they are, from as many tokens up, where library and GPU know a scale for each 128 columns of both: cuBLAS
+ * 12.9 and sm_90. Of whole numbers the library knows one scale a matrix.
  *
  * The library is loaded when it is first needed; an engine that is deterministic needs none. One device, one host thread.
  */
@@ -23,7 +25,7 @@ constexpr int WIDEN_TOKENS = 64;
 struct cublas_room {
     void *work; /* the library's own */
     size_t work_bytes;
-    void *wide; /* widened rows; a row of any matrix fits. NULL where no weights are of 8 bits */
+    void *wide; /* widened rows, of any matrix one fits; or scales. NULL where no weights are of 8 bits */
     size_t wide_bytes;
 };
 
@@ -36,6 +38,9 @@ void cublas_free(cublas *c);
 template <typename T>
 int cublas_forward(cublas *c, const linear &w, const T *x, int n, float *y, int y_stride, cudaStream_t s,
                    engine_error *err);
+/* The same of activations in w's own 8-bit format. */
+int cublas_forward(cublas *c, const linear &w, const rounded &x, int n, float *y, int y_stride,
+                   cudaStream_t s, engine_error *err);
 
 } // namespace cuda
 

@@ -200,13 +200,15 @@ template <typename T> struct pass {
      * for that. */
     int product(const linear &w, const T *x, const rounded &x8, int n, float *y, int y_stride,
                 engine_error *err) const {
-        if (b->rounds) {
+        const int rc = !b->library ? 0
+                       : b->rounds ? cublas_forward(b->library, w, x8, n, y, y_stride, b->stream, err)
+                                   : cublas_forward(b->library, w, x, n, y, y_stride, b->stream, err);
+        if (rc) return rc < 0 ? -1 : 0;
+        if (b->rounds)
             linear_forward(w, x8, n, y, y_stride, b->stream);
-            return 0;
-        }
-        const int rc = b->library ? cublas_forward(b->library, w, x, n, y, y_stride, b->stream, err) : 0;
-        if (!rc) linear_forward<T>(w, x, n, y, y_stride, b->stream);
-        return rc < 0 ? -1 : 0;
+        else
+            linear_forward<T>(w, x, n, y, y_stride, b->stream);
+        return 0;
     }
 
     int sum_of_ranks(engine_error *err) const {

@@ -171,36 +171,15 @@ static int part_votes(retraining *r, mr_retrained *out, mr_error *err) {
 
 /* ---- the comparison ---- */
 
-typedef struct measured {
-    mr_intent_report held, standing;
-} measured;
-
-static int measure(const char *path, const retraining *r, measured *out, mr_error *err) {
+static int measure(const char *path, const retraining *r, double *held, double *standing, mr_error *err) {
+    mr_intent_report report;
     mr_intent *in = mr_intent_open(path, err);
-    int rc = in ? mr_intent_eval(in, &r->held, &out->held, err) : -1;
-    if (rc == 0) rc = mr_intent_eval(in, &r->standing, &out->standing, err);
+    int rc = in ? mr_intent_eval(in, &r->held, &report, err) : -1;
+    if (rc == 0) *held = report.end_to_end;
+    if (rc == 0) rc = mr_intent_eval(in, &r->standing, &report, err);
+    if (rc == 0) *standing = report.end_to_end;
     mr_intent_close(in);
     return rc;
-}
-
-/* Of few messages the share that is right goes up and down by chance as much as by what a month can add; the error of the
- * probabilities, which every message has a part in, much less. So that decides on each set, and no model comes into service that
- * is right less often on both together. */
-static bool is_better(const measured *before, const measured *after) {
-    return after->held.error < before->held.error && after->standing.error < before->standing.error &&
-           after->held.right + after->standing.right >= before->held.right + before->standing.right;
-}
-
-static void compare(const measured *before, const measured *after, mr_retrained *out) {
-    out->held_before = before->held.end_to_end;
-    out->held_after = after->held.end_to_end;
-    out->held_error_before = before->held.error;
-    out->held_error_after = after->held.error;
-    out->standing_before = before->standing.end_to_end;
-    out->standing_after = after->standing.end_to_end;
-    out->standing_error_before = before->standing.error;
-    out->standing_error_after = after->standing.error;
-    out->better = is_better(before, after);
 }
 
 static int train_and_compare(retraining *r, const char *in_service, const char *candidate, mr_retrained *out,
@@ -211,11 +190,11 @@ static int train_and_compare(retraining *r, const char *in_service, const char *
                                  .share_low = r->o->share_low,
                                  .share_high = r->o->share_high};
     mr_intent_trained trained;
-    measured before, after;
     if (mr_intent_train(&r->train, r->valid.n ? &r->valid : NULL, &t, candidate, &trained, err) < 0)
         return -1;
-    if (measure(in_service, r, &before, err) < 0 || measure(candidate, r, &after, err) < 0) return -1;
-    compare(&before, &after, out);
+    if (measure(in_service, r, &out->held_before, &out->standing_before, err) < 0) return -1;
+    if (measure(candidate, r, &out->held_after, &out->standing_after, err) < 0) return -1;
+    out->better = out->held_after > out->held_before && out->standing_after > out->standing_before;
     return 0;
 }
 

@@ -1,7 +1,8 @@
 /* The part of cuBLASLt that engine/cuda uses, for the shim: see cuda_runtime.h. Matrices are by columns, as in the library, and
  * a product is the plain sum, so what is transposed the wrong way, or lies at another distance than is said, comes out wrong.
  * What the library may refuse is refused with a message on stderr: shapes that do not fit, buffers less aligned than was
- * promised to the heuristic, less workspace than it was told. It writes over all of the workspace.
+ * promised to the heuristic, less workspace than it was told, e4m3 without a scale for each 128 columns or where those want rows in
+ * fours. It writes over all of the workspace.
  */
 #ifndef SIMT_CUBLASLT_H
 #define SIMT_CUBLASLT_H
@@ -16,11 +17,16 @@ typedef enum {
 } cublasStatus_t;
 typedef enum { CUBLAS_OP_N, CUBLAS_OP_T } cublasOperation_t;
 typedef enum { CUBLAS_COMPUTE_32F = 68 } cublasComputeType_t;
-typedef enum { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 } cudaDataType_t;
+typedef enum { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14, CUDA_R_8F_E4M3 = 28 } cudaDataType_t;
 typedef enum {
     CUBLASLT_MATMUL_DESC_TRANSA = 3,
-    CUBLASLT_MATMUL_DESC_TRANSB = 4
+    CUBLASLT_MATMUL_DESC_TRANSB = 4,
+    CUBLASLT_MATMUL_DESC_A_SCALE_POINTER = 17,
+    CUBLASLT_MATMUL_DESC_B_SCALE_POINTER = 18,
+    CUBLASLT_MATMUL_DESC_A_SCALE_MODE = 31,
+    CUBLASLT_MATMUL_DESC_B_SCALE_MODE = 32
 } cublasLtMatmulDescAttributes_t;
+enum { CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F = 4 };
 typedef enum {
     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
@@ -69,9 +75,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t d, const 
                               cublasLtMatrixLayout_t lout, const cublasLtMatmulAlgo_t *algo, void *workspace,
                               size_t workspace_bytes, cudaStream_t s);
 
-/* For tests: heuristics asked so far, products made, and the number of rows for which there is no algorithm. */
+/* For tests: heuristics asked so far, products made, the number of rows for which there is no algorithm, and whether the library is one
+ * that knows no scales for 128 columns. */
 struct simt_lt_counts {
     int chosen, multiplied, refused_rows;
+    bool old;
 };
 extern thread_local simt_lt_counts simt_lt;
 

@@ -2,6 +2,7 @@
  * how far apart and how aligned, and keeps what was chosen.
  */
 #include "engine/cuda/cublas.h"
+#include "engine/cuda/elementwise.h"
 
 #include <cublasLt.h>
 
@@ -72,6 +73,26 @@ template <typename T> struct product {
         const int rc = cuda::cublas_forward<T>(lt, w, x, n, y, stride, nullptr, &err);
         if (rc < 0) fail_msg("%s", err.msg);
         return rc;
+    }
+    int forward(const cuda::rounded &x, int n, float *y, int stride) const {
+        engine_error err = {};
+        const int rc = cuda::cublas_forward(lt, w, x, n, y, stride, nullptr, &err);
+        if (rc < 0) fail_msg("%s", err.msg);
+        return rc;
+    }
+};
+
+/* The same input in 8 bits. */
+struct bytes {
+    std::vector<uint8_t> values;
+    std::vector<float> scales;
+    cuda::rounded r;
+
+    bytes(const product<float> &p, int n)
+        : values((size_t)(n * p.w.pitch)),
+          scales(values.size() / cuda::UNIT), r{values.data(), scales.data()} {
+        const std::vector<float> x = p.input(n);
+        cuda::round_rows(x.data(), n, p.w.cols, p.w.pitch, p.w.kind, r, nullptr);
     }
 };
 
@@ -165,6 +186,52 @@ void what_the_library_cannot_do_is_left_to_our_own_kernels(void **) {
     for (float v : y) assert_true(v == 7);
 }
 
+void check_scaled(int rows, int cols, int n, int stride, bool bias) {
+    const product<float> p(format::fp8, rows, cols, bias, rows);
+    const bytes x(p, n);
+    std::vector<float> got((size_t)(n * stride), 7), want = got;
+    const int before = simt_lt.multiplied;
+    assert_int_equal(p.forward(x.r, n, got.data(), stride), 1);
+    assert_int_equal(simt_lt.multiplied, before + 1);
+    cuda::linear_forward(p.w, x.r, n, want.data(), stride, nullptr);
+    for (int i = 0; i < n * stride; i++)
+        if (!(fabs((double)got[(size_t)i] - (double)want[(size_t)i]) <= 1e-5 * sqrt((double)cols)))
+            fail_msg("%d x %d, %d tokens: row %d of token %d is %g, not %g", rows, cols, n, i % stride,
+                     i / stride, (double)got[(size_t)i], (double)want[(size_t)i]);
+}
+
+void e4m3_is_multiplied_with_the_scales_of_128_columns(void **) {
+    for (int n : {64, 65, 67, 130}) { /* the last few are not the library's */
+        check_scaled(64, 128, n, 64, false);
+        check_scaled(36, 300, n, 36, true);
+        check_scaled(300, 130, n, 304, n > 66);
+    }
+}
+
+/* Our kernels multiply bytes as they are; widened to be multiplied, weights would be others. */
+void other_bytes_are_left_to_our_own_kernels(void **) {
+    const struct {
+        format kind;
+        int rows, n, room;
+        bool old;
+    } cases[] = {{format::int8, 64, 70, 64, false},
+                 {format::fp8, 62, 70, 62, false}, /* not in fours */
+                 {format::fp8, 64, cuda::WIDEN_TOKENS - 1, 64, false},
+                 {format::fp8, 64, 70, 1, false}, /* no room for the scales */
+                 {format::fp8, 64, 70, 64, true}};
+    for (const auto &c : cases) {
+        const product<float> p(c.kind, c.rows, 200, true, c.room);
+        const bytes x(p, c.n);
+        std::vector<float> y((size_t)(c.n * c.rows), 7);
+        const int before = simt_lt.multiplied;
+        simt_lt.old = c.old;
+        assert_int_equal(p.forward(x.r, c.n, y.data(), c.rows), 0);
+        simt_lt.old = false;
+        assert_int_equal(simt_lt.multiplied, before);
+        for (float v : y) assert_true(v == 7);
+    }
+}
+
 } // namespace
 
 int main() {
@@ -174,6 +241,8 @@ int main() {
         cmocka_unit_test(few_tokens_of_eight_bit_weights_are_not_the_library_s),
         cmocka_unit_test(what_was_chosen_for_a_shape_is_kept),
         cmocka_unit_test(a_result_may_lie_anywhere),
+        cmocka_unit_test(e4m3_is_multiplied_with_the_scales_of_128_columns),
+        cmocka_unit_test(other_bytes_are_left_to_our_own_kernels),
         cmocka_unit_test(what_the_library_cannot_do_is_left_to_our_own_kernels),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -148,15 +148,17 @@ static void odd_shapes_compute_what_the_cpu_computes(void **state) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_shape(&shapes[i]);
 }
 
-/* By cuBLASLt, whose products the shim makes; 64 tokens and more of 8 bits are widened for it. */
+/* By cuBLASLt, whose products the shim makes; 64 tokens and more of 8 bits are widened for it, or are e4m3 with its scales, where a
+ * float on another byte is off by a sixteenth. */
 static void products_in_any_order_are_near_the_reference(void **state) {
     (void)state;
-    static const char *const weights[] = {NULL, "int8-a16"};
+    static const char *const weights[] = {NULL, "int8-a16", "fp8"};
+    static const double bars[] = {3e-2, 3e-2, 1e-1};
     golden g = golden_open("qwen2_tied_bf16");
     const golden_prompt *p = &g.prompt[g.nprompts - 1];
     const int n = p->nids < 70 ? p->nids : 70;
     assert_int_equal(n, 70);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         engine_error err = {0};
         backend_options opt = options_of(weights[i]);
         backend *ours = open_shim(g.model, weights[i]);
@@ -165,7 +167,7 @@ static void products_in_any_order_are_near_the_reference(void **state) {
         if (!b) fail_msg("%s", err.msg);
         const float *logits = run(b, p->ids, n, 0, n), *same = run(ours, p->ids, n, 0, n);
         const double d = worst_difference(logits, weights[i] ? same : p->logits, n * g.model->config.vocab);
-        if (d > 3e-2) fail_msg("%s: logits differ by %g", weights[i] ? weights[i] : "stored", d);
+        if (d > bars[i]) fail_msg("%s: logits differ by %g", weights[i] ? weights[i] : "stored", d);
         assert_memory_not_equal(logits, same, (size_t)(n * g.model->config.vocab) * sizeof *logits);
         backend_close(ours);
         backend_close(b);
