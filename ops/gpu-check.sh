@@ -95,6 +95,7 @@ step machine 40 "the lines that begin with MISSING" tests/gpu/machine.sh "$pack"
 step configure 30 "cmake's error; without $pack the -dev packages of jansson, PCRE2, utf8proc and cmocka must be there" "${configure[@]}"
 step build 150 "the compiler's first error" cmake --build "$out/build" -j "$(nproc)" || true
 step tests 45 "the test's name says what a user would notice; then engine/cuda/forward.cu, and the kernel's header" "$bin/test_cuda"
+step ahead 30 "engine/pass.h: a pass begun before the last one's tokens are known; then embed_rows and change in engine/cuda" "$bin/test_ahead"
 step checkpoints 45 "python3 and its transformers" python3 tests/gpu/checkpoints.py "$out/models"
 for model in llama-f32 llama-bf16 qwen2-bf16; do
     step "$model" 12 "logits: a kernel; only greedy tokens: tests/gpu/compare.c has the bar" "$bin/compare" "$out/models/$model"
@@ -122,7 +123,7 @@ bench() { # NAME WEIGHTS OPTIONS…
 }
 for weights in stored int8 fp8 int8-a16; do bench "bench-$weights" "$weights"; done
 # what determinism costs: the same with cuBLASLt's free choice
-for weights in stored int8-a16; do bench "any-$weights" "$weights" --deterministic false; done
+for weights in stored fp8 int8-a16; do bench "any-$weights" "$weights" --deterministic false; done
 [ -z "$dry" ] || exit 0
 
 printf '\n'

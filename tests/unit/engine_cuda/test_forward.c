@@ -148,6 +148,12 @@ static void odd_shapes_compute_what_the_cpu_computes(void **state) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_shape(&shapes[i]);
 }
 
+#ifdef ON_GPU
+enum { IN_ANY_ORDER = 2 }; /* e4m3 with such scales is multiplied on sm_90 alone */
+#else
+enum { IN_ANY_ORDER = 3 };
+#endif
+
 /* By cuBLASLt, whose products the shim makes; 64 tokens and more of 8 bits are widened for it, or are e4m3 with its scales, where a
  * float on another byte is off by a sixteenth. */
 static void products_in_any_order_are_near_the_reference(void **state) {
@@ -168,7 +174,8 @@ static void products_in_any_order_are_near_the_reference(void **state) {
         const float *logits = run(b, p->ids, n, 0, n), *same = run(ours, p->ids, n, 0, n);
         const double d = worst_difference(logits, weights[i] ? same : p->logits, n * g.model->config.vocab);
         if (d > bars[i]) fail_msg("%s: logits differ by %g", weights[i] ? weights[i] : "stored", d);
-        assert_memory_not_equal(logits, same, (size_t)(n * g.model->config.vocab) * sizeof *logits);
+        if (i < IN_ANY_ORDER)
+            assert_memory_not_equal(logits, same, (size_t)(n * g.model->config.vocab) * sizeof *logits);
         backend_close(ours);
         backend_close(b);
     }
