@@ -165,14 +165,20 @@ int pass_begin(engine *e, int max_guesses, engine_error *err) {
     return e->parts.begin(e->parts.owner, p.batch, p.n, err);
 }
 
+/* A pass has a token of each that runs, and guesses fill it up to so many. */
+static bool has_room_for_guesses(const engine *e) {
+    return scheduler_stats_now(e->sched).running < e->limits.guess_tokens;
+}
+
 bool pass_runs_ahead(const engine *e) {
     const engine_parts *parts = &e->parts;
     const step_plan *p = &e->pass[0];
-    if (e->passes != 1 || e->limits.guess_tokens || !parts->runs_ahead || !parts->runs_ahead(parts->owner))
+    if (e->passes != 1 || !parts->runs_ahead || !parts->runs_ahead(parts->owner) || has_room_for_guesses(e))
         return false;
     for (int i = 0; i < p->n; i++) {
         const slot *s = (const slot *)p->seqs[i];
-        if (s && p->batch[i].nlogits && (s->format || s->calls.phase != CALLS_OFF)) return false;
+        const int rows = p->batch[i].nlogits;
+        if (s && (rows > 1 || (rows && (s->format || s->calls.phase != CALLS_OFF)))) return false;
     }
     return true;
 }

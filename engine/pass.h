@@ -21,8 +21,8 @@ typedef struct event_list {
 /* Plans a pass with so many guesses at most, and begins it where the backend overlaps; none where there is nothing to compute. A
  * failure means that the backend is broken. */
 int pass_begin(engine *e, int max_guesses, engine_error *err);
-/* May the next one be begun now, while one is under way whose tokens are not known? Not where tokens are guessed, or a grammar has
- * to see each. */
+/* May the next one be begun now, while one is under way whose tokens are not known? Not where it has room for guesses, or there are
+ * some in this one, or a grammar has to see each. */
 bool pass_runs_ahead(const engine *e);
 /* Computes the first, or waits until it is computed. A token for each sequence that has caught up, each guess that came true, and the
  * ends of answers. */

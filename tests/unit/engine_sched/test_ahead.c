@@ -45,7 +45,7 @@ static void vary(varied *v, uint64_t id) {
 static void say_alone(said *s) {
     fake_be("");
     for (uint64_t id = 0; id < REQUESTS; id++) {
-        fake f = {0};
+        fake f = {.period = 9};
         varied v;
         vary(&v, id);
         v.r.n = 1;
@@ -59,7 +59,7 @@ static void say_alone(said *s) {
 
 /* All through one engine, submitted and cancelled at random moments. */
 static engine_load say_together(said *s, const engine_limits *limits, uint64_t seed, uint64_t *ahead) {
-    fake f = {0};
+    fake f = {.period = 9}; /* it says again what it said: guesses come true */
     engine *e = fake_open(&f, limits);
     engine_event ev[64];
     engine_error err;
@@ -112,16 +112,21 @@ static void test_answers_are_the_same_whatever_comes_and_goes_meanwhile(void **s
         {.max_seqs = 8, .step_tokens = 8, .kv_blocks = 16}, /* one long sequence fills it: much preemption */
         {.max_seqs = 8, .step_tokens = 300, .kv_blocks = 17},
         {.max_seqs = 5, .step_tokens = 32, .kv_blocks = 60, .reserve_tokens = 256},
+        {.max_seqs = 8, .step_tokens = 64, .guess_tokens = 5}, /* some passes have room for guesses */
+        {.max_seqs = 6, .step_tokens = 12, .kv_blocks = 24, .guess_tokens = 6},
     };
     said *alone = calloc(REQUESTS, sizeof *alone), *together = calloc(REQUESTS, sizeof *together);
-    uint64_t ahead = 0, preemptions = 0, cached = 0, cancelled = 0, stopped = 0;
+    uint64_t ahead = 0, preemptions = 0, cached = 0, cancelled = 0, stopped = 0, guessed = 0, mixed = 0;
     assert_true(alone && together);
     say_alone(alone);
     for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
         for (uint64_t seed = 0; seed < 8; seed++) {
+            const uint64_t before = ahead;
             const engine_load load = say_together(together, &limits[k], seed * 77, &ahead);
             preemptions += load.preemptions;
             cached += load.cached_tokens;
+            guessed += load.right_guesses;
+            mixed += load.right_guesses && ahead > before;
             for (int i = 0; i < REQUESTS; i++) {
                 assert_begins(&alone[i], &together[i]);
                 cancelled += together[i].finish == ENGINE_FINISH_CANCELLED;
@@ -131,6 +136,7 @@ static void test_answers_are_the_same_whatever_comes_and_goes_meanwhile(void **s
     }
     /* what was to be proved harmless has happened */
     assert_true(ahead > 5000 && preemptions > 100 && cached > 1000 && cancelled > 100 && stopped > 200);
+    assert_true(guessed > 200 && mixed > 10);
     free(alone);
     free(together);
 }
