@@ -18,7 +18,7 @@ typedef struct tally {
     int model_labels;
     mr_intent_judged *judged;
     double *micros;
-    double bin_probability[BINS], bin_right[BINS];
+    double bin_probability[BINS], bin_right[BINS], error;
     int bin_n[BINS];
     int right, decided, sent, sent_outside, outside_n, end_to_end;
 } tally;
@@ -70,7 +70,24 @@ static void count_calibration(tally *t, double probability, bool right) {
     t->bin_n[bin]++;
 }
 
-static void count(tally *t, const mr_intent_data *d, int i, const mr_intent_guess *g, int guessed) {
+/* Of one message: what the model says of each label and of its being out of scope, against what is so. */
+static double squared_error(const mr_intent *in, const mr_intent_guess *g, int truth) {
+    double inside = 0, squares = 0, right = truth < 0 ? 1 - g->confidence : 0;
+    bool outside;
+    for (int i = 0; i < mr_intent_labels(in); i++) {
+        mr_intent_label_name(in, i, &outside);
+        double p = outside ? 0 : mr_intent_label_probability(in, i);
+        inside += p;
+        squares += p * p;
+        if (i == truth) right = p;
+    }
+    double scale = inside > 0 ? g->confidence / inside : 0; /* of the labels' to all that is routine */
+    if (truth >= 0) right *= scale;
+    return 1 - 2 * right + squares * scale * scale + (1 - g->confidence) * (1 - g->confidence);
+}
+
+/* Returns whether what the user gets is right. */
+static bool count(tally *t, const mr_intent_data *d, int i, const mr_intent_guess *g, int guessed) {
     int truth = d->v[i].label, class_label = mr_intent_data_label(d, g->class_label);
     bool outside = t->outside[truth], right = !outside && mr_str_eq(g->label, d->labels[truth]);
     t->judged[i] = (mr_intent_judged){(float)g->confidence, outside};
@@ -79,12 +96,14 @@ static void count(tally *t, const mr_intent_data *d, int i, const mr_intent_gues
     t->sent += !g->routine;
     t->sent_outside += outside && !g->routine;
     t->decided += outside != g->routine;
-    t->end_to_end += g->routine ? right : outside;
+    bool well = g->routine ? right : outside;
+    t->end_to_end += well;
     t->truths[truth]++;
     if (class_label >= 0) t->guesses[class_label]++;
     if (class_label == truth) t->hits[truth]++;
     if (!outside && !right) t->confused[truth * (t->model_labels + 1) + guessed + 1]++;
     count_calibration(t, g->probability, right);
+    return well;
 }
 
 static double share(double part, int whole) {
@@ -135,6 +154,7 @@ static void conclude(tally *t, const mr_intent_data *d, mr_intent_report *out) {
     out->ai_share = share(t->sent, n);
     out->oos_recall = share(t->sent_outside, t->outside_n);
     out->end_to_end = share(t->end_to_end, n);
+    out->error = share(t->error, n);
     out->calibration = calibration_error(t, n);
     out->auroc = mr_intent_auroc(t->judged, n);
     rank_confusions(t, out->confusions);
@@ -157,7 +177,8 @@ static double now_us(void) {
     return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
-int mr_intent_eval(mr_intent *in, const mr_intent_data *d, mr_intent_report *out, mr_error *err) {
+int mr_intent_eval_each(mr_intent *in, const mr_intent_data *d, bool *right, mr_intent_report *out,
+                        mr_error *err) {
     tally t;
     int rc = tally_init(&t, in, d, err);
     for (int i = 0; rc == 0 && i < d->n; i++) {
@@ -165,11 +186,19 @@ int mr_intent_eval(mr_intent *in, const mr_intent_data *d, mr_intent_report *out
         double start = now_us();
         rc = mr_intent_classify(in, d->v[i].words, &g, err);
         t.micros[i] = now_us() - start;
-        if (rc == 0) count(&t, d, i, &g, guessed_label(in, g.label));
+        if (rc < 0) break;
+        bool well = count(&t, d, i, &g, guessed_label(in, g.label));
+        if (right) right[i] = well;
+        int truth = d->v[i].label;
+        t.error += squared_error(in, &g, t.outside[truth] ? -1 : t.in_model[truth]);
     }
     if (rc == 0) conclude(&t, d, out);
     tally_done(&t);
     return rc;
+}
+
+int mr_intent_eval(mr_intent *in, const mr_intent_data *d, mr_intent_report *out, mr_error *err) {
+    return mr_intent_eval_each(in, d, NULL, out, err);
 }
 
 /* ---- thresholds ---- */

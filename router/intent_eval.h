@@ -19,16 +19,24 @@ typedef struct mr_intent_report {
     double
         macro_f1; /* of the likeliest of all labels, mean over the labels of the data that the model knows */
     double auroc; /* of the confidence: routine against out of scope */
-    double decided;        /* of all: rightly called routine or rightly sent to the model */
-    double ai_share;       /* of all: sent to the model */
-    double oos_recall;     /* of those out of scope: sent to the model */
-    double end_to_end;     /* of all: the right label, or rightly sent to the model */
-    double calibration;    /* mean distance between probability and truth, in ten bins */
-    double p50_us, p99_us; /* to classify one, by this thread's clock */
+    double decided;     /* of all: rightly called routine or rightly sent to the model */
+    double ai_share;    /* of all: sent to the model */
+    double oos_recall;  /* of those out of scope: sent to the model */
+    double end_to_end;  /* of all: the right label, or rightly sent to the model… */
+    int right;          /* …and how many those are */
+    double calibration; /* mean distance between probability and truth, in ten bins */
+    double
+        error; /* of all the probabilities that a message gets, of each label and of being out of scope: mean of the sum
+                   * of their squared distances from the truth, 0 to 2 (G. Brier, "Verification of forecasts expressed in
+                   * terms of probability", 1950). Few messages tell by it what takes many to tell by counting. */
+    double p50_us, p99_us;                                /* to classify one, by this thread's clock */
     mr_intent_confusion confusions[MR_INTENT_CONFUSIONS]; /* most frequent first; times 0 ends them */
 } mr_intent_report;
 
 int mr_intent_eval(mr_intent *in, const mr_intent_data *d, mr_intent_report *out, mr_error *err);
+/* The same; right[i], unless NULL, becomes whether message i got the right label, or was rightly sent to the model. */
+int mr_intent_eval_each(mr_intent *in, const mr_intent_data *d, bool *right, mr_intent_report *out,
+                        mr_error *err);
 
 /* The threshold at which the share of messages sent to the model is within low..high and most are decided
  * rightly, by messages of which those out of scope are weighted to be the middle of that band; of thresholds that

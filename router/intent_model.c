@@ -179,13 +179,22 @@ static const mr_intent_row *find_row(const mr_intent_image *m, uint32_t hash, ui
     return &m->row[*row];
 }
 
+/* Slots lie all over the file, so each is on its way to the cache while others are looked at. */
+enum { AHEAD = 16 };
+
+static void fetch_slot(const mr_intent_image *m, uint32_t hash) {
+    __builtin_prefetch(&m->slot[(hash >> 1) & (m->head.slots - 1)]);
+}
+
 int mr_intent_look_up(const mr_intent_image *m, mr_str words, mr_intent_scores *s,
                       mr_intent_known known[MR_INTENT_FEATURES_MAX]) {
     float sum[MR_INTENT_KINDS] = {0}, all[MR_INTENT_KINDS] = {0};
     int n = 0;
     mr_intent_features_of(words, &s->features);
+    for (int i = 0; i < s->features.n && i < AHEAD; i++) fetch_slot(m, s->features.v[i].hash);
     for (int i = 0; i < s->features.n; i++) {
         const mr_intent_feature *f = &s->features.v[i];
+        if (i + AHEAD < s->features.n) fetch_slot(m, f[AHEAD].hash);
         mr_intent_kind kind = mr_intent_kind_of(f->hash);
         uint32_t at;
         const mr_intent_row *row = find_row(m, f->hash, &at);

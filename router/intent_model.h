@@ -10,7 +10,7 @@
  *     logit(label)  = mix_linear * score + mix_net * net                  and softmax makes them probabilities
  *     P(routine)    = 1 / (1 + exp(-(signal_bias + signal_weights * signals)))
  *
- * where x is (1 + ln times) * idf, each kind of feature scaled to length one.
+ * where x is (1 + ln times) * sqrt(1 + ln(messages / those with the feature)), each kind of feature scaled to length one.
  */
 #ifndef MR_INTENT_MODEL_H
 #define MR_INTENT_MODEL_H
@@ -20,7 +20,7 @@
 #include "base/error.h"
 
 #define MR_INTENT_MAGIC      "MRINTENT"
-#define MR_INTENT_VERSION    1
+#define MR_INTENT_VERSION    2        /* raised when the layout or what a feature is changes */
 #define MR_INTENT_BYTES_MAX  16000000 /* a multiple of 64 */
 #define MR_INTENT_LABELS_MAX 4096
 #define MR_INTENT_HIDDEN_MAX 1024

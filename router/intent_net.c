@@ -13,6 +13,9 @@
 
 enum { HIDDEN_MAX = 1024, X_MAX = 8192 };
 
+/* Of the weights that training begins with. Those of the second layer are a fifth of what keeps a layer's size, so that the
+ * first steps are not spent on unlearning chance. */
+static const float FIRST_LAYER = 0.1f, SECOND_LAYER = 0.2f;
 static const float BETA1 = 0.9f, BETA2 = 0.999f, EPSILON = 1e-7f;
 
 /* A weight matrix in training: gradient and both moments, all [rows][width]. */
@@ -220,8 +223,9 @@ static int trainer_init(trainer *t, mr_net *net, const mr_net_how *how, uint64_t
     t->mask = calloc(hidden, sizeof(float));
     t->logits = calloc((size_t)net->stride, sizeof(float));
     if (failed || !t->touched || !t->list || !t->hidden || !t->dhidden || !t->mask || !t->logits) return -1;
-    fill_random(&t->w1, 0.1f, net->hidden, &t->random);
-    fill_random(&t->w2, sqrtf(6.0f / (float)(net->hidden + net->labels)), net->labels, &t->random);
+    fill_random(&t->w1, FIRST_LAYER, net->hidden, &t->random);
+    fill_random(&t->w2, SECOND_LAYER * sqrtf(6.0f / (float)(net->hidden + net->labels)), net->labels,
+                &t->random);
     return 0;
 }
 

@@ -5,7 +5,11 @@
 
 #include <string.h>
 
-enum { RUN_MAX = 5, EDGE = 1 /* the token before the first and after the last word */ };
+enum {
+    RUN_MAX = 5,
+    EDGE = 1,       /* the token before the first and after the last word */
+    DIGITS_MAX = 7, /* numbers of so many digits, and of more, are alike */
+};
 
 static uint64_t mix(uint64_t h, uint64_t v) {
     h = (h ^ v) * UINT64_C(0x9E3779B97F4A7C15);
@@ -26,29 +30,51 @@ static void add(mr_intent_features *out, uint64_t h, mr_intent_kind kind, uint32
     }
 }
 
-/* `before` are the last word and the one ahead of it. */
-static void add_word(mr_intent_features *out, uint64_t word, uint64_t before[2], uint32_t mask) {
-    add(out, word, MR_INTENT_WORD, mask);
-    add(out, mix(mix(2, before[0]), word), MR_INTENT_WORD, mask);
-    if (out->words > 0) add(out, mix(mix(7, before[1]), word), MR_INTENT_WORD, mask);
+/* A word in the making; one of digits alone is a number. */
+typedef struct word {
+    uint64_t hash; /* 0: none has begun */
+    int digits, others;
+} word;
+
+/* `before` are the last token and the one ahead of it. */
+static void add_token(mr_intent_features *out, uint64_t token, uint64_t before[2], uint32_t mask) {
+    add(out, token, MR_INTENT_WORD, mask);
+    add(out, mix(mix(2, before[0]), token), MR_INTENT_WORD, mask);
+    if (out->words > 0) add(out, mix(mix(7, before[1]), token), MR_INTENT_WORD, mask);
     before[1] = before[0];
-    before[0] = word;
+    before[0] = token;
     out->words++;
+}
+
+/* Which number it is matters least of all, so beside others it is one of so many digits. */
+static void add_word(mr_intent_features *out, word *w, uint64_t before[2], uint32_t mask) {
+    uint64_t token = w->hash;
+    if (w->digits > 0 && w->others == 0) {
+        add(out, w->hash, MR_INTENT_WORD, mask);
+        token = mix(13, (uint64_t)(w->digits < DIGITS_MAX ? w->digits : DIGITS_MAX));
+    }
+    add_token(out, token, before, mask);
+    *w = (word){0};
+}
+
+static void grow_word(word *w, int32_t c) {
+    bool digit = c >= '0' && c <= '9';
+    w->hash = mix(w->hash ? w->hash : 3, (uint64_t)c);
+    w->digits += digit;
+    w->others += !digit;
 }
 
 /* `c` are n code points, with a space at each end. */
 static void add_words(const int32_t *c, int n, mr_intent_features *out, uint32_t mask) {
-    uint64_t word = 0, before[2] = {EDGE, EDGE}; /* word 0: not within one */
+    uint64_t before[2] = {EDGE, EDGE};
+    word w = {0};
     for (int i = 0; i < n; i++) {
         bool dense = mr_text_is_dense(c[i]);
-        if ((dense || c[i] == ' ') && word) {
-            add_word(out, word, before, mask);
-            word = 0;
-        }
+        if ((dense || c[i] == ' ') && w.hash) add_word(out, &w, before, mask);
         if (dense) {
-            add_word(out, mix(3, (uint64_t)c[i]), before, mask);
+            add_token(out, mix(3, (uint64_t)c[i]), before, mask);
         } else if (c[i] != ' ') {
-            word = mix(word ? word : 3, (uint64_t)c[i]);
+            grow_word(&w, c[i]);
         }
     }
     add(out, mix(mix(2, before[0]), EDGE), MR_INTENT_WORD, mask);

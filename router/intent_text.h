@@ -2,7 +2,7 @@
  *
  * Words, pairs of neighbouring words and of words with one between them (the ends of the message count as words),
  * and runs of one to five characters within a word, with the space on either side. In scripts written without
- * spaces every character is a word. A feature is 32 bits of hash; the lowest bit tells its kind. Pure functions;
+ * spaces every character is a word. A number is a word of its own, and beside others one of so many digits. A feature is 32 bits of hash; the lowest bit tells its kind. Pure functions;
  * any thread.
  */
 #ifndef MR_INTENT_TEXT_H

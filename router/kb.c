@@ -3,6 +3,7 @@
 #include "router/kb.h"
 
 #include "router/kb_loader.h"
+#include "router/kb_recent.h"
 #include "router/kb_text.h"
 #include "text/text_norm.h"
 
@@ -18,13 +19,13 @@ enum {
     TRIGRAMS_ASKED = 4,   /* and the same for trigrams */
     TRIGRAMS_POSTINGS = 300,
     POSTINGS_MAX = WORDS_POSTINGS + TRIGRAMS_POSTINGS,
-    PILE_SLOTS = 4096,  /* power of two, over 2 * POSTINGS_MAX */
     COMPARED = 96,      /* phrasings */
     LABELS_ASKED = 3,   /* intents whose entries are candidates whatever they say */
     OF_INTENT_MAX = 4,  /* entries of each */
     SAME_WORDS_MAX = 8, /* entries that have the very words of a question */
     CANDIDATES = COMPARED + LABELS_ASKED * OF_INTENT_MAX + SAME_WORDS_MAX,
     VOTES = 5,               /* nearest phrasings of an entry that count */
+    RECENT_BYTES = 4 << 20,  /* of postings, and of entries, that SQLite is not asked for again */
     RIVALS = SAME_WORDS_MAX, /* entries whose answers are compared, however few are asked for */
 };
 
@@ -52,17 +53,16 @@ typedef struct token_set {
     double sum; /* of the squares */
 } token_set;
 
-/* Phrasings that the index named for a question, each with the weight of what it shares with it. */
-typedef struct posting {
-    int64_t id;
-    float weight; /* 0 = free */
-} posting;
-
+/* Phrasings that the index named for a question; what each shares with it weighs as much as the file's `piled` says. */
 typedef struct pile {
-    posting slots[PILE_SLOTS]; /* open addressing by id */
-    uint16_t used[POSTINGS_MAX];
+    uint32_t used[POSTINGS_MAX]; /* places of phrasings */
     int n;
 } pile;
+
+typedef struct posting {
+    uint32_t place;
+    float weight;
+} posting;
 
 typedef struct candidate {
     int64_t entry;
@@ -80,6 +80,7 @@ struct mr_kb {
     mr_kb_loader *loader; /* of what has changed; NULL: nothing has */
     token_set query;      /* scratch, as all that follow */
     pile pile;
+    mr_kb_recent *postings, *entries; /* by the places of tokens, and by ids */
     candidate candidates[CANDIDATES];
     int n;
     bool known_word; /* the word whose trigrams come next is in the index */
@@ -144,8 +145,14 @@ static void read_question(mr_kb *kb) {
 static double similarity(mr_kb *kb, const mr_kb_phrasing *p) {
     const uint32_t *tokens = kb->file.phrased + p->first;
     const float *asked = kb->file.asked;
-    double shared = 0;
-    for (uint32_t i = 0; i < p->n; i++) shared += (double)asked[tokens[i]];
+    /* Four sums, so that an addition need not wait for the one before it. */
+    double sum[4] = {0};
+    uint32_t i = 0;
+    for (; i + 4 <= p->n; i += 4) {
+        for (int k = 0; k < 4; k++) sum[k] += (double)asked[tokens[i + (uint32_t)k]];
+    }
+    for (; i < p->n; i++) sum[0] += (double)asked[tokens[i]];
+    double shared = sum[0] + sum[1] + sum[2] + sum[3];
     return shared > 0 ? fmin(shared / sqrt(kb->query.sum * p->weight), 1) : 0;
 }
 
@@ -173,62 +180,75 @@ static int choose_tokens(const token_set *set, bool trigrams, const token *chose
     return within;
 }
 
-static void pile_add(pile *p, int64_t id, float weight) {
-    size_t i = (uint64_t)id & (PILE_SLOTS - 1);
-    while (p->slots[i].weight > 0 && p->slots[i].id != id) i = (i + 1) & (PILE_SLOTS - 1);
-    if (p->slots[i].weight == 0) {
+static void pile_add(mr_kb *kb, uint32_t place, float weight) {
+    pile *p = &kb->pile;
+    if (kb->file.piled[place] == 0) {
         if (p->n == POSTINGS_MAX) return;
-        p->used[p->n++] = (uint16_t)i;
+        p->used[p->n++] = place;
     }
-    p->slots[i].id = id;
-    p->slots[i].weight += weight;
+    kb->file.piled[place] += weight;
 }
 
-static void pile_clear(pile *p) {
-    for (int i = 0; i < p->n; i++) p->slots[p->used[i]].weight = 0;
-    p->n = 0;
+static void pile_clear(mr_kb *kb) {
+    for (int i = 0; i < kb->pile.n; i++) kb->file.piled[kb->pile.used[i]] = 0;
+    kb->pile.n = 0;
 }
 
-static int ask_index(mr_kb *kb, const token *t, mr_error *err) {
+/* The phrasings that have a token, as places, which so are kept; their number, or -1. */
+static int ask_index(mr_kb *kb, const token *t, const uint32_t **out, mr_error *err) {
     sqlite3_stmt *s = kb->file.stmt[MR_KB_FIND_TOKEN];
+    uint32_t *list = mr_kb_recent_begin(kb->postings, t->phrasings * sizeof *list), n = 0;
     int rc;
+    if (!list) return mr_fail(err, MR_ETOOBIG, "a word is in too many phrasings");
     mr_buf_clear(&kb->match);
     /* Words form has no quotation marks, so nothing needs to be escaped. */
     mr_buf_printf(&kb->match, "\"%.*s\"", (int)t->n, t->text);
     sqlite3_bind_text(s, 1, kb->match.p, (int)kb->match.n, SQLITE_STATIC);
-    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1) {
-        pile_add(&kb->pile, sqlite3_column_int64(s, 0), t->square);
+    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1 && n < t->phrasings) {
+        const mr_kb_phrasing *p = mr_kb_file_phrasing(&kb->file, sqlite3_column_int64(s, 0));
+        if (p) list[n++] = (uint32_t)(p - kb->file.phrasing);
     }
     sqlite3_reset(s);
-    return rc;
+    if (rc < 0) return -1;
+    mr_kb_recent_end(kb->postings, (uint64_t)t->place, n * sizeof *list);
+    *out = list;
+    return (int)n;
+}
+
+static int add_phrasings(mr_kb *kb, const token *t, mr_error *err) {
+    size_t known = 0;
+    const uint32_t *list = mr_kb_recent_find(kb->postings, (uint64_t)t->place, &known);
+    int n = list ? (int)(known / sizeof *list) : ask_index(kb, t, &list, err);
+    for (int i = 0; i < n; i++) pile_add(kb, list[i], t->square);
+    return n < 0 ? -1 : 0;
 }
 
 static int ask_for_tokens(mr_kb *kb, mr_error *err) {
     const token *chosen[MR_KB_TOKENS_MAX];
-    pile_clear(&kb->pile);
+    pile_clear(kb);
     for (int trigrams = 0; trigrams <= 1; trigrams++) {
         int n = choose_tokens(&kb->query, trigrams, chosen);
         for (int i = 0; i < n; i++) {
-            if (ask_index(kb, chosen[i], err) < 0) return -1;
+            if (add_phrasings(kb, chosen[i], err) < 0) return -1;
         }
     }
     return 0;
 }
 
 static bool is_better(const posting *a, const posting *b) {
-    return a->weight != b->weight ? a->weight > b->weight : a->id < b->id;
+    return a->weight != b->weight ? a->weight > b->weight : a->place < b->place;
 }
 
 /* The best postings, best first. */
-static int shortlist(const pile *p, posting best[COMPARED]) {
+static int shortlist(const mr_kb *kb, posting best[COMPARED]) {
     int n = 0;
-    for (int i = 0; i < p->n; i++) {
-        const posting *new = &p->slots[p->used[i]];
+    for (int i = 0; i < kb->pile.n; i++) {
+        const posting new = {kb->pile.used[i], kb->file.piled[kb->pile.used[i]]};
         int at = n < COMPARED ? n++ : COMPARED;
-        for (; at > 0 && is_better(new, &best[at - 1]); at--) {
+        for (; at > 0 && is_better(&new, &best[at - 1]); at--) {
             if (at < COMPARED) best[at] = best[at - 1];
         }
-        if (at < COMPARED) best[at] = *new;
+        if (at < COMPARED) best[at] = new;
     }
     return n;
 }
@@ -265,35 +285,30 @@ static int add_same_words(mr_kb *kb, mr_error *err) {
 static int add_similar(mr_kb *kb, mr_error *err) {
     posting best[COMPARED];
     if (ask_for_tokens(kb, err) < 0) return -1;
-    int n = shortlist(&kb->pile, best);
+    int n = shortlist(kb, best);
     for (int i = 0; i < n; i++) {
-        const mr_kb_phrasing *p = mr_kb_file_phrasing(&kb->file, best[i].id);
-        if (p) add_near(candidate_of(kb, p->entry), similarity(kb, p));
+        const mr_kb_phrasing *p = &kb->file.phrasing[best[i].place];
+        add_near(candidate_of(kb, p->entry), similarity(kb, p));
     }
     return 0;
 }
 
-static int add_of_intent(mr_kb *kb, mr_str intent, mr_error *err) {
-    sqlite3_stmt *s = kb->file.stmt[MR_KB_OF_INTENT];
-    int rc;
-    sqlite3_bind_text(s, 1, intent.p, (int)intent.n, SQLITE_STATIC);
-    sqlite3_bind_int(s, 2, OF_INTENT_MAX);
-    while ((rc = mr_kb_file_step(&kb->file, s, err)) == 1) {
+static void add_of_intent(mr_kb *kb, mr_str intent) {
+    uint32_t n;
+    const uint32_t *of = mr_kb_file_of_intent(&kb->file, intent, &n);
+    for (uint32_t i = 0; i < n && i < OF_INTENT_MAX; i++) {
+        const mr_kb_labelled *l = &kb->file.labelled[of[i]];
         int known = kb->n;
-        candidate *c = candidate_of(kb, sqlite3_column_int64(s, 0));
-        const mr_kb_phrasing *title = mr_kb_file_phrasing(&kb->file, sqlite3_column_int64(s, 1));
-        if (title && kb->n > known) add_near(c, similarity(kb, title));
+        candidate *c = candidate_of(kb, l->entry);
+        if (kb->n > known) add_near(c, similarity(kb, &kb->file.phrasing[l->title]));
     }
-    sqlite3_reset(s);
-    return rc;
 }
 
-static int add_likely(mr_kb *kb, const mr_intent *intents, mr_error *err) {
+static void add_likely(mr_kb *kb, const mr_intent *intents) {
     int labels[LABELS_ASKED], n = mr_intent_likeliest(intents, labels, LABELS_ASKED);
     for (int i = 0; i < n && mr_intent_label_probability(intents, labels[i]) >= LIKELY; i++) {
-        if (add_of_intent(kb, mr_intent_label_name(intents, labels[i], NULL), err) < 0) return -1;
+        add_of_intent(kb, mr_intent_label_name(intents, labels[i], NULL));
     }
-    return 0;
 }
 
 /* ---- confidence ---- */
@@ -327,20 +342,55 @@ static int by_confidence(const void *a, const void *b) {
     return (x->entry > y->entry) - (x->entry < y->entry);
 }
 
-static int hand_out(mr_kb *kb, const candidate *c, mr_kb_hit *hit, mr_error *err) {
+/* An entry as it is kept: the lengths of its texts, and these, each with a NUL behind it. */
+enum { TEXTS = 5 };
+
+typedef struct kept {
+    uint32_t n[TEXTS];
+    char text[];
+} kept;
+
+static const kept *read_entry(mr_kb *kb, int64_t id, size_t *n, mr_error *err) {
     sqlite3_stmt *s = kb->file.stmt[MR_KB_ENTRY];
-    *hit = (mr_kb_hit){.confidence = c->confidence, .similarity = c->near[0], .evidence = c->evidence};
-    mr_str *out[] = {&hit->title, &hit->name, &hit->answer, &hit->intent, &hit->follow};
-    sqlite3_bind_int64(s, 1, c->entry);
+    kept *k = NULL;
+    sqlite3_bind_int64(s, 1, id);
     int rc = mr_kb_file_step(&kb->file, s, err);
-    if (rc == 0)
-        rc = mr_fail(err, MR_EIO, "the entry %lld is not there: import it anew", (long long)c->entry);
-    for (int i = 0; rc == 1 && i < 5; i++) {
-        *out[i] = mr_arena_str(kb->found, mr_kb_column(s, i));
-        if (!out[i]->p) rc = mr_fail(err, MR_ENOMEM, "no memory for an answer");
+    if (rc == 0) mr_fail(err, MR_EIO, "the entry %lld is not there: import it anew", (long long)id);
+    if (rc == 1) {
+        *n = sizeof *k + TEXTS;
+        for (int i = 0; i < TEXTS; i++) *n += mr_kb_column(s, i).n;
+        k = mr_kb_recent_begin(kb->entries, *n);
+        if (!k) mr_fail(err, MR_ETOOBIG, "the entry %lld is too large: import it anew", (long long)id);
     }
+    char *at = k ? k->text : NULL;
+    for (int i = 0; k && i < TEXTS; i++) {
+        mr_str text = mr_kb_column(s, i);
+        k->n[i] = (uint32_t)text.n;
+        memcpy(at, text.p, text.n);
+        at[text.n] = '\0';
+        at += text.n + 1;
+    }
+    if (k) mr_kb_recent_end(kb->entries, (uint64_t)id, *n);
     sqlite3_reset(s);
-    return rc < 0 ? -1 : 0;
+    return k;
+}
+
+static int hand_out(mr_kb *kb, const candidate *c, mr_kb_hit *hit, mr_error *err) {
+    mr_str *out[TEXTS] = {&hit->title, &hit->name, &hit->answer, &hit->intent, &hit->follow};
+    size_t n;
+    const kept *k = mr_kb_recent_find(kb->entries, (uint64_t)c->entry, &n);
+    if (!k) k = read_entry(kb, c->entry, &n, err);
+    if (!k) return -1;
+    *hit = (mr_kb_hit){.confidence = c->confidence, .similarity = c->near[0], .evidence = c->evidence};
+    kept *copy = mr_arena_alloc(kb->found, n);
+    if (!copy) return mr_fail(err, MR_ENOMEM, "no memory for an answer");
+    memcpy(copy, k, n);
+    const char *at = copy->text;
+    for (int i = 0; i < TEXTS; i++) {
+        *out[i] = (mr_str){at, copy->n[i]};
+        at += copy->n[i] + 1;
+    }
+    return 0;
 }
 
 /* Whether all entries that have the very words give one answer. */
@@ -393,7 +443,7 @@ static int find_similar(mr_kb *kb, const mr_intent *intents, mr_kb_hit all[MR_KB
                         mr_error *err) {
     read_question(kb);
     if (add_similar(kb, err) < 0) return -1;
-    if (intents && add_likely(kb, intents, err) < 0) return -1;
+    if (intents) add_likely(kb, intents);
     judge(kb, intents);
     qsort(kb->candidates, (size_t)kb->n, sizeof kb->candidates[0], by_confidence);
     int n = worth_it(kb, max);
@@ -494,6 +544,9 @@ static int take_loaded(mr_kb *kb, mr_error *err) {
     mr_arena_reset(kb->found);
     kb->begun = false;
     forget_question(kb); /* its tokens have places in the old file */
+    kb->pile.n = 0;
+    mr_kb_recent_forget(kb->postings);
+    mr_kb_recent_forget(kb->entries);
     mr_kb_file_close(&kb->file);
     kb->file = fresh;
     return 1;
@@ -537,7 +590,8 @@ mr_kb *mr_kb_open(const char *path, mr_error *err) {
     }
     if (!kb || !kb->path || !kb->found) {
         mr_fail(err, MR_ENOMEM, "no memory to open the knowledge base %s", path);
-    } else if (open_first(kb, err) == 0) {
+    } else if ((kb->postings = mr_kb_recent_new(RECENT_BYTES, err)) &&
+               (kb->entries = mr_kb_recent_new(RECENT_BYTES, err)) && open_first(kb, err) == 0) {
         return kb;
     }
     mr_kb_close(kb);
@@ -548,6 +602,8 @@ void mr_kb_close(mr_kb *kb) {
     if (!kb) return;
     mr_kb_loader_free(kb->loader);
     mr_kb_file_close(&kb->file);
+    mr_kb_recent_free(kb->postings);
+    mr_kb_recent_free(kb->entries);
     mr_arena_free(kb->found);
     mr_buf_done(&kb->words);
     mr_buf_done(&kb->match);

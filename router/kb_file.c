@@ -21,8 +21,6 @@ static const double TRIGRAM = 0.5;
 static const char *const sql[MR_KB_STATEMENTS] = {
     [MR_KB_FIND_WORDS] = "SELECT DISTINCT entry FROM phrasing WHERE words = ?1 ORDER BY entry",
     [MR_KB_FIND_TOKEN] = "SELECT rowid FROM by_token WHERE by_token MATCH ?1",
-    [MR_KB_OF_INTENT] = "SELECT id, (SELECT min(id) FROM phrasing WHERE entry = entry.id) FROM entry WHERE "
-                        "intent = ?1 LIMIT ?2",
     [MR_KB_ENTRY] = "SELECT " TITLE("?1") ", name, answer, intent, follow FROM entry WHERE id = ?1",
     [MR_KB_BY_NAME] = "SELECT id, " TITLE("entry.id") " FROM entry WHERE name = ?1",
     [MR_KB_HAS] =
@@ -112,6 +110,96 @@ int64_t mr_kb_file_place(const mr_kb_file *f, uint32_t hash) {
     return w && w->hash != 0 ? w - f->weights : -1;
 }
 
+/* ---- intents ---- */
+
+static int by_entry(const void *a, const void *b) {
+    const mr_kb_labelled *x = a, *y = b;
+    return (x->entry > y->entry) - (x->entry < y->entry);
+}
+
+/* The rows come intent by intent. */
+static int add_labelled(mr_kb_file *f, sqlite3_stmt *s, mr_error *err) {
+    mr_str intent = mr_kb_column(s, 1);
+    if (f->labelled_n == f->entries) return mr_fail(err, MR_EIO, "it changed while it was read");
+    if (f->intents_n == 0 || !mr_str_eq(f->intents[f->intents_n - 1], intent)) {
+        mr_str copy = mr_arena_str(f->arena, intent);
+        if (!copy.p) return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
+        f->intents[f->intents_n++] = copy;
+    }
+    f->labelled[f->labelled_n++] = (mr_kb_labelled){.entry = sqlite3_column_int64(s, 0),
+                                                    .intent = (uint32_t)(f->intents_n - 1),
+                                                    .alone = sqlite3_column_int(s, 2) != 0};
+    return 0;
+}
+
+/* Sorts the entries by their ids, and says where those of each intent are. */
+static int part_by_intent(mr_kb_file *f, mr_error *err) {
+    f->of_first = calloc((size_t)f->intents_n + 2, sizeof *f->of_first);
+    f->of = calloc((size_t)f->labelled_n + 1, sizeof *f->of);
+    if (!f->of_first || !f->of) {
+        return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
+    }
+    qsort(f->labelled, (size_t)f->labelled_n, sizeof *f->labelled, by_entry);
+    uint32_t *next = f->of_first + 1; /* of each, shifted by one until all are in their places */
+    for (int i = 0; i < f->labelled_n; i++) next[f->labelled[i].intent + 1]++;
+    for (int i = 0; i < f->intents_n; i++) next[i + 1] += next[i];
+    for (int i = 0; i < f->labelled_n; i++) f->of[next[f->labelled[i].intent]++] = (uint32_t)i;
+    return 0;
+}
+
+static int load_labelled(mr_kb_file *f, mr_error *err) {
+    static const char query[] = "SELECT id, intent, alone FROM entry WHERE intent <> '' ORDER BY intent";
+    sqlite3_stmt *s = NULL;
+    int rc = 1;
+    f->arena = mr_arena_new(INTENTS_MAX);
+    f->labelled = calloc((size_t)f->entries + 1, sizeof *f->labelled);
+    f->intents = calloc((size_t)f->entries + 1, sizeof *f->intents);
+    if (!f->arena || !f->labelled || !f->intents) {
+        return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
+    }
+    if (sqlite3_prepare_v2(f->db, query, -1, &s, NULL) != SQLITE_OK) rc = mr_kb_fail_sql(f->db, err);
+    while (rc == 1 && (rc = mr_kb_file_step(f, s, err)) == 1) {
+        if (add_labelled(f, s, err) < 0) rc = -1;
+    }
+    sqlite3_finalize(s);
+    return rc == 0 ? part_by_intent(f, err) : rc;
+}
+
+static mr_kb_labelled *find_labelled(const mr_kb_file *f, int64_t entry) {
+    const mr_kb_labelled key = {.entry = entry};
+    /* Ids count from 1, and are without gaps unless entries were replaced. */
+    if (entry > 0 && entry <= f->labelled_n && f->labelled[entry - 1].entry == entry) {
+        return &f->labelled[entry - 1];
+    }
+    return bsearch(&key, f->labelled, (size_t)f->labelled_n, sizeof key, by_entry);
+}
+
+const mr_kb_labelled *mr_kb_file_labelled(const mr_kb_file *f, int64_t entry) {
+    return find_labelled(f, entry);
+}
+
+static int by_bytes(mr_str a, mr_str b) {
+    int c = memcmp(a.p, b.p, a.n < b.n ? a.n : b.n);
+    return c ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+const uint32_t *mr_kb_file_of_intent(const mr_kb_file *f, mr_str intent, uint32_t *n) {
+    int low = 0, high = f->intents_n;
+    *n = 0;
+    while (low < high) {
+        int middle = low + (high - low) / 2, order = by_bytes(f->intents[middle], intent);
+        if (order == 0) {
+            *n = f->of_first[middle + 1] - f->of_first[middle];
+            return f->of + f->of_first[middle];
+        }
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
 /* ---- phrasings ---- */
 
 static int add_phrasing(mr_kb_file *f, sqlite3_stmt *s, int n, uint32_t *tokens, uint32_t most,
@@ -134,6 +222,14 @@ static int add_phrasing(mr_kb_file *f, sqlite3_stmt *s, int n, uint32_t *tokens,
     return 0;
 }
 
+/* Phrasings come by their ids, so the first of an entry is its title. */
+static void mark_titles(mr_kb_file *f) {
+    for (int i = f->phrasings - 1; i >= 0; i--) {
+        mr_kb_labelled *l = find_labelled(f, f->phrasing[i].entry);
+        if (l) l->title = (uint32_t)i;
+    }
+}
+
 static int load_phrasings(mr_kb_file *f, mr_error *err) {
     sqlite3_stmt *s = NULL;
     double bytes = 0;
@@ -145,7 +241,8 @@ static int load_phrasings(mr_kb_file *f, mr_error *err) {
     f->phrasing = calloc((size_t)f->phrasings + 1, sizeof *f->phrasing);
     f->phrased = malloc((size_t)bytes + sizeof *f->phrased);
     f->asked = calloc((size_t)f->cap + 1, sizeof *f->asked);
-    if (!f->phrasing || !f->phrased || !f->asked) {
+    f->piled = calloc((size_t)f->phrasings + 1, sizeof *f->piled);
+    if (!f->phrasing || !f->phrased || !f->asked || !f->piled) {
         return mr_fail(err, MR_ENOMEM, "no memory for %d phrasings", f->phrasings);
     }
     if (sqlite3_prepare_v2(f->db, "SELECT id, entry, tokens, weight FROM phrasing ORDER BY id", -1, &s,
@@ -156,6 +253,7 @@ static int load_phrasings(mr_kb_file *f, mr_error *err) {
         if (add_phrasing(f, s, n++, &tokens, (uint32_t)bytes / sizeof *f->phrased, err) < 0) rc = -1;
     }
     sqlite3_finalize(s);
+    if (rc == 0) mark_titles(f);
     return rc;
 }
 
@@ -172,55 +270,6 @@ const mr_kb_phrasing *mr_kb_file_phrasing(const mr_kb_file *f, int64_t id) {
     int64_t from = id - 1 - gaps, to = id < f->phrasings ? id : f->phrasings;
     if (from < 0) from = 0;
     return bsearch(&key, f->phrasing + from, (size_t)(to - from), sizeof key, by_id);
-}
-
-/* ---- intents ---- */
-
-static int by_entry(const void *a, const void *b) {
-    const mr_kb_labelled *x = a, *y = b;
-    return (x->entry > y->entry) - (x->entry < y->entry);
-}
-
-/* The rows come intent by intent. */
-static int add_labelled(mr_kb_file *f, sqlite3_stmt *s, mr_error *err) {
-    mr_str intent = mr_kb_column(s, 1);
-    if (f->labelled_n == f->entries) return mr_fail(err, MR_EIO, "it changed while it was read");
-    if (f->intents_n == 0 || !mr_str_eq(f->intents[f->intents_n - 1], intent)) {
-        mr_str copy = mr_arena_str(f->arena, intent);
-        if (!copy.p) return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
-        f->intents[f->intents_n++] = copy;
-    }
-    f->labelled[f->labelled_n++] = (mr_kb_labelled){sqlite3_column_int64(s, 0), (uint32_t)(f->intents_n - 1),
-                                                    sqlite3_column_int(s, 2) != 0};
-    return 0;
-}
-
-static int load_labelled(mr_kb_file *f, mr_error *err) {
-    static const char query[] = "SELECT id, intent, alone FROM entry WHERE intent <> '' ORDER BY intent";
-    sqlite3_stmt *s = NULL;
-    int rc = 1;
-    f->arena = mr_arena_new(INTENTS_MAX);
-    f->labelled = calloc((size_t)f->entries + 1, sizeof *f->labelled);
-    f->intents = calloc((size_t)f->entries + 1, sizeof *f->intents);
-    if (!f->arena || !f->labelled || !f->intents) {
-        return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
-    }
-    if (sqlite3_prepare_v2(f->db, query, -1, &s, NULL) != SQLITE_OK) rc = mr_kb_fail_sql(f->db, err);
-    while (rc == 1 && (rc = mr_kb_file_step(f, s, err)) == 1) {
-        if (add_labelled(f, s, err) < 0) rc = -1;
-    }
-    sqlite3_finalize(s);
-    if (rc == 0) qsort(f->labelled, (size_t)f->labelled_n, sizeof *f->labelled, by_entry);
-    return rc;
-}
-
-const mr_kb_labelled *mr_kb_file_labelled(const mr_kb_file *f, int64_t entry) {
-    const mr_kb_labelled key = {.entry = entry};
-    /* Ids count from 1, and are without gaps unless entries were replaced. */
-    if (entry > 0 && entry <= f->labelled_n && f->labelled[entry - 1].entry == entry) {
-        return &f->labelled[entry - 1];
-    }
-    return bsearch(&key, f->labelled, (size_t)f->labelled_n, sizeof key, by_entry);
 }
 
 /* ---- opening ---- */
@@ -271,8 +320,11 @@ void mr_kb_file_close(mr_kb_file *f) {
     free(f->phrasing);
     free(f->phrased);
     free(f->asked);
+    free(f->piled);
     free(f->labelled);
     free(f->intents);
+    free(f->of_first);
+    free(f->of);
     mr_arena_free(f->arena);
     *f = (mr_kb_file){0};
 }

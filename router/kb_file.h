@@ -13,7 +13,6 @@
 typedef enum {
     MR_KB_FIND_WORDS, /* entries that have a phrasing in these words */
     MR_KB_FIND_TOKEN, /* phrasings with this token */
-    MR_KB_OF_INTENT,  /* entries of an intent, with the phrasings that are their titles */
     MR_KB_ENTRY,      /* title, name, answer, intent and follow of an entry */
     MR_KB_BY_NAME,    /* id and title of the entry of this name */
     MR_KB_HAS,        /* a row if an entry has this name or intent */
@@ -36,6 +35,7 @@ typedef struct mr_kb_phrasing {
 typedef struct mr_kb_labelled {
     int64_t entry;
     uint32_t intent; /* index into the file's intents */
+    uint32_t title;  /* the phrasing that is the entry's title, as its place */
     bool alone;      /* no other entry has it */
 } mr_kb_labelled;
 
@@ -47,11 +47,14 @@ typedef struct mr_kb_file {
     int entries, phrasings;
     mr_kb_phrasing *phrasing; /* all of them, by their ids */
     uint32_t *phrased;        /* their tokens, as places in `weights` */
-    float *asked;             /* scratch of whoever searches, as long as `weights`, all 0 at first */
+    /* Scratch of whoever searches, as long as `weights` and as `phrasing`, all 0 at first. */
+    float *asked, *piled;
     mr_kb_fusion fusion;
     mr_kb_labelled *labelled; /* the entries that have an intent, by their ids */
     int labelled_n, intents_n;
-    mr_str *intents; /* in the arena */
+    mr_str *intents;    /* in the arena, in the order of their bytes */
+    uint32_t *of_first; /* [intents_n + 1] where those of an intent begin in… */
+    uint32_t *of;       /* [labelled_n] …the entries' places in `labelled`, intent by intent */
     mr_arena *arena;
 } mr_kb_file;
 
@@ -63,6 +66,9 @@ mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram)
 
 /* The place of a token in `weights`; -1: it is not there. */
 int64_t mr_kb_file_place(const mr_kb_file *f, uint32_t hash);
+
+/* The entries of this intent, as places in `labelled` by their ids; their number. */
+const uint32_t *mr_kb_file_of_intent(const mr_kb_file *f, mr_str intent, uint32_t *n);
 
 /* The phrasing of this id, NULL: there is none. */
 const mr_kb_phrasing *mr_kb_file_phrasing(const mr_kb_file *f, int64_t id);

@@ -95,6 +95,7 @@ static void print_report(const mr_intent *in, const mr_intent_data *d, const mr_
     print_percent("out of scope sent to the AI", r->oos_recall);
     print_percent("right label, or rightly sent to the AI", r->end_to_end);
     print_percent("calibration error", r->calibration);
+    printf("  %-38s %6.4f\n", "error of the probabilities (Brier)", r->error);
     printf("  %-38s %6.1f and %.1f microseconds\n", "to classify: median and 99th percentile", r->p50_us,
            r->p99_us);
     for (int i = 0; i < MR_INTENT_CONFUSIONS && r->confusions[i].times > 0; i++) {

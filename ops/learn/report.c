@@ -31,13 +31,16 @@ int mr_runs_add(const char *path, const mr_learn_run *r, mr_error *err) {
     int rc = mr_file_read(path, &b, err);
     if (rc == 0) {
         json_t *line = json_pack(
-            "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:b, s:f, s:f, s:f, s:f, s:i}", "at_ms",
-            (json_int_t)r->at_ms, "from_ms", (json_int_t)r->from_ms, "to_ms", (json_int_t)r->to_ms, "chats",
-            (json_int_t)r->chats, "from_kb", (json_int_t)r->from_kb, "from_model", (json_int_t)r->from_model,
-            "good", (json_int_t)r->good, "bad", (json_int_t)r->bad, "learned", t->learned, "held_out",
-            t->held_out, "standing", t->standing, "trained", (int)t->enough, "held_before", t->held_before,
-            "held_after", t->held_after, "standing_before", t->standing_before, "standing_after",
-            t->standing_after, "version", r->version);
+            "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i, s:b, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+            "s:f, s:i}",
+            "at_ms", (json_int_t)r->at_ms, "from_ms", (json_int_t)r->from_ms, "to_ms", (json_int_t)r->to_ms,
+            "chats", (json_int_t)r->chats, "from_kb", (json_int_t)r->from_kb, "from_model",
+            (json_int_t)r->from_model, "good", (json_int_t)r->good, "bad", (json_int_t)r->bad, "learned",
+            t->learned, "held_out", t->held_out, "standing", t->standing, "trained", (int)t->enough,
+            "held_before", t->held_before, "held_after", t->held_after, "standing_before", t->standing_before,
+            "standing_after", t->standing_after, "held_error_before", t->held_error_before,
+            "held_error_after", t->held_error_after, "standing_error_before", t->standing_error_before,
+            "standing_error_after", t->standing_error_after, "version", r->version);
         rc = mr_lines_put(&b, line, err);
     }
     if (rc == 0) rc = mr_file_write(path, mr_buf_str(&b), err);

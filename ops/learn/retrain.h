@@ -19,7 +19,10 @@ typedef struct mr_retrained {
     int new_labels, too_few;        /* labels that the base data lacks; those with too few messages */
     double held_before, held_after; /* share right end to end: the right label, or rightly to the model */
     double standing_before, standing_after;
-    bool enough, better;
+    /* Errors of the probabilities (intent_eval.h) on the same. */
+    double held_error_before, held_error_after, standing_error_before, standing_error_after;
+    bool enough,
+        better; /* better: a smaller error on both, and not fewer messages right than chance explains */
 } mr_retrained;
 
 /* Into `candidate`, when there is enough to learn from. */

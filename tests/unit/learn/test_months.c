@@ -7,7 +7,7 @@
  *
  * VALID: what the threshold may be chosen by. BASE: messages of the base data. With TEST files, which nobody but this program reads, accuracy on them has to rise each
  * month. Without, it is measured on the standing set; such small sets come to where chance decides, so that a later
- * month may keep its model, but accuracy never falls. Without the traffic it exits with 77. It prints the table of ops/learn/README.md.
+ * month may keep its model or be right as often by better probabilities, but accuracy never falls. Without the traffic it exits with 77. It prints the table of ops/learn/README.md.
  */
 #include "world.h"
 
@@ -159,11 +159,18 @@ static bool run_learn(simulation *s, int month) {
     return rc == 0;
 }
 
-static double measure(simulation *s) {
+static mr_intent_report measure(simulation *s) {
     mr_intent_report r;
     mr_error err;
     if (mr_intent_eval(s->model, &s->test, &r, &err) < 0) fail_msg("%s", err.msg);
-    return r.end_to_end;
+    return r;
+}
+
+/* On a few hundred messages a better model may be right as often, but its probabilities are nearer to the truth. */
+static bool has_risen(const mr_intent_report *before, const mr_intent_report *after) {
+    bool nearer = after->error < before->error;
+    return after->end_to_end > before->end_to_end ||
+           (tests_n == 0 && after->end_to_end == before->end_to_end && nearer);
 }
 
 static void accuracy_rises_month_by_month(void **state) {
@@ -171,20 +178,21 @@ static void accuracy_rises_month_by_month(void **state) {
     mr_error err;
     (void)state;
     begin(&s);
-    double before = measure(&s);
+    mr_intent_report before = measure(&s);
     printf("| month | messages | right in service | AI share | right on %s, after |\n|---|---|---|---|---|\n"
            "| before | %d to train on | | | %.1f %% |\n",
-           tests_n ? "the test set" : "the standing set", base_n, 100 * before);
+           tests_n ? "the test set" : "the standing set", base_n, 100 * before.end_to_end);
     for (int month = 0; month < MONTHS; month++) {
         live_through(&s, month);
         bool better = run_learn(&s, month);
         assert_int_equal(mr_intent_refresh(s.model, &err), better);
-        double after = measure(&s);
+        mr_intent_report after = measure(&s);
         printf("| %d | %d | %.1f %% | %.1f %% | %.1f %% |\n", month + 1, s.sent, 100.0 * s.right / s.sent,
-               100.0 * s.to_ai / s.sent, 100 * after);
+               100.0 * s.to_ai / s.sent, 100 * after.end_to_end);
         fflush(stdout);
-        if (better ? after <= before : after < before) {
-            fail_msg("month %d: %.4f after %.4f:\n%s", month + 1, after, before, s.w.text);
+        if (better ? !has_risen(&before, &after) : after.end_to_end < before.end_to_end) {
+            fail_msg("month %d: %.4f after %.4f:\n%s", month + 1, after.end_to_end, before.end_to_end,
+                     s.w.text);
         }
         before = after;
     }

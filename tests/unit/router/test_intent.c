@@ -1,6 +1,7 @@
 /* Intents: what a small model learns, that it is the same each time, what a damaged file does, and the measures. */
 #include "router/intent.h"
 #include "router/intent_eval.h"
+#include "router/intent_text.h"
 #include "router/intent_train.h"
 #include "support/support.h"
 
@@ -143,6 +144,32 @@ static void width_case_and_traditional_characters_do_not_matter(void **state) {
     assert_true(guess(f, "如何重設密碼？").confidence == plain);
     assert_true(guess(f, "ＲＥＳＥＴ my\xE2\x80\x8B password!!").confidence ==
                 guess(f, "reset my password").confidence);
+}
+
+/* How many words, and pairs of them, two messages have in common. */
+static int features_shared(const char *a, const char *b) {
+    static mr_intent_features x, y;
+    int n = 0;
+    mr_intent_features_of(mr_str_of(a), &x);
+    mr_intent_features_of(mr_str_of(b), &y);
+    for (int i = 0; i < x.n; i++) {
+        for (int k = 0; k < y.n; k++) {
+            n += x.v[i].hash == y.v[k].hash && mr_intent_kind_of(x.v[i].hash) == MR_INTENT_WORD;
+        }
+    }
+    return n;
+}
+
+static void numbers_of_as_many_digits_are_alike(void **state) {
+    (void)state;
+    int alike = features_shared("send 250 euros", "send 731 euros");
+    assert_true(alike > features_shared("send 250 euros", "send 7310 euros"));
+    assert_int_equal(features_shared("send 250 euros", "send 7310 euros"),
+                     features_shared("send 250 euros", "send some euros"));
+    assert_true(features_shared("send 250 euros", "send 250 euros") > alike);
+    assert_true(features_shared("查询10086话费", "查询10010话费") >
+                features_shared("查询10086话费", "查询110话费"));
+    assert_int_equal(features_shared("a1", "a2"), features_shared("a1", "ab"));
 }
 
 static void what_has_no_word_is_not_routine(void **state) {
@@ -349,6 +376,7 @@ static void a_calibrated_share_is_met(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_wordings_get_the_label_of_their_kind),
+        cmocka_unit_test(numbers_of_as_many_digits_are_alike),
         cmocka_unit_test(a_message_out_of_scope_is_less_likely_routine_than_one_within),
         cmocka_unit_test(width_case_and_traditional_characters_do_not_matter),
         cmocka_unit_test(what_has_no_word_is_not_routine),

@@ -275,6 +275,15 @@ static void words_that_were_looked_up_in_the_old_content_are_not_those_of_the_ne
     assert_true(confidence(f, "how do i reset my password", "Ask Bob.") == 1);
 }
 
+/* A question asks the index once; what that said must not outlive the content that it said it of. */
+static void a_question_asked_again_finds_the_same_until_there_is_something_new(void **state) {
+    fixture *f = *state;
+    mr_kb_hit first = find(f, "reset it", "By the link."), again = find(f, "reset it", "By the link.");
+    assert_true(first.confidence == again.confidence && first.similarity == again.similarity);
+    import_and_refresh(f, "Reset\tAsk Bob.\n");
+    assert_true(search(f, "reset it", "Ask Bob.") > first.similarity);
+}
+
 static void replace_drops_what_was_there(void **state) {
     fixture *f = *state;
     mr_error err;
@@ -603,6 +612,7 @@ int main(void) {
         KB_TEST(only_the_very_words_with_one_answer_need_no_search),
         KB_TEST(a_search_finds_the_same_after_the_words_were_looked_up),
         KB_TEST(words_that_were_looked_up_in_the_old_content_are_not_those_of_the_new),
+        KB_TEST(a_question_asked_again_finds_the_same_until_there_is_something_new),
         KB_TEST(replace_drops_what_was_there),
         KB_TEST(tsv_is_exported_as_it_was_imported),
         KB_TEST(jsonl_is_exported_as_it_was_imported),
