@@ -2,12 +2,13 @@
  * afterwards; each line is built in memory of its own and leaves by one write(2), so lines never mix. */
 #include "base/log.h"
 
+#include "base/random.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -195,19 +196,26 @@ void mr_log_fields(enum mr_log_level level, const char *msg, const mr_log_field 
 
 /* ---- W3C trace context: 00-<32 hex trace id>-<16 hex span id>-<flags> ---- */
 
+static void put_hex(char *out, const unsigned char *raw, size_t n) {
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[raw[i] >> 4];
+        out[2 * i + 1] = digits[raw[i] & 15];
+    }
+}
+
 static void random_hex(char *out, size_t digits) {
     unsigned char raw[16];
     size_t n = digits / 2;
-    /* getrandom cannot fail for so few bytes once the system has booted; zero would be an invalid id */
-    if (getrandom(raw, n, 0) != (ssize_t)n) memset(raw, 0x5a, n);
-    for (size_t i = 0; i < n; i++) snprintf(out + 2 * i, 3, "%02x", raw[i]);
+    /* the system has random bytes once it has booted; zero would be an invalid id */
+    if (!mr_random(raw, n)) memset(raw, 0x5a, n);
+    put_hex(out, raw, n);
 }
 
 void mr_trace_new(char out[MR_TRACEPARENT_LEN + 1]) {
-    char trace[33], span[17];
-    random_hex(trace, 32);
-    random_hex(span, 16);
-    snprintf(out, MR_TRACEPARENT_LEN + 1, "00-%s-%s-01", trace, span);
+    memcpy(out, "00-................................-................-01", MR_TRACEPARENT_LEN + 1);
+    random_hex(out + 3, 32);
+    random_hex(out + 36, 16);
 }
 
 static bool is_lower_hex(const char *p, size_t n) {
@@ -231,11 +239,12 @@ static bool traceparent_valid(mr_str s, char copy[MR_TRACEPARENT_LEN + 1]) {
 }
 
 void mr_trace_child(mr_str parent, char out[MR_TRACEPARENT_LEN + 1]) {
-    char copy[MR_TRACEPARENT_LEN + 1], span[17];
+    char copy[MR_TRACEPARENT_LEN + 1];
     if (!traceparent_valid(parent, copy)) {
         mr_trace_new(out);
         return;
     }
-    random_hex(span, 16);
-    snprintf(out, MR_TRACEPARENT_LEN + 1, "00-%.32s-%s-%s", copy + 3, span, copy + 53);
+    memcpy(copy, "00", 2);
+    random_hex(copy + 36, 16);
+    memcpy(out, copy, sizeof(copy));
 }

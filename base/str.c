@@ -16,6 +16,12 @@ bool mr_str_eq(mr_str a, mr_str b) {
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+void mr_str_copy(mr_str s, char *out, size_t cap) {
+    size_t n = s.n < cap ? s.n : cap - 1;
+    if (n > 0) memcpy(out, s.p, n);
+    out[n] = '\0';
+}
+
 bool mr_str_eqz(mr_str a, const char *z) {
     return mr_str_eq(a, mr_str_of(z));
 }

@@ -25,7 +25,8 @@ typedef struct mr_str {
 mr_str mr_str_of(const char *z); /* of a C string; NULL gives an empty one */
 bool mr_str_eq(mr_str a, mr_str b);
 bool mr_str_eqz(mr_str a, const char *z);
-bool mr_str_is_utf8(mr_str s);     /* strict: no overlong forms, no surrogates */
+void mr_str_copy(mr_str s, char *out, size_t cap); /* as a C string; what does not fit is cut */
+bool mr_str_is_utf8(mr_str s);                     /* strict: no overlong forms, no surrogates */
 size_t mr_str_utf8_char(mr_str s); /* bytes of the first character; 0 when there is none or it is malformed */
 
 /* "Did you mean …?": starts as {0}; best stays NULL while nothing is near enough to be meant. */

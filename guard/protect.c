@@ -122,8 +122,8 @@ int mr_protect_request(mr_protect *p, mr_chat_request *q, mr_arena *a, bool *blo
     uint32_t fresh = first_new(q);
     int rc = 0;
     mr_protect_forget(p);
-    snprintf(p->request, sizeof p->request, "%.*s", MR_FMT(q->id));
-    snprintf(p->tenant, sizeof p->tenant, "%.*s", MR_FMT(q->tenant));
+    mr_str_copy(q->id, p->request, sizeof p->request);
+    mr_str_copy(q->tenant, p->tenant, sizeof p->tenant);
     for (uint32_t i = 0; rc == 0 && i < q->messages.n; i++) {
         p->fresh = i >= fresh;
         rc = protect_message(p, &q->messages.v[i], a, err);

@@ -206,8 +206,8 @@ static item *item_new(mr_parcel *p, const mr_address *to, const char *type) {
     i->type = type;
     i->key = (mr_str){i->key_bytes, to->key.n};
     if (to->key.n > 0) memcpy(i->key_bytes, to->key.p, to->key.n);
-    snprintf(i->topic, sizeof i->topic, "%s", to->topic);
-    snprintf(i->traceparent, sizeof i->traceparent, "%s", to->traceparent);
+    mr_str_copy(mr_str_of(to->topic), i->topic, sizeof i->topic);
+    mr_str_copy(mr_str_of(to->traceparent), i->traceparent, sizeof i->traceparent);
     return i;
 }
 

@@ -3,21 +3,19 @@
 
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/random.h"
 #include "router/kb_answer.h"
 #include "router/kb_context.h"
 #include "router/purpose.h"
 
 #include <stdio.h>
-#include <sys/random.h>
 
 enum { HITS = 8 };
 
 /* 53 bits, so that the seed survives a trip through JavaScript. */
 static int random_seed(int64_t *out, mr_error *err) {
     uint64_t bits;
-    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits) {
-        return mr_fail(err, MR_EIO, "the system gave no random seed: %m");
-    }
+    if (!mr_random(&bits, sizeof bits)) return mr_fail(err, MR_EIO, "the system gave no random seed: %m");
     *out = (int64_t)(bits >> 11);
     return 0;
 }
@@ -148,7 +146,7 @@ void mr_route_choose(const mr_routing *r, const mr_chat_request *q, int64_t now_
                       .intent = MR_STR(""),
                       .context = MR_STR(""),
                       .key = q->session.n > 0 ? q->session : q->id};
-    snprintf(out->pool, sizeof out->pool, "%.*s", MR_FMT(pool));
+    mr_str_copy(pool, out->pool, sizeof out->pool);
     out->color = mr_weights_color(r->weights, pool, out->key);
     if (q->deadline_ms <= now_ms) {
         out->kind = MR_ROUTE_EXPIRED;

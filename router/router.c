@@ -82,6 +82,7 @@ typedef struct job {
     mr_buf record;         /* while it waits for Redis: the record's value… */
     char content_type[40]; /* …and what that is */
     int64_t record_ms;
+    bool traced;   /* a header said of which trace it is; else the record says so, if anything does */
     bool answered; /* its user has an answer or an error in the parcel, or nobody to answer was found */
     mr_reply_to reply;
 } job;
@@ -101,12 +102,9 @@ static job *job_new(mr_router *r, const mr_record *rec, mr_error *err) {
     j->reply.topic = r->responses_topic;
     j->reply.partition = -1;
     j->reply.accepted_ms = rec->timestamp_ms > 0 ? rec->timestamp_ms : mr_now_ms();
-    mr_trace_child(mr_record_header(rec, "traceparent"), j->reply.traceparent);
+    j->traced = mr_record_header(rec, "traceparent").n > 0;
+    if (j->traced) mr_trace_child(mr_record_header(rec, "traceparent"), j->reply.traceparent);
     return j;
-}
-
-static void copy_text(char *out, size_t cap, mr_str in) {
-    snprintf(out, cap, "%.*s", MR_FMT(in));
 }
 
 static void log_outcome(const job *j, const char *reason) {
@@ -241,17 +239,19 @@ static int add_dead(mr_router *r, const job *j, mr_parcel *p, const mr_record *r
     return mr_parcel_add(p, &to, &mr_dead_def, &d, err);
 }
 
-static void read_sender(mr_router *r, const mr_record *rec, mr_reply_to *reply) {
+static void read_sender(mr_router *r, const mr_record *rec, job *j) {
+    mr_reply_to *reply = &j->reply;
     mr_sender from;
     mr_arena_reset(r->arena);
+    if (!j->traced) mr_trace_new(reply->traceparent);
     if (!mr_sender_read(rec->value, mr_record_header(rec, "content-type"), r->arena, &from)) return;
-    copy_text(reply->id, sizeof reply->id, from.id);
+    mr_str_copy(from.id, reply->id, sizeof reply->id);
     if (MR_HAS(&from, MR_SENDER_REPLY_TO)) reply->partition = (int32_t)from.reply_to;
-    if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(from.trace, reply->traceparent);
+    if (!j->traced) mr_trace_child(from.trace, reply->traceparent);
 }
 
 static int bury(mr_router *r, job *j, const mr_record *rec, const char *reason, mr_error *err) {
-    read_sender(r, rec, &j->reply);
+    read_sender(r, rec, j);
     mr_parcel *p = parcel_new(r, j, err);
     if (!p) return -1;
     j->answered = true;
@@ -269,8 +269,8 @@ static int bury(mr_router *r, job *j, const mr_record *rec, const char *reason, 
 
 static void set_reply(job *j, const mr_chat_request *q) {
     mr_reply_to *to = &j->reply;
-    copy_text(to->id, sizeof to->id, q->id);
-    copy_text(to->model, sizeof to->model, q->model);
+    mr_str_copy(q->id, to->id, sizeof to->id);
+    mr_str_copy(q->model, to->model, sizeof to->model);
     to->attempt = q->attempt;
     to->accepted_ms = q->created_ms;
     if (MR_HAS(q, MR_CHAT_REQUEST_REPLY_TO)) to->partition = (int32_t)q->reply_to;
@@ -351,7 +351,7 @@ static void on_recalled(void *arg, const mr_recollection *found) {
 
 static int wait_for_redis(mr_router *r, job *j, const mr_record *rec, const mr_chat_request *q,
                           mr_error *err) {
-    copy_text(j->content_type, sizeof(j->content_type), mr_record_header(rec, "content-type"));
+    mr_str_copy(mr_record_header(rec, "content-type"), j->content_type, sizeof(j->content_type));
     j->record_ms = rec->timestamp_ms;
     mr_buf_init(&j->record, rec->value.n);
     mr_buf_put(&j->record, rec->value.p, rec->value.n);
@@ -364,7 +364,7 @@ static int wait_for_redis(mr_router *r, job *j, const mr_record *rec, const mr_c
 static int begin(mr_router *r, job *j, const mr_record *rec, mr_chat_request *q, mr_error *err) {
     if (mr_route_complete(&r->routing, q, rec->timestamp_ms, err) < 0) return -1;
     set_reply(j, q);
-    if (mr_record_header(rec, "traceparent").n == 0) mr_trace_child(q->trace, j->reply.traceparent);
+    if (!j->traced) mr_trace_child(q->trace, j->reply.traceparent);
     if (mr_recall_wanted(r->recall, q)) return wait_for_redis(r, j, rec, q, err);
     return route_request(r, j, q, NULL, err);
 }

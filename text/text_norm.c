@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <utf8proc.h>
 
+enum { ASCII_MAX = 2048 }; /* bytes of a text that is folded without a buffer of its own */
+
 typedef struct han_pair {
     uint16_t traditional, simplified;
 } han_pair;
@@ -34,6 +36,11 @@ bool mr_text_is_dense(int32_t c) {
 }
 
 size_t mr_text_char(mr_str s, size_t at, int32_t *c) {
+    unsigned char first = (unsigned char)s.p[at];
+    if (first < 0x80) {
+        *c = first;
+        return 1;
+    }
     utf8proc_ssize_t n =
         utf8proc_iterate((const utf8proc_uint8_t *)s.p + at, (utf8proc_ssize_t)(s.n - at), c);
     if (n > 0) return (size_t)n;
@@ -90,17 +97,37 @@ static void put_words(mr_str folded, mr_buf *out) {
     }
 }
 
+static int room_left(const mr_buf *out, mr_error *err) {
+    if (!out->failed) return 0;
+    return mr_fail(err, MR_ETOOBIG, "the text in normal form is longer than %zu bytes", out->max);
+}
+
+/* The normal form of ASCII is its small letters, for which nothing has to be decomposed. False: there is more in the text. */
+static bool fold_ascii(mr_str text, char out[ASCII_MAX]) {
+    if (text.n > ASCII_MAX) return false;
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char c = (unsigned char)text.p[i];
+        if (c >= 0x80) return false;
+        out[i] = (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+    }
+    return true;
+}
+
 static int fold_into(mr_str text, mr_buf *out, void (*put)(mr_str folded, mr_buf *out), mr_error *err) {
+    char plain[ASCII_MAX];
     utf8proc_uint8_t *folded = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n, &folded,
-                                      UTF8PROC_STABLE | UTF8PROC_COMPAT | UTF8PROC_COMPOSE |
-                                          UTF8PROC_CASEFOLD | UTF8PROC_IGNORE);
+    utf8proc_ssize_t n;
+    if (fold_ascii(text, plain)) {
+        put((mr_str){plain, text.n}, out);
+        return room_left(out, err);
+    }
+    n = utf8proc_map((const utf8proc_uint8_t *)text.p, (utf8proc_ssize_t)text.n, &folded,
+                     UTF8PROC_STABLE | UTF8PROC_COMPAT | UTF8PROC_COMPOSE | UTF8PROC_CASEFOLD |
+                         UTF8PROC_IGNORE);
     if (n < 0) return mr_fail(err, MR_EINVAL, "the text cannot be normalised: %s", utf8proc_errmsg(n));
     put((mr_str){(const char *)folded, (size_t)n}, out);
     free(folded);
-    return out->failed
-               ? mr_fail(err, MR_ETOOBIG, "the text in normal form is longer than %zu bytes", out->max)
-               : 0;
+    return room_left(out, err);
 }
 
 int mr_text_fold(mr_str text, mr_buf *out, mr_error *err) {

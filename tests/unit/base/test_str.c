@@ -1,10 +1,14 @@
 /* Strings, buffers and arenas: the limits hold, and UTF-8 is judged strictly. */
 #include "base/str.h"
 
+#include "base/random.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -38,6 +42,41 @@ static void strings_with_nul_bytes_compare_by_all_their_bytes(void **state) {
     assert_true(mr_str_eq(MR_STR("a\0b"), MR_STR("a\0b")));
     assert_true(mr_str_eqz(MR_STR("a"), "a"));
     assert_int_equal(mr_str_of(NULL).n, 0);
+}
+
+static void a_copy_is_cut_where_it_does_not_fit(void **state) {
+    char out[4] = "xyz";
+    (void)state;
+    mr_str_copy(MR_STR("ab"), out, sizeof(out));
+    assert_string_equal(out, "ab");
+    mr_str_copy(MR_STR("abcd"), out, sizeof(out));
+    assert_string_equal(out, "abc");
+    mr_str_copy((mr_str){0}, out, sizeof(out));
+    assert_string_equal(out, "");
+}
+
+/* A forked process must not name things as its parent does. */
+static void random_bytes_are_drawn_once(void **state) {
+    unsigned char a[MR_RANDOM_MAX], b[MR_RANDOM_MAX];
+    int ends[2], status;
+    (void)state;
+    assert_true(mr_random(a, 1)); /* so that there is a stock when the process forks */
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        bool good = mr_random(a, sizeof(a)) && write(ends[1], a, sizeof(a)) == (ssize_t)sizeof(a);
+        _exit(good ? 0 : 1);
+    }
+    assert_true(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    assert_int_equal(read(ends[0], a, sizeof(a)), sizeof(a));
+    close(ends[0]);
+    close(ends[1]);
+    for (int i = 0; i < 20; i++) {
+        assert_true(mr_random(b, sizeof(b)));
+        assert_memory_not_equal(a, b, sizeof(a));
+        memcpy(a, b, sizeof(a));
+    }
+    assert_false(mr_random(b, MR_RANDOM_MAX + 1));
 }
 
 static void a_misspelt_word_finds_its_neighbour_and_a_strange_one_finds_none(void **state) {
@@ -128,6 +167,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(utf8_is_judged_strictly),
         cmocka_unit_test(strings_with_nul_bytes_compare_by_all_their_bytes),
+        cmocka_unit_test(a_copy_is_cut_where_it_does_not_fit),
+        cmocka_unit_test(random_bytes_are_drawn_once),
         cmocka_unit_test(a_misspelt_word_finds_its_neighbour_and_a_strange_one_finds_none),
         cmocka_unit_test(a_buffer_stops_at_its_limit_and_says_so_once_at_the_end),
         cmocka_unit_test(a_buffer_grows_without_losing_content),

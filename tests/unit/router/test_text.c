@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,29 @@ static void case_and_width_do_not_matter(void **state) {
     (void)state;
     assert_becomes(mr_text_fold, "Ｒｅｓｅｔ　ＭＹ Straße", "reset my strasse");
     assert_becomes(mr_text_fold, "ｶﾞｯﾂ ﬁle ①", "ガッツ file 1");
+}
+
+/* Behind it stands a character that takes the whole text the long way. */
+static void assert_same_as_within_other_text(form *to_form, const char *text) {
+    char longer[40], expected[40] = "";
+    mr_buf out;
+    mr_error err;
+    mr_buf_init(&out, 1000);
+    snprintf(longer, sizeof(longer), "%sx é", text);
+    assert_int_equal(to_form(mr_str_of(longer), &out, &err), 0);
+    memcpy(expected, out.p, out.n - strlen(" é"));
+    mr_buf_done(&out);
+    snprintf(longer, sizeof(longer), "%sx", text);
+    assert_becomes(to_form, longer, expected);
+}
+
+static void ascii_alone_becomes_what_it_becomes_within_other_text(void **state) {
+    (void)state;
+    for (int c = 1; c < 128; c++) {
+        char text[] = {'A', (char)c, 'b', (char)c, '\0'};
+        assert_same_as_within_other_text(mr_text_fold, text);
+        assert_same_as_within_other_text(mr_text_words, text);
+    }
 }
 
 static void traditional_chinese_is_simplified_chinese(void **state) {
@@ -92,6 +116,7 @@ static void malformed_text_and_text_that_grows_too_long_fail(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(case_and_width_do_not_matter),
+        cmocka_unit_test(ascii_alone_becomes_what_it_becomes_within_other_text),
         cmocka_unit_test(traditional_chinese_is_simplified_chinese),
         cmocka_unit_test(what_cannot_be_seen_is_not_there),
         cmocka_unit_test(words_form_keeps_letters_and_digits_only),
