@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,8 +32,11 @@ struct mr_intent {
     mapped file;
     struct stat seen; /* of the file last tried */
     bool missing;     /* said already that it is not there */
+    uint64_t version; /* of the file */
     mr_buf words;
 };
+
+static atomic_uint_least64_t versions; /* that were given out */
 
 static void mapped_close(mapped *f) {
     if (f->bytes) munmap(f->bytes, f->n);
@@ -109,6 +113,7 @@ int mr_intent_refresh(mr_intent *in, mr_error *err) {
     if (mapped_open(&fresh, in->path, err) < 0) return mr_fail_in(err, "model of intents %s", in->path);
     mapped_close(&in->file);
     in->file = fresh;
+    in->version = atomic_fetch_add(&versions, 1) + 1;
     return 1;
 }
 
@@ -164,6 +169,10 @@ int mr_intent_classify(mr_intent *in, mr_str text, mr_intent_guess *out, mr_erro
 
 int mr_intent_labels(const mr_intent *in) {
     return (int)in->file.image.head.labels;
+}
+
+uint64_t mr_intent_version(const mr_intent *in) {
+    return in->version;
 }
 
 int mr_intent_label_number(const mr_intent *in, mr_str name) {

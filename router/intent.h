@@ -39,6 +39,8 @@ double mr_intent_label_probability(const mr_intent *in, int i);
 int mr_intent_likeliest(const mr_intent *in, int *labels, int max);
 
 int mr_intent_labels(const mr_intent *in);
+/* Another one than before once a refresh has opened another file; no two models of a process have the same. */
+uint64_t mr_intent_version(const mr_intent *in);
 /* The number of a label, or -1. */
 int mr_intent_label_number(const mr_intent *in, mr_str name);
 /* Label number i, and whether it is out of scope. */

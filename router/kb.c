@@ -25,6 +25,7 @@ enum {
     SAME_WORDS_MAX = 8, /* entries that have the very words of a question */
     CANDIDATES = COMPARED + LABELS_ASKED * OF_INTENT_MAX + SAME_WORDS_MAX,
     VOTES = 5,               /* nearest phrasings of an entry that count */
+    NOT_LOOKED_UP = -2,      /* label */
     RECENT_BYTES = 4 << 20,  /* of postings, and of entries, that SQLite is not asked for again */
     RIVALS = SAME_WORDS_MAX, /* entries whose answers are compared, however few are asked for */
 };
@@ -80,6 +81,7 @@ struct mr_kb {
     mr_kb_loader *loader; /* of what has changed; NULL: nothing has */
     token_set query;      /* scratch, as all that follow */
     pile pile;
+    uint64_t labels_version;          /* of the model that the file's `labels` are of; 0: of none */
     mr_kb_recent *postings, *entries; /* by the places of tokens, and by ids */
     candidate candidates[CANDIDATES];
     int n;
@@ -282,11 +284,19 @@ static int add_same_words(mr_kb *kb, mr_error *err) {
     return rc < 0 ? -1 : 0;
 }
 
+/* Phrasings and their tokens lie all over memory, so those that come next are on their way to the cache while one is compared. */
+static void fetch_ahead(const mr_kb *kb, const posting *next, int n) {
+    const mr_kb_file *f = &kb->file;
+    if (n > 8) __builtin_prefetch(&f->phrasing[next[8].place]);
+    if (n > 3) __builtin_prefetch(f->phrased + f->phrasing[next[3].place].first);
+}
+
 static int add_similar(mr_kb *kb, mr_error *err) {
     posting best[COMPARED];
     if (ask_for_tokens(kb, err) < 0) return -1;
     int n = shortlist(kb, best);
     for (int i = 0; i < n; i++) {
+        fetch_ahead(kb, best + i, n - i);
         const mr_kb_phrasing *p = &kb->file.phrasing[best[i].place];
         add_near(candidate_of(kb, p->entry), similarity(kb, p));
     }
@@ -313,9 +323,22 @@ static void add_likely(mr_kb *kb, const mr_intent *intents) {
 
 /* ---- confidence ---- */
 
-static void weigh_label(const mr_kb *kb, candidate *c, const mr_intent *intents) {
+/* The model's number of an intent, -1: it has none. What was looked up once is known as long as model and content stay. */
+static int label_of(mr_kb *kb, uint32_t intent, const mr_intent *intents) {
+    int32_t *labels = kb->file.labels;
+    if (kb->labels_version != mr_intent_version(intents)) {
+        for (int i = 0; i < kb->file.intents_n; i++) labels[i] = NOT_LOOKED_UP;
+        kb->labels_version = mr_intent_version(intents);
+    }
+    if (labels[intent] == NOT_LOOKED_UP) {
+        labels[intent] = mr_intent_label_number(intents, kb->file.intents[intent]);
+    }
+    return labels[intent];
+}
+
+static void weigh_label(mr_kb *kb, candidate *c, const mr_intent *intents) {
     const mr_kb_labelled *l = mr_kb_file_labelled(&kb->file, c->entry);
-    int label = l ? mr_intent_label_number(intents, kb->file.intents[l->intent]) : -1;
+    int label = l ? label_of(kb, l->intent, intents) : -1;
     if (label < 0) return;
     c->evidence.kind = l->alone ? MR_KB_OWN : MR_KB_CATEGORY;
     c->evidence.label = mr_intent_label_probability(intents, label);
@@ -545,6 +568,7 @@ static int take_loaded(mr_kb *kb, mr_error *err) {
     kb->begun = false;
     forget_question(kb); /* its tokens have places in the old file */
     kb->pile.n = 0;
+    kb->labels_version = 0;
     mr_kb_recent_forget(kb->postings);
     mr_kb_recent_forget(kb->entries);
     mr_kb_file_close(&kb->file);

@@ -136,7 +136,8 @@ static int add_labelled(mr_kb_file *f, sqlite3_stmt *s, mr_error *err) {
 static int part_by_intent(mr_kb_file *f, mr_error *err) {
     f->of_first = calloc((size_t)f->intents_n + 2, sizeof *f->of_first);
     f->of = calloc((size_t)f->labelled_n + 1, sizeof *f->of);
-    if (!f->of_first || !f->of) {
+    f->labels = calloc((size_t)f->intents_n + 1, sizeof *f->labels);
+    if (!f->of_first || !f->of || !f->labels) {
         return mr_fail(err, MR_ENOMEM, "no memory for the intents of %d entries", f->entries);
     }
     qsort(f->labelled, (size_t)f->labelled_n, sizeof *f->labelled, by_entry);
@@ -325,6 +326,7 @@ void mr_kb_file_close(mr_kb_file *f) {
     free(f->intents);
     free(f->of_first);
     free(f->of);
+    free(f->labels);
     mr_arena_free(f->arena);
     *f = (mr_kb_file){0};
 }

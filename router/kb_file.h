@@ -54,6 +54,7 @@ typedef struct mr_kb_file {
     int labelled_n, intents_n;
     mr_str *intents;    /* in the arena, in the order of their bytes */
     uint32_t *of_first; /* [intents_n + 1] where those of an intent begin in… */
+    int32_t *labels;    /* [intents_n] scratch: their numbers in a model of intents, see kb.c */
     uint32_t *of;       /* [labelled_n] …the entries' places in `labelled`, intent by intent */
     mr_arena *arena;
 } mr_kb_file;

@@ -3,6 +3,7 @@
 
 #include "router/intent.h"
 #include "router/intent_train.h"
+#include "router/kb.h"
 #include "router/share.h"
 
 #include <setjmp.h>
@@ -29,7 +30,7 @@ static const char lines[] = "hours\twhat are your opening hours\nhours\twhen do 
 static fixture fix;
 static char model[120];
 
-static void train_model(fixture *f) {
+static void train_model(fixture *f, const char *text) {
     static const char *const outside[] = {"oos"};
     mr_intent_train_options o = {
         .seed = 1, .outside = outside, .outside_n = 1, .share_low = 0.3, .share_high = 0.4};
@@ -41,7 +42,7 @@ static void train_model(fixture *f) {
     snprintf(tsv, sizeof tsv, "%s/intents.tsv", f->folder);
     FILE *out = fopen(tsv, "w");
     assert_non_null(out);
-    fputs(lines, out);
+    fputs(text, out);
     fclose(out);
     if (mr_intent_data_read(&d, tsv, &err) < 0) fail_msg("%s", err.msg);
     if (mr_intent_train(&d, NULL, &o, model, &trained, &err) < 0) fail_msg("%s", err.msg);
@@ -53,7 +54,7 @@ static void train_model(fixture *f) {
 static int open_fixture(void **state) {
     fixture_init(&fix);
     fixture_kb(&fix, kb);
-    train_model(&fix);
+    train_model(&fix, lines);
     fix.conf.kb_threshold = 0.5;
     fix.conf.intent_model = model;
     fix.conf.ai_share_min = 0.1;
@@ -132,6 +133,38 @@ static bool has_left_the_band(void *arg) {
     return metric(arg, "millrace_router_ai_share_out_of_band ") == 1;
 }
 
+/* What the base holds for the probability of the intent of the opening hours, against what the model does. */
+static void assert_believed(mr_kb *base, mr_intent *in) {
+    const mr_str question = MR_STR("until when are you open");
+    mr_kb_hit hit;
+    mr_intent_guess g;
+    mr_error err;
+    assert_int_equal(mr_intent_classify(in, question, &g, &err), 0);
+    assert_int_equal(mr_kb_search(base, question, in, &hit, 1, &err), 1);
+    assert_true(mr_str_eqz(hit.answer, "Nine to six."));
+    int number = mr_intent_label_number(in, MR_STR("hours"));
+    assert_true(number >= 0 && hit.evidence.label == mr_intent_label_probability(in, number));
+}
+
+static void the_base_believes_the_model_whose_labels_have_other_numbers(void **state) {
+    fixture *f = *state;
+    char other[sizeof lines + 100] = "oos\twrite me a limerick\n";
+    mr_error err;
+    mr_kb *base = mr_kb_open(f->conf.kb, &err);
+    mr_intent *in = mr_intent_open(model, &err);
+    assert_non_null(base);
+    assert_non_null(in);
+    for (int i = 0; i < 2; i++) assert_believed(base, in);
+    int before = mr_intent_label_number(in, MR_STR("hours"));
+    strcat(other, lines);
+    train_model(f, other);
+    assert_int_equal(mr_intent_refresh(in, &err), 1);
+    assert_int_not_equal(mr_intent_label_number(in, MR_STR("hours")), before);
+    for (int i = 0; i < 2; i++) assert_believed(base, in);
+    mr_intent_close(in);
+    mr_kb_close(base);
+}
+
 static void a_share_out_of_its_band_is_shown(void **state) {
     fixture *f = *state;
     char id[20];
@@ -154,6 +187,7 @@ int main(void) {
         cmocka_unit_test(an_entry_in_the_very_words_answers_whatever_the_intent),
         cmocka_unit_test(a_new_model_is_taken_without_a_restart),
         cmocka_unit_test(a_share_out_of_its_band_is_shown),
+        cmocka_unit_test(the_base_believes_the_model_whose_labels_have_other_numbers),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }
