@@ -111,11 +111,12 @@ static int add_token(void *arg, mr_str text) {
     bool trigram = mr_kb_is_trigram(text);
     uint16_t *slot = token_slot(set, hash);
     if (*slot == 0 && set->n < MR_KB_TOKENS_MAX) {
-        mr_kb_weight w = mr_kb_file_weight(&kb->file, hash, trigram);
+        int64_t place = mr_kb_file_place(&kb->file, hash);
+        mr_kb_weight w = mr_kb_file_weight(&kb->file, place, trigram);
         token *t = &set->v[set->n++];
         *slot = (uint16_t)set->n;
-        *t = (token){.hash = hash, .phrasings = w.phrasings, .square = w.square, .trigram = trigram};
-        t->place = mr_kb_file_place(&kb->file, hash);
+        *t = (token){
+            .hash = hash, .phrasings = w.phrasings, .place = place, .square = w.square, .trigram = trigram};
         if (t->place >= 0) kb->file.asked[t->place] = w.square;
         t->n = text.n <= sizeof t->text ? (uint8_t)text.n : 0;
         memcpy(t->text, text.p, t->n);
@@ -358,11 +359,23 @@ static void judge(mr_kb *kb, const mr_intent *intents) {
     for (int i = 0; i < kb->n; i++) kb->candidates[i].confidence = confidence[i];
 }
 
-static int by_confidence(const void *a, const void *b) {
-    const candidate *x = a, *y = b;
-    if (x->same_words != y->same_words) return x->same_words ? -1 : 1;
-    if (x->confidence != y->confidence) return x->confidence > y->confidence ? -1 : 1;
-    return (x->entry > y->entry) - (x->entry < y->entry);
+static bool is_surer(const candidate *x, const candidate *y) {
+    if (x->same_words != y->same_words) return x->same_words;
+    if (x->confidence != y->confidence) return x->confidence > y->confidence;
+    return x->entry < y->entry;
+}
+
+/* Brings the n best candidates to the front, best first; there may be a hundred, of which a few are looked at. */
+static void rank(mr_kb *kb, int n) {
+    for (int i = 0; i < n && i < kb->n; i++) {
+        int best = i;
+        for (int k = i + 1; k < kb->n; k++) {
+            if (is_surer(&kb->candidates[k], &kb->candidates[best])) best = k;
+        }
+        candidate c = kb->candidates[i];
+        kb->candidates[i] = kb->candidates[best];
+        kb->candidates[best] = c;
+    }
 }
 
 /* An entry as it is kept: the lengths of its texts, and these, each with a NUL behind it. */
@@ -468,7 +481,7 @@ static int find_similar(mr_kb *kb, const mr_intent *intents, mr_kb_hit all[MR_KB
     if (add_similar(kb, err) < 0) return -1;
     if (intents) add_likely(kb, intents);
     judge(kb, intents);
-    qsort(kb->candidates, (size_t)kb->n, sizeof kb->candidates[0], by_confidence);
+    rank(kb, max > RIVALS ? max : RIVALS);
     int n = worth_it(kb, max);
     for (int i = 0; i < n; i++) {
         if (hand_out(kb, &kb->candidates[i], &all[i], err) < 0) return -1;

@@ -98,11 +98,9 @@ static int load_weights(mr_kb_file *f, mr_error *err) {
     return rc;
 }
 
-mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram) {
-    mr_kb_weight w = {0};
-    if (f->cap) w = *weight_slot(f->weights, f->cap, hash);
-    if (w.hash == 0) w = (mr_kb_weight){hash, 0, (float)square_of(f, 0, trigram)};
-    return w;
+mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, int64_t place, bool trigram) {
+    if (place >= 0) return f->weights[place];
+    return (mr_kb_weight){.square = (float)square_of(f, 0, trigram)};
 }
 
 int64_t mr_kb_file_place(const mr_kb_file *f, uint32_t hash) {
@@ -268,6 +266,7 @@ const mr_kb_phrasing *mr_kb_file_phrasing(const mr_kb_file *f, int64_t id) {
     if (f->phrasings == 0 || id < 1 || id > f->phrasing[f->phrasings - 1].id) return NULL;
     /* Ids count from 1, and are without gaps unless entries were replaced: a phrasing is that much before its place at most. */
     int64_t gaps = f->phrasing[f->phrasings - 1].id - f->phrasings;
+    if (gaps == 0) return &f->phrasing[id - 1]; /* without a look at it: it may not be in the cache */
     int64_t from = id - 1 - gaps, to = id < f->phrasings ? id : f->phrasings;
     if (from < 0) from = 0;
     return bsearch(&key, f->phrasing + from, (size_t)(to - from), sizeof key, by_id);

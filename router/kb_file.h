@@ -62,11 +62,11 @@ typedef struct mr_kb_file {
 int mr_kb_file_open(mr_kb_file *f, const char *path, mr_error *err);
 void mr_kb_file_close(mr_kb_file *f); /* any file, {0} too */
 
-/* The weight of a token; of one that is not there, 0 phrasings and what the rarest one would weigh. */
-mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, uint32_t hash, bool trigram);
-
 /* The place of a token in `weights`; -1: it is not there. */
 int64_t mr_kb_file_place(const mr_kb_file *f, uint32_t hash);
+
+/* The weight of a token by its place; of one that is not there, 0 phrasings and what the rarest one would weigh. */
+mr_kb_weight mr_kb_file_weight(const mr_kb_file *f, int64_t place, bool trigram);
 
 /* The entries of this intent, as places in `labelled` by their ids; their number. */
 const uint32_t *mr_kb_file_of_intent(const mr_kb_file *f, mr_str intent, uint32_t *n);

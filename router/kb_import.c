@@ -97,7 +97,7 @@ static int weigh_all(sqlite3 *db, const mr_kb_file *f, mr_error *err) {
         for (size_t i = 0; i + sizeof(uint32_t) <= tokens.n; i += sizeof(uint32_t)) {
             uint32_t hash;
             memcpy(&hash, tokens.p + i, sizeof hash);
-            sum += (double)mr_kb_file_weight(f, hash, false).square;
+            sum += (double)mr_kb_file_weight(f, mr_kb_file_place(f, hash), false).square;
         }
         sqlite3_bind_double(write, 1, sum);
         sqlite3_bind_int64(write, 2, sqlite3_column_int64(read, 1));
