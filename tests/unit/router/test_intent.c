@@ -356,6 +356,33 @@ static void an_evaluation_counts_what_the_model_says(void **state) {
     mr_intent_data_done(&d);
 }
 
+/* The error of a message under a label, and whether what its user gets is right. */
+static double error_of(const fixture *f, const char *label, const char *text, bool *right) {
+    mr_intent_data d = {0};
+    mr_intent_report r;
+    mr_error err;
+    assert_int_equal(mr_intent_data_add(&d, mr_str_of(label), mr_str_of(text), &err), 0);
+    assert_int_equal(mr_intent_eval_each(f->in, &d, right, &r, &err), 0);
+    assert_true(r.error >= 0 && r.error <= 2);
+    mr_intent_data_done(&d);
+    return r.error;
+}
+
+static void the_error_of_the_probabilities_is_smallest_for_what_is_likeliest(void **state) {
+    fixture *f = *state;
+    bool right, wrong;
+    double p = guess(f, "I forgot my password").confidence;
+    double password = error_of(f, "password", "I forgot my password", &right);
+    assert_true(error_of(f, "hours", "I forgot my password", &wrong) > password);
+    assert_int_equal(right, p >= mr_intent_threshold(f->in));
+    assert_false(wrong);
+    /* Were it out of scope, p would be missing there, and be spread over the labels. */
+    double outside = error_of(f, "oos", "I forgot my password", &right);
+    assert_true(outside >= p * p && outside <= 2 * p * p + 1e-6);
+    assert_int_equal(right, p < mr_intent_threshold(f->in));
+    assert_true(error_of(f, "a label of nobody", "I forgot my password", &right) == outside);
+}
+
 static void a_calibrated_share_is_met(void **state) {
     fixture *f = *state;
     mr_intent_data d = {0};
@@ -390,6 +417,7 @@ int main(void) {
         cmocka_unit_test(auroc_counts_the_pairs_in_the_right_order),
         cmocka_unit_test(the_threshold_parts_most_within_the_band),
         cmocka_unit_test(an_evaluation_counts_what_the_model_says),
+        cmocka_unit_test(the_error_of_the_probabilities_is_smallest_for_what_is_likeliest),
         cmocka_unit_test(a_calibrated_share_is_met),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);

@@ -66,6 +66,7 @@ static void an_evaluation_prints_every_measure(void **state) {
     expect(f, "AUROC");
     expect(f, "AI share");
     expect(f, "calibration error");
+    expect(f, "error of the probabilities");
 }
 
 static void a_text_or_each_line_of_stdin_is_classified(void **state) {
