@@ -22,8 +22,7 @@ typedef struct mr_intent_report {
     double decided;     /* of all: rightly called routine or rightly sent to the model */
     double ai_share;    /* of all: sent to the model */
     double oos_recall;  /* of those out of scope: sent to the model */
-    double end_to_end;  /* of all: the right label, or rightly sent to the model… */
-    int right;          /* …and how many those are */
+    double end_to_end;  /* of all: the right label, or rightly sent to the model */
     double calibration; /* mean distance between probability and truth, in ten bins */
     double
         error; /* of all the probabilities that a message gets, of each label and of being out of scope: mean of the sum
