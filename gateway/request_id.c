@@ -1,12 +1,12 @@
 /* Ids of requests and of events (see request_id.h). */
 #include "gateway/request_id.h"
 
+#include "base/random.h"
 #include "schemas/hash.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define PREFIX       "chatcmpl-"
 #define PREFIX_LEN   (sizeof(PREFIX) - 1)
@@ -65,7 +65,7 @@ static bool decode(const char *in, unsigned char raw[RAW]) {
 
 int mr_request_id(const mr_request_place *at, mr_str tenant, char out[MR_REQUEST_ID_LEN + 1]) {
     unsigned char raw[RAW];
-    if (getrandom(raw, RANDOM_LEN, 0) != RANDOM_LEN) return -1;
+    if (!mr_random(raw, RANDOM_LEN)) return -1;
     put(raw + AT_PARTITION, 3, (uint64_t)at->partition);
     put(raw + AT_POSITION, 6, (uint64_t)at->position);
     put(raw + AT_CREATED, 4, (uint64_t)at->created_s);
