@@ -116,7 +116,8 @@ static void place_workspace(cpu_backend *b) {
     b->y = arena_get(w, t, hidden * f);
     b->gate = arena_get(w, t, wide * f);
     b->up = arena_get(w, t, wide * f);
-    b->packed_gate = arena_get(w, t, packed_row(c->intermediate));
+    b->packed_parts = arena_get(w, t, packed_row(widest_input(c)));
+    b->dealt = arena_get(w, (size_t)b->base.opt.threads, sizeof *b->dealt);
     b->scores_stride = (size_t)b->base.opt.max_blocks_per_seq * (size_t)b->base.opt.block_tokens;
     b->scores = arena_get(w, (size_t)b->base.opt.threads * ATTEND_ROWS, b->scores_stride * f);
     b->logits = arena_get(w, logits, (size_t)c->vocab * f);
@@ -267,6 +268,7 @@ static void set_batch(cpu_backend *b, const batch_seq *seqs, int nseqs) {
     b->seqs = seqs;
     b->nseqs = nseqs;
     b->ntokens = b->nlogits = 0;
+    b->first_stage += (unsigned)forward_stages(b);
     for (int i = 0; i < nseqs; i++) {
         const batch_seq *s = &seqs[i];
         for (int t = 0; t < s->ntokens; t++) {

@@ -5,6 +5,7 @@
 #include "engine/backend_impl.h"
 #include "engine/comm/comm.h"
 #include "engine/cpu/arena.h"
+#include "engine/cpu/deal.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/pool.h"
 
@@ -50,20 +51,22 @@ typedef struct cpu_backend {
     /* the batch: T = its tokens */
     const batch_seq *seqs;
     int nseqs, ntokens, nlogits;
-    cpu_token *token;           /* [T] */
-    int *logit_token;           /* [nlogits]: which tokens want logits */
-    cpu_rows shared;            /* of T tokens */
-    cpu_rows *own;              /* [threads], of CPU_FEW_TOKENS each: see forward.c */
-    float *q, *att;             /* [T, heads * head_dim] */
-    float *key, *value;         /* [T, kv_heads * head_dim] */
-    float *y;                   /* [T, hidden]: what a block adds to x */
-    float *gate, *up;           /* [T, intermediate] */
-    unsigned char *packed_gate; /* [T]: the input of down as its format wants it */
-    float *scores;              /* [threads][ATTEND_ROWS][scores_stride] */
+    cpu_token *token;            /* [T] */
+    int *logit_token;            /* [nlogits]: which tokens want logits */
+    cpu_rows shared;             /* of T tokens */
+    cpu_rows *own;               /* [threads], of CPU_FEW_TOKENS each: see forward.c */
+    float *q, *att;              /* [T, heads * head_dim] */
+    float *key, *value;          /* [T, kv_heads * head_dim] */
+    float *y;                    /* [T, hidden]: what a block adds to x */
+    float *gate, *up;            /* [T, intermediate] */
+    unsigned char *packed_parts; /* [T]: the input of o or of down, columns packed by who made them */
+    float *scores;               /* [threads][ATTEND_ROWS][scores_stride] */
     size_t scores_stride;
-    float *logits;   /* [max_logits, vocab] */
-    float *gathered; /* [ranks][nlogits, rank_vocab]: each rank's logits, before they are put side by side */
-    int rank_vocab;  /* shard_vocab(), or the vocabulary when alone */
+    float *logits;    /* [max_logits, vocab] */
+    float *gathered;  /* [ranks][nlogits, rank_vocab]: each rank's logits, before they are put side by side */
+    int rank_vocab;   /* shard_vocab(), or the vocabulary when alone */
+    deal_word *dealt; /* [threads] */
+    unsigned first_stage;  /* of this pass, of those that are dealt */
     engine_error *failure; /* of the group of ranks, which ends the pass; for good */
 
     arena weight_arena, workspace, cache;
@@ -72,5 +75,7 @@ typedef struct cpu_backend {
 
 /* The pass over the batch described above, run by every thread of the pool. */
 void forward_thread(void *backend, int thread);
+/* How many numbers of stages a pass uses. */
+int forward_stages(const cpu_backend *b);
 
 #endif

@@ -1,9 +1,10 @@
 /* The forward pass, top to bottom as a token flows through it.
  *
  * Every compute thread runs forward_thread() and takes its share of each stage; barriers stand where a stage reads what
- * others wrote. Matmuls are split by rows of weights, so each weight is read by one thread; norms, rope and the cache by
- * tokens; attention by tiles of query rows. Of few tokens, where waiting would weigh most, each thread does the norms for itself
- * and puts into the cache what it attends to: four or five barriers a layer. No share changes the arithmetic of a token: see kernels.h.
+ * others wrote. Matmuls are split by rows of weights, so each weight is read by one thread; where nothing hangs on which, rows are
+ * dealt (deal.h), for threads are rarely equally quick. Rope, the cache and attention are split by heads, where those can be
+ * shared evenly, and norms by tokens; of few tokens, where waiting would weigh most, each thread does the norms for itself: four
+ * barriers a layer, or six. No share changes the arithmetic of a token: see kernels.h.
  *
  * One rank of several computes its heads and columns, and meets the others where comm.h says. Nothing is allocated, and
  * nothing can fail here but such a meeting: the batch was checked by backend_forward.
@@ -58,43 +59,92 @@ static void pack_row(const cpu_backend *b, const matrix *w, const float *x, int 
                           x + (size_t)t * (size_t)w->cols, w->cols, columns.begin, columns.end);
 }
 
-/* The input of the matmul with w, of which others wrote parts before the last barrier. */
-static void pack_rows(const pass *p, const matrix *w, const float *x) {
-    if (!p->b->k->pack[w->format]) return;
+/* The input of the matmul with w, of which others wrote parts before the last barrier. Returns it packed. */
+static const unsigned char *pack_rows(const pass *p, const matrix *w, const float *x) {
+    if (!p->b->k->pack[w->format]) return NULL;
     const range r = my_tokens(p, p->b->ntokens);
     for (int t = r.begin; t < r.end; t++)
         pack_row(p->b, w, x, t, p->b->ntokens, (range){0, w->cols}, p->rows.packed);
     join_shares(p);
+    return p->rows.packed;
 }
 
-/* A thread's rows of a matrix: whole cache lines of the result, and whole tiles. */
-static range share_of_rows(const cpu_backend *b, int thread, const matrix *w) {
-    return share(b, thread, w->rows, KERNEL_LANES);
+/* The same, each thread the columns that it has itself made. */
+static void pack_columns(const pass *p, const matrix *w, const float *x, range columns) {
+    for (int t = 0; t < p->b->ntokens; t++)
+        pack_row(p->b, w, x, t, p->b->ntokens, columns, p->b->packed_parts);
 }
 
-/* What this thread reads first of w; NULL where the layout has no tiles, or there is no w or no share of it. */
-static const unsigned char *first_read(const cpu_backend *b, int thread, const matrix *w) {
-    if (!w || !matrix_is_tiled(w->format)) return NULL;
-    const range rows = share_of_rows(b, thread, w);
-    return rows.begin < rows.end ? matrix_tile(w, rows.begin / TILE_LANES) : NULL;
+/* Where `row` of w is; NULL where the layout has no tiles, or there is no such row. */
+static const unsigned char *row_at(const matrix *w, int row) {
+    return matrix_is_tiled(w->format) && row < w->rows ? matrix_tile(w, row / TILE_LANES) : NULL;
 }
 
-/* y [n, w->rows of y_stride] = x [n, w->cols] . w^T: this thread's rows. `packed` is x as the format of w wants it; `next` the
- * matrix that is read after w, or NULL. */
-static void matmul_into(const pass *p, const matrix *w, const matrix *next, const float *x,
-                        const unsigned char *packed, int n, float *y, int y_stride) {
-    const cpu_backend *b = p->b;
-    const range rows = share_of_rows(b, p->thread, w);
+/* What this thread reads first of w, whose rows are shared in units. */
+static const unsigned char *first_read(const pass *p, const matrix *w, int unit) {
+    return row_at(w, share(p->b, p->thread, w->rows, unit).begin);
+}
+
+/* Rows of y [n, w->rows of y_stride] = x [n, w->cols] . w^T. `packed` is x as the format of w wants it; `next` what this thread
+ * reads after them, or NULL. */
+static void matmul_rows(const cpu_backend *b, const matrix *w, range rows, const unsigned char *next,
+                        const float *x, const unsigned char *packed, int n, float *y, int y_stride) {
     if (rows.begin == rows.end) return;
-    const activations in = {.x = x,
-                            .packed = packed,
-                            .packed_bytes = matrix_packed_bytes(w->format, w->cols),
-                            .next = first_read(b, p->thread, next)};
+    const activations in = {
+        .x = x, .packed = packed, .packed_bytes = matrix_packed_bytes(w->format, w->cols), .next = next};
     b->k->matmul[w->format](w, rows.begin, rows.end, &in, n, y, (size_t)y_stride);
 }
 
-static void matmul(const pass *p, const matrix *w, const matrix *next, const float *x, float *y) {
-    matmul_into(p, w, next, x, p->rows.packed, p->b->ntokens, y, w->rows);
+/* This thread's share of the rows: whole cache lines of the result, and whole tiles. */
+static void matmul_share(const pass *p, const matrix *w, const unsigned char *next, float *y) {
+    matmul_rows(p->b, w, share(p->b, p->thread, w->rows, KERNEL_LANES), next, p->rows.h, p->rows.packed,
+                p->b->ntokens, y, w->rows);
+}
+
+/* Weights in an item are as many as memory gives in some microseconds, and items at least so many for each thread. */
+enum { ITEM_WEIGHTS = 1 << 18, THREAD_ITEMS = 16 };
+
+/* Rows of w in an item: pairs of tiles, of which kernels make most. */
+static int item_rows(const cpu_backend *b, const matrix *w) {
+    const int threads = pool_threads(b->pool), pair = 2 * TILE_LANES;
+    const int large = ITEM_WEIGHTS / w->cols / pair * pair,
+              even = w->rows / (threads * THREAD_ITEMS) / pair * pair;
+    const int rows = large < even ? large : even;
+    if (rows) return rows;
+    return w->rows < 2 * pair * threads ? TILE_LANES : pair;
+}
+
+/* The stages of a pass that are dealt: three of each layer, and the head. */
+enum { STAGE_O, STAGE_MLP, STAGE_DOWN, LAYER_STAGES };
+
+int forward_stages(const cpu_backend *b) {
+    return b->model->config.layers * LAYER_STAGES + 1;
+}
+
+/* n things in items of `unit` */
+static deal deal_of(const pass *p, int layer, int stage, int n, int unit) {
+    const cpu_backend *b = p->b;
+    return (deal){.words = b->dealt,
+                  .thread = p->thread,
+                  .threads = pool_threads(b->pool),
+                  .stage = (uint16_t)(b->first_stage + (unsigned)(layer * LAYER_STAGES + stage)),
+                  .items = (n + unit - 1) / unit};
+}
+
+static range item_range(int item, int n, int unit) {
+    return (range){item * unit, n - item * unit < unit ? n : (item + 1) * unit};
+}
+
+/* y = x . w^T, of all rows: of those that this thread takes. */
+static void matmul_dealt(const pass *p, int layer, int stage, const matrix *w, const unsigned char *next,
+                         const float *x, const unsigned char *packed, int n, float *y, int y_stride) {
+    const int unit = item_rows(p->b, w);
+    const deal d = deal_of(p, layer, stage, w->rows, unit);
+    for (int item; (item = deal_take(&d)) >= 0;) {
+        const range rows = item_range(item, w->rows, unit);
+        matmul_rows(p->b, w, rows, deal_owns(&d, item + 1) ? row_at(w, rows.end) : next, x, packed, n, y,
+                    y_stride);
+    }
 }
 
 /* y, of which every rank has a part, becomes the sum of all ranks', between barriers. */
@@ -206,8 +256,8 @@ static bool owns_heads(const cpu_backend *b) {
     return c->kv_heads % pool_threads(b->pool) == 0 && c->head_dim % KERNEL_LANES == 0;
 }
 
-/* Heads are dealt to the threads: to each its own, or in turn. */
-static void attention_of_few(const pass *p, int layer) {
+/* Heads that this thread attends to: its own, or in turn. */
+static void attention_by_heads(const pass *p, int layer) {
     const cpu_backend *b = p->b;
     const int kv_heads = b->model->config.kv_heads, threads = pool_threads(b->pool);
     const bool own = owns_heads(b);
@@ -223,7 +273,7 @@ static void attention_of_few(const pass *p, int layer) {
 }
 
 /* Tiles are dealt to the threads in turn: later tokens see more, so neighbours cost about the same. */
-static void attention(const pass *p, int layer) {
+static void attention_by_tiles(const pass *p, int layer) {
     const cpu_backend *b = p->b;
     const model_config *c = &b->model->config;
     const int group = c->heads / c->kv_heads, threads = pool_threads(b->pool);
@@ -248,22 +298,49 @@ static void attention(const pass *p, int layer) {
     }
 }
 
-/* Columns of the MLP that this thread computes: whole groups of 8-bit activations where that deals them evenly. */
-static bool packs_own_columns(const cpu_backend *b) {
-    return b->model->config.intermediate % (INT8_GROUP * pool_threads(b->pool)) == 0;
+/* Attention of all tokens; returns its output as the matmul with o wants it. */
+static const unsigned char *attention(const pass *p, int layer) {
+    const cpu_backend *b = p->b;
+    const matrix *o = &b->layer[layer].o;
+    const range columns = share(b, p->thread, o->cols, KERNEL_LANES);
+    const bool own = owns_heads(b), whole = own && o->cols / pool_threads(b->pool) % INT8_GROUP == 0;
+    if (own || p->few)
+        attention_by_heads(p, layer);
+    else
+        attention_by_tiles(p, layer);
+    if (whole) pack_columns(p, o, b->att, columns);
+    pool_barrier(b->pool);
+    return whole ? b->packed_parts : pack_rows(p, o, b->att);
 }
 
-/* gate = silu(gate) * up, over the columns that this thread's matmuls just wrote; and ready for the matmul with `next`, where
- * those are whole groups. */
-static void activate(const pass *p, const matrix *next) {
+/* Are columns of the MLP dealt in groups of 8-bit activations? Not where threads are so many that some would have nothing to do. */
+static bool deals_groups(const cpu_backend *b) {
+    return b->model->config.intermediate >= 4 * INT8_GROUP * pool_threads(b->pool);
+}
+
+static int item_columns(const cpu_backend *b) {
+    return deals_groups(b) ? INT8_GROUP : 2 * TILE_LANES;
+}
+
+/* gate = silu(x . gate^T) * (x . up^T), by columns of which one thread makes all; and those ready for the matmul with down, where
+ * they are whole groups. Between barriers. */
+static void gate_and_up(const pass *p, int layer) {
     const cpu_backend *b = p->b;
-    const int width = b->model->config.intermediate;
-    const bool ready = packs_own_columns(b);
-    range r = share(b, p->thread, width, KERNEL_LANES);
-    for (int t = 0; t < b->ntokens; t++) {
-        const size_t at = (size_t)t * (size_t)width + (size_t)r.begin;
-        b->k->swiglu(b->gate + at, b->up + at, r.end - r.begin);
-        if (ready) pack_row(b, next, b->gate, t, b->ntokens, r, b->packed_gate);
+    const cpu_layer *l = &b->layer[layer];
+    const int width = b->model->config.intermediate, unit = item_columns(b);
+    const deal d = deal_of(p, layer, STAGE_MLP, width, unit);
+    const unsigned char *last = first_read(p, &l->down, item_rows(b, &l->down));
+    for (int item; (item = deal_take(&d)) >= 0;) {
+        const range r = item_range(item, width, unit);
+        const unsigned char *next = deal_owns(&d, item + 1) ? row_at(&l->gate, r.end) : last;
+        matmul_rows(b, &l->gate, r, row_at(&l->up, r.begin), p->rows.h, p->rows.packed, b->ntokens, b->gate,
+                    width);
+        matmul_rows(b, &l->up, r, next, p->rows.h, p->rows.packed, b->ntokens, b->up, width);
+        for (int t = 0; t < b->ntokens; t++) {
+            const size_t at = (size_t)t * (size_t)width + (size_t)r.begin;
+            b->k->swiglu(b->gate + at, b->up + at, r.end - r.begin);
+        }
+        if (deals_groups(b)) pack_columns(p, &l->down, b->gate, r);
     }
 }
 
@@ -286,16 +363,12 @@ static void attention_block(const pass *p, int i) {
     const cpu_backend *b = p->b;
     const cpu_layer *l = &b->layer[i];
     norm(p, i ? b->y : NULL, l->attn_norm, &l->q);
-    matmul(p, &l->q, &l->k, p->rows.h, b->q);
-    matmul(p, &l->k, &l->v, p->rows.h, b->key);
-    matmul(p, &l->v, &l->o, p->rows.h, b->value);
-    if (p->few)
-        attention_of_few(p, i);
-    else
-        attention(p, i);
-    pool_barrier(b->pool);
-    pack_rows(p, &l->o, b->att);
-    matmul(p, &l->o, &l->gate, b->att, b->y);
+    matmul_share(p, &l->q, first_read(p, &l->k, KERNEL_LANES), b->q);
+    matmul_share(p, &l->k, first_read(p, &l->v, KERNEL_LANES), b->key);
+    matmul_share(p, &l->v, first_read(p, &l->o, item_rows(b, &l->o)), b->value);
+    const unsigned char *packed = attention(p, i);
+    matmul_dealt(p, i, STAGE_O, &l->o, first_read(p, &l->gate, item_columns(b)), b->att, packed, b->ntokens,
+                 b->y, l->o.rows);
     pool_barrier(b->pool);
     sum_of_ranks(p, b->y);
 }
@@ -303,18 +376,22 @@ static void attention_block(const pass *p, int i) {
 static void mlp_block(const pass *p, int i) {
     const cpu_backend *b = p->b;
     const cpu_layer *l = &b->layer[i];
-    const matrix *next = i + 1 < b->model->config.layers ? &l[1].q : &b->head;
+    const bool last = i + 1 == b->model->config.layers;
+    const unsigned char *next =
+        last ? first_read(p, &b->head, item_rows(b, &b->head)) : first_read(p, &l[1].q, KERNEL_LANES);
     norm(p, b->y, l->mlp_norm, &l->gate);
-    matmul(p, &l->gate, &l->up, p->rows.h, b->gate);
-    matmul(p, &l->up, &l->down, p->rows.h, b->up);
-    activate(p, &l->down);
+    gate_and_up(p, i);
     pool_barrier(b->pool);
-    const bool ready = packs_own_columns(b);
-    if (!ready) pack_rows(p, &l->down, b->gate);
-    matmul_into(p, &l->down, next, b->gate, ready ? b->packed_gate : p->rows.packed, b->ntokens, b->y,
-                l->down.rows);
+    const unsigned char *packed = deals_groups(b) ? b->packed_parts : pack_rows(p, &l->down, b->gate);
+    matmul_dealt(p, i, STAGE_DOWN, &l->down, next, b->gate, packed, b->ntokens, b->y, l->down.rows);
     pool_barrier(b->pool);
     sum_of_ranks(p, b->y);
+}
+
+static void head_into(const pass *p, float *logits, int stride) {
+    const cpu_backend *b = p->b;
+    matmul_dealt(p, b->model->config.layers, 0, &b->head, NULL, p->rows.h, p->rows.packed, b->nlogits, logits,
+                 stride);
 }
 
 /* A rank has the logits of its part of the vocabulary; they are gathered rank by rank, and then put side by side. */
@@ -323,8 +400,7 @@ static void head_of_ranks(const pass *p) {
     comm *c = b->base.opt.comm;
     const int vocab = b->model->config.vocab, part = b->rank_vocab;
     const size_t n = (size_t)b->nlogits * (size_t)part;
-    matmul_into(p, &b->head, NULL, p->rows.h, p->rows.packed, b->nlogits, b->gathered + (size_t)c->rank * n,
-                part);
+    head_into(p, b->gathered + (size_t)c->rank * n, part);
     pool_barrier(b->pool);
     if (p->thread == 0) comm_all_gather(c, b->gathered, n, b->failure);
     pool_barrier(b->pool);
@@ -354,5 +430,5 @@ void forward_thread(void *backend_arg, int thread) {
     if (b->base.opt.comm)
         head_of_ranks(&p);
     else
-        matmul_into(&p, &b->head, NULL, p.rows.h, p.rows.packed, b->nlogits, b->logits, b->head.rows);
+        head_into(&p, b->logits, b->head.rows);
 }
