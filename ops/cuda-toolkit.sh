@@ -17,7 +17,7 @@ case "${1:-}" in
     ;;
 esac
 dir=${1:-build/cuda-toolkit}
-if [ -x "$dir/bin/nvcc" ]; then exit 0; fi
+if [ -x "$dir/bin/nvcc" ] && [ -x "$dir/bin/cuobjdump" ]; then exit 0; fi
 for nvcc in "$(command -v nvcc || true)" "${CUDA_HOME:-/nowhere}/bin/nvcc" /usr/local/cuda/bin/nvcc; do
     if [ -x "$nvcc" ]; then
         echo "The CUDA toolkit is there: $nvcc"
@@ -27,7 +27,8 @@ done
 
 # One release of everything, as NVIDIA tests them together.
 packages=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96
-    nvidia-cuda-cccl==13.0.85 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9)
+    nvidia-cuda-cccl==13.0.85 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9
+    nvidia-cuda-cuobjdump==13.2.51 nvidia-cuda-nvdisasm==13.2.51) # the first of these two that there is; only a test needs them
 work=$dir.partial
 rm -rf "$work"
 mkdir -p "$(dirname "$dir")"

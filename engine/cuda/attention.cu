@@ -288,8 +288,11 @@ __device__ __forceinline__ void attend_item_of_warp(const attention &a, const fl
     }
 }
 
+/* As MANY_BLOCKS of linear.cu */
+template <int D> constexpr int BLOCKS = D <= 48 ? 3 : 2;
+
 template <typename T, int D>
-__global__ void __launch_bounds__(WARPS * 32)
+__global__ void __launch_bounds__(WARPS * 32, BLOCKS<D>)
     attend(attention a, const T *q, const T *cache, const attend_item *items, const int *counts, T *out) {
     const int i = (int)blockIdx.x * WARPS + (int)threadIdx.y;
     if (i < counts[0]) attend_item_of_warp<T, D>(a, q, cache, items[i], (int)blockIdx.y, out);

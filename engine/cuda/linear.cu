@@ -89,39 +89,43 @@ __device__ __forceinline__ void add_unit(const warp_tile<T, format::stored, MT, 
     for (int step = 0; step < UNIT / 32; step++) add_words(tile, unit * UNIT + step * 32 + c * 8, acc);
 }
 
+/* Of a unit in 8 bits; what is loaded ahead takes registers, and many tokens have none to spare. */
+template <int NT> constexpr int STEPS_AT_ONCE = NT < 8 ? UNIT / 64 : 1;
+
 /* The same for 8 bits: twice 64 columns, of which a lane has sixteen; then the unit's scales. */
 template <typename T, format F, int MT, int NT>
 __device__ __forceinline__ void add_unit(const warp_tile<T, F, MT, NT> &tile, int unit,
                                          float acc[MT][NT][4]) {
     const int c = (int)threadIdx.x % 4;
     float part[MT][NT][4] = {};
-#pragma unroll
+#pragma unroll(STEPS_AT_ONCE <NT>)
     for (int step = 0; step < UNIT / 64; step++) {
         const int k = unit * UNIT + step * 64 + c * 16;
         uint4 w[MT][2];
-        uint32_t x[NT][8];
 #pragma unroll
         for (int m = 0; m < MT; m++)
             for (int h = 0; h < 2; h++) w[m][h] = __ldcs((const uint4 *)(tile.w[m][h] + k));
 #pragma unroll
-        for (int t = 0; t < NT; t++) {
-            const uint4 low = __ldg((const uint4 *)(tile.x[t] + k)),
-                        high = __ldg((const uint4 *)(tile.x[t] + k + 8));
-            x[t][0] = low.x, x[t][1] = low.y, x[t][2] = low.z, x[t][3] = low.w;
-            x[t][4] = high.x, x[t][5] = high.y, x[t][6] = high.z, x[t][7] = high.w;
-        }
+        for (int half = 0; half < 2; half++) {
+            uint4 x[NT];
 #pragma unroll
-        for (int m = 0; m < MT; m++) {
-            const uint32_t words[2][4] = {{w[m][0].x, w[m][0].y, w[m][0].z, w[m][0].w},
-                                          {w[m][1].x, w[m][1].y, w[m][1].z, w[m][1].w}};
+            for (int t = 0; t < NT; t++) x[t] = __ldg((const uint4 *)(tile.x[t] + k + half * 8));
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                uint32_t upper[2], lower[2];
-                decode_word<T, F>(words[0][j], upper);
-                decode_word<T, F>(words[1][j], lower);
-                const uint32_t a[4] = {upper[0], lower[0], upper[1], lower[1]};
+            for (int m = 0; m < MT; m++) {
+                const uint32_t upper[2] = {half ? w[m][0].z : w[m][0].x, half ? w[m][0].w : w[m][0].y};
+                const uint32_t lower[2] = {half ? w[m][1].z : w[m][1].x, half ? w[m][1].w : w[m][1].y};
 #pragma unroll
-                for (int t = 0; t < NT; t++) mma(T{}, part[m][t], a, &x[t][2 * j]);
+                for (int j = 0; j < 2; j++) {
+                    uint32_t above[2], below[2];
+                    decode_word<T, F>(upper[j], above);
+                    decode_word<T, F>(lower[j], below);
+                    const uint32_t a[4] = {above[0], below[0], above[1], below[1]};
+#pragma unroll
+                    for (int t = 0; t < NT; t++) {
+                        const uint32_t b[2] = {j ? x[t].z : x[t].x, j ? x[t].w : x[t].y};
+                        mma(T{}, part[m][t], a, b);
+                    }
+                }
             }
         }
     }
@@ -142,7 +146,7 @@ __device__ __forceinline__ void add_unit(const warp_tile<uint8_t, F, MT, NT> &ti
                                          float acc[MT][NT][4]) {
     const int c = (int)threadIdx.x % 4;
     byte_sum<F> part[MT][NT][4] = {};
-#pragma unroll
+#pragma unroll(STEPS_AT_ONCE <NT>)
     for (int step = 0; step < UNIT / 64; step++) add_words(tile, unit * UNIT + step * 64 + c * 16, part);
 #pragma unroll
     for (int t = 0; t < NT; t++)
@@ -203,23 +207,33 @@ template <typename T, format F, int NT> __global__ void __launch_bounds__(SEGMEN
     }
 }
 
-/* Many tokens: each warp has rows of its own, the block's warps share the tokens through the cache. */
+/* Blocks that a multiprocessor has registers for, without any that wait in memory: tests/unit/engine_cuda/machine_code.py. */
+template <typename T>
+constexpr int MANY_BLOCKS =
+    std::is_same<T, uint8_t>::value ? 2 : 0; /* 0: as the compiler finds best, which is 3 */
+
+/* Many tokens: each warp has rows of its own, the block's warps share the tokens through the cache. The sum of a thread's segments waits
+ * in shared memory, where it is not in the way of the next one's registers. */
 template <typename T, format F, int MT, int NT>
-__global__ void __launch_bounds__(WARPS * 32) many_tokens(args p) {
+__global__ void __launch_bounds__(WARPS * 32, MANY_BLOCKS<T>) many_tokens(args p) {
     const int lane = (int)threadIdx.x;
     const warp_tile<T, F, MT, NT> tile(p, ((int)blockIdx.x * WARPS + (int)threadIdx.y) * MT * 16,
                                        (int)blockIdx.y * NT * 8);
     if (tile.row0 >= p.rows) return;
-    float total[MT][NT][4], acc[MT][NT][4];
-    sum_segment(p, tile, 0, total);
-    for (int s = 1; s < SEGMENTS; s++) {
+    __shared__ float total[MT * NT * 4][WARPS * 32];
+    const int thread = (int)threadIdx.y * 32 + lane;
+    for (int s = 0; s < SEGMENTS; s++) {
+        float acc[MT][NT][4];
         sum_segment(p, tile, s, acc);
 #pragma unroll
         for (int m = 0; m < MT; m++)
 #pragma unroll
             for (int t = 0; t < NT; t++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) total[m][t][i] = __fadd_rn(total[m][t][i], acc[m][t][i]);
+                for (int i = 0; i < 4; i++) {
+                    float *sum = &total[(m * NT + t) * 4 + i][thread];
+                    *sum = s ? __fadd_rn(*sum, acc[m][t][i]) : acc[m][t][i];
+                }
     }
 #pragma unroll
     for (int m = 0; m < MT; m++)
@@ -228,7 +242,7 @@ __global__ void __launch_bounds__(WARPS * 32) many_tokens(args p) {
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 put(p, tile.row0 + m * 16 + row_of(lane, i), tile.token0 + t * 8 + token_of(lane, i),
-                    total[m][t][i]);
+                    total[(m * NT + t) * 4 + i][thread]);
 }
 
 /* Floats, without tensor cores: a warp a row, its lanes across the columns. */
