@@ -279,8 +279,9 @@ static void show_how_to_ask(const up *u) {
     printf(
         "\n  curl -N http://127.0.0.1:%d/v1/chat/completions -H 'content-type: application/json' \\\n"
         "    -d '{\"model\":\"%s\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"" QUESTION
-        "\"}]}'\n\n",
-        u->o->port, u->plan.model_name);
+        "\"}]}'\n"
+        "  millrace status --config %s\n\n",
+        u->o->port, u->plan.model_name, u->plan.config);
     fflush(stdout);
 }
 

@@ -57,9 +57,11 @@ kill -0 "$(cat "$b/worker-2.pid")" && kill -0 "$(cat "$b/engine-2.pid")" || die 
 if "$bin/millrace" up --detach --state "$a" --port "$(free_port)" 2>"$work/again"; then die "a folder was taken twice"; fi
 grep -q "runs in $a already" "$work/again" || die "why it was refused is not said"
 
-# The line that up printed, as it stands.
-curl_line=$(sed -n '/^  curl /,/^$/p' "$work/out-a")
+# The lines that up printed, as they stand.
+curl_line=$(sed -n '/^  curl /,/^    -d /p' "$work/out-a")
 eval "$curl_line" 2>/dev/null | grep -q '^data: \[DONE\]' || die "the printed curl line has no clean answer"
+status_line=$(grep '^  millrace status ' "$work/out-a")
+(PATH=$bin:$PATH && eval "$status_line") | grep -q '^main  *blue  *1  *1 ' || die "the printed status line does not show the worker"
 [ "$(ask "$port_b" 100 "What is Millrace?" | wc -w)" -ge 5 ] || die "the second pipeline does not answer in words"
 
 whole=$(ask "$port_a" 3000 "tell me a long story about a river") || die "a long answer has no clean end"
