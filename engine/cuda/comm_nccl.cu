@@ -3,6 +3,7 @@ extern "C" {
 #include "engine/cuda/comm_nccl.h"
 }
 #include "engine/cuda/check.h"
+#include "engine/cuda/elementwise.h"
 
 #include <atomic>
 #include <cuda_runtime.h>
@@ -85,15 +86,6 @@ int nccl_check(ncclResult_t status, const char *what, engine_error *err) {
     return engine_fail(err, ENGINE_EINTERNAL, "%s: NCCL: %s", what, nccl.error_string(status));
 }
 
-__global__ void add_parts(float *x, const float *parts, size_t n, int size) {
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
-         i += (size_t)gridDim.x * blockDim.x) {
-        float sum = parts[i];
-        for (int r = 1; r < size; r++) sum += parts[(size_t)r * n + i];
-        x[i] = sum;
-    }
-}
-
 int all_reduce(comm *c, float *x, size_t n, engine_error *err) {
     nccl_end *e = (nccl_end *)c;
     if (e->group->broken) return fail_as_group(e->group, err);
@@ -102,8 +94,7 @@ int all_reduce(comm *c, float *x, size_t n, engine_error *err) {
         if (nccl_check(nccl.all_gather(x + at, e->room, m, ncclFloat32, e->end, e->stream), "all-reduce",
                        err))
             return -1;
-        const unsigned blocks = (unsigned)((m + 255) / 256 < 1024 ? (m + 255) / 256 : 1024);
-        add_parts<<<blocks, 256, 0, e->stream>>>(x + at, e->room, m, c->size);
+        cuda::add_parts(x + at, e->room, m, c->size, e->stream);
     }
     return cuda::check(cudaGetLastError(), "all-reduce", err);
 }

@@ -84,6 +84,14 @@ __global__ void byte_rows_of(const float *x, int width, int pitch, byte_rows out
     out.put(width, [=](int i) { return row[i]; });
 }
 
+__global__ void add_parts_of(float *x, const float *parts, size_t n, int ranks) {
+    for (size_t i = blockIdx.x * (size_t)THREADS + threadIdx.x; i < n; i += gridDim.x * (size_t)THREADS) {
+        float sum = parts[i];
+        for (int r = 1; r < ranks; r++) sum += parts[(size_t)r * n + i];
+        x[i] = sum;
+    }
+}
+
 } // namespace
 
 template <typename T>
@@ -126,6 +134,12 @@ void round_rows(const float *x, int n, int width, int pitch, format kind, const 
                 cudaStream_t s) {
     const byte_rows to = {kind, out};
     LAUNCH(byte_rows_of, dim3((unsigned)n), dim3(THREADS), 0, s, x, width, pitch, to);
+}
+
+void add_parts(float *x, const float *parts, size_t n, int ranks, cudaStream_t s) {
+    const size_t blocks = (n + THREADS - 1) / THREADS;
+    LAUNCH(add_parts_of, dim3((unsigned)(blocks < 1024 ? blocks : 1024)), dim3(THREADS), 0, s, x, parts, n,
+           ranks);
 }
 
 #define INSTANTIATE(T)                                                                                       \

@@ -1,4 +1,4 @@
-/* What stands between the matrix products: embedding, norms, activation, rounding. Each works on rows of a batch, one block a row,
+/* What stands between the matrix products: embedding, norms, activation, rounding, sums of ranks. Each works on rows of a batch, one block a row,
  * so a row's result does not depend on the others. Launches do not wait; errors are seen by cudaGetLastError.
  *
  * What is the next product's input comes in the type of the activations, or rounded to an 8-bit format in the same pass.
@@ -29,6 +29,9 @@ void gated(const float *gate_up, int n, int width, format kind, const rounded &o
 
 /* out = x [n][pitch], of which the first `width` of a row are read */
 void round_rows(const float *x, int n, int width, int pitch, format kind, const rounded &out, cudaStream_t s);
+
+/* x [n] = the sum of parts [ranks][n], by rank */
+void add_parts(float *x, const float *parts, size_t n, int ranks, cudaStream_t s);
 
 } // namespace cuda
 

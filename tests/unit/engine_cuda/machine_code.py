@@ -30,7 +30,7 @@ RULES = [
     (r"attend<__half, \d+>", 2, [HALVES, r"LDG\.E\.64"], []),
     (r"merge<.*>", 3, [], []),
     (r"plain<.*>|append<.*>|convert<.*>|quantise<.*>|widen_rows<.*>|embed_rows<.*>|gated_rows<.*>|add_norm_rows<.*>"
-     r"|byte_rows_of|turn_scales|add_bias|add_parts", 4, [], []),
+     r"|byte_rows_of|turn_scales|add_bias|add_parts_of", 4, [], []),
     (r"attend<float, \d+>", 2, [], None),  # arrays that are indexed lie in memory: f32 is there to compare with
     (r"draw", 4, [], None),
 ]

@@ -371,6 +371,19 @@ void what_stands_between_products_is_that_of_double_precision(void **) {
     check_elementwise<__nv_bfloat16>();
 }
 
+/* By rank, as the CPU's ranks add theirs (comm_local): bit by bit. The last is more than all blocks take at once. */
+void parts_of_ranks_are_added_in_their_order(void **) {
+    for (size_t n : {(size_t)1, (size_t)63, (size_t)300, (size_t)(1024 * cuda::ROW_THREADS + 5)})
+        for (int ranks : {1, 3, 8}) {
+            const std::vector<float> parts = random_values<float>(n * (size_t)ranks);
+            std::vector<float> x(n, 7.0f), want(parts.begin(), parts.begin() + (long)n);
+            for (int r = 1; r < ranks; r++)
+                for (size_t i = 0; i < n; i++) want[i] += parts[(size_t)r * n + i];
+            cuda::add_parts(x.data(), parts.data(), n, ranks, nullptr);
+            if (!same_bits(x.data(), want.data(), n)) fail_msg("%zu numbers of %d ranks", n, ranks);
+        }
+}
+
 /* ---- the same as the CPU's backend ---- */
 
 const kernels *cpu() {
@@ -700,6 +713,7 @@ int main() {
         cmocka_unit_test(int8_weights_are_rounded_as_the_cpu_rounds_them),
         cmocka_unit_test(fp8_weights_are_the_nearest_of_the_table),
         cmocka_unit_test(what_stands_between_products_is_that_of_double_precision),
+        cmocka_unit_test(parts_of_ranks_are_added_in_their_order),
         cmocka_unit_test(attention_is_that_of_double_precision_however_it_is_cut),
         cmocka_unit_test(rows_that_are_no_tokens_leave_the_cache_alone),
         cmocka_unit_test(a_67b_model_in_8_bits_leaves_room_on_an_80_gb_gpu),
