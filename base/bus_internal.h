@@ -46,17 +46,16 @@ typedef struct mr_watermark {
     struct mr_watermark_slot *slots; /* a ring, ascending by offset */
     int cap, head, n;
     int unfinished;
-    int64_t next; /* one past the finished prefix, where that has moved */
-    bool moved;
+    int64_t next; /* one past the finished prefix; 0: nothing is finished yet */
 } mr_watermark;
 
 void mr_watermark_reset(mr_watermark *w); /* forget everything, keep the memory */
 void mr_watermark_free(mr_watermark *w);
 /* false: out of memory, or not above the last offset that was begun */
 bool mr_watermark_begin(mr_watermark *w, int64_t offset);
-void mr_watermark_cancel(mr_watermark *w, int64_t offset); /* undo the last begin */
-/* The offset to commit (one past the finished prefix), or -1 when it has not moved. */
-int64_t mr_watermark_finish(mr_watermark *w, int64_t offset);
+/* Undo the last begin; finish. Both are false when the record was not begun, or is finished already. */
+bool mr_watermark_cancel(mr_watermark *w, int64_t offset);
+bool mr_watermark_finish(mr_watermark *w, int64_t offset);
 /* The lowest offset that is not finished, which is the one to commit; -1 when nothing has begun. */
 int64_t mr_watermark_low(const mr_watermark *w);
 static inline bool mr_watermark_full(const mr_watermark *w) {

@@ -20,7 +20,7 @@ static struct mr_watermark_slot *slot(const mr_watermark *w, int i) {
 
 void mr_watermark_reset(mr_watermark *w) {
     w->head = w->n = w->unfinished = 0;
-    w->moved = false;
+    w->next = 0;
 }
 
 void mr_watermark_free(mr_watermark *w) {
@@ -49,10 +49,12 @@ bool mr_watermark_begin(mr_watermark *w, int64_t offset) {
     return true;
 }
 
-void mr_watermark_cancel(mr_watermark *w, int64_t offset) {
-    if (w->n == 0 || slot(w, w->n - 1)->offset != offset) return;
-    if (!slot(w, w->n - 1)->finished) w->unfinished--;
+bool mr_watermark_cancel(mr_watermark *w, int64_t offset) {
+    if (w->n == 0 || slot(w, w->n - 1)->offset != offset) return false;
+    bool unfinished = !slot(w, w->n - 1)->finished;
+    w->unfinished -= unfinished;
     w->n--;
+    return unfinished;
 }
 
 static int find(mr_watermark *w, int64_t offset) {
@@ -68,27 +70,22 @@ static int find(mr_watermark *w, int64_t offset) {
     return low < w->n && slot(w, low)->offset == offset ? low : -1;
 }
 
-int64_t mr_watermark_finish(mr_watermark *w, int64_t offset) {
+bool mr_watermark_finish(mr_watermark *w, int64_t offset) {
     int at = find(w, offset);
-    if (at < 0 || slot(w, at)->finished) return -1;
+    if (at < 0 || slot(w, at)->finished) return false;
     slot(w, at)->finished = true;
     w->unfinished--;
-    int64_t next = -1;
     while (w->n > 0 && slot(w, 0)->finished) {
-        next = slot(w, 0)->offset + 1;
+        w->next = slot(w, 0)->offset + 1;
         w->head = (w->head + 1) % w->cap;
         w->n--;
     }
-    if (next >= 0) {
-        w->next = next;
-        w->moved = true;
-    }
-    return next;
+    return true;
 }
 
 int64_t mr_watermark_low(const mr_watermark *w) {
     if (w->n > 0) return slot(w, 0)->offset;
-    return w->moved ? w->next : -1;
+    return w->next > 0 ? w->next : -1;
 }
 
 /* ---- what is finished behind it ---- */
