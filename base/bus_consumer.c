@@ -1,4 +1,4 @@
-/* The consumer (see bus.h): offsets committed by hand, a watermark per partition, back-pressure by not taking records.
+/* The consumer (see bus.h): joining, handing records over, back-pressure by not taking them. Committing is bus_offsets.h's.
  *
  * All of it runs on the loop's thread: librdkafka wakes the loop, on_ready polls, and the callbacks of librdkafka
  * (rebalance, errors) come from inside that poll. The consumer owns its partitions' state, and a
@@ -6,11 +6,8 @@
  *
  * Each assigned partition has a queue of its own, and a partition that stands still is one whose queue is left alone:
  * librdkafka's own pause would throw away what was fetched, and needs up to a second to begin again. What waits there is
- * bounded by QUEUE_KIB.
- *
- * A commit says which offsets are finished behind the lowest unfinished one (bus_internal.h has the text). A partition that is assigned
- * stands still until the group's coordinator has said what its last owner committed, or for ASK_MS. */
-#include "base/bus_internal.h"
+ * bounded by QUEUE_KIB. */
+#include "base/bus_offsets.h"
 
 #include "base/log.h"
 
@@ -27,127 +24,38 @@
 #define CLOSE_MS   5000
 #define QUEUE_KIB                                                                                            \
     "8192" /* fetched ahead of the application, each partition; one more record may go over it */
-#define COMMIT_US     200000  /* often, so that a crash repeats little */
-#define COMMITTING_US 5000000 /* a commit without an answer for so long holds up no other */
-#define ASK_MS        3000
-#define ANSWER_MS     3600000 /* the longest that librdkafka takes */
-#define METADATA_MS   30000
-#define MAX_TOPICS    8
-#define MAX_PARTITION 100000
-
-/* One partition, from its first assignment on; `assigned` says whether it is ours now. */
-typedef struct partition {
-    char topic[250];
-    int32_t number;
-    bool assigned;
-    bool eof_seen;           /* read up to its end at least once */
-    bool retry;              /* `kept` may be handed over again: resume was called since */
-    int64_t next;            /* lowest offset that was not handed over yet; -1 before the first record */
-    rd_kafka_queue_t *queue; /* its records and errors, while it is assigned */
-    mr_watermark done;
-    bool dirty;               /* there is something to commit */
-    int64_t asked_until_us;   /* what its last owner committed is being asked for; 0: it is known */
-    mr_finished known;        /* by that, finished */
-    rd_kafka_message_t *kept; /* the record that there was no room for */
-} partition;
-
-typedef struct topic_partitions {
-    const char *name; /* the options' */
-    partition **v;    /* by number; NULL where never assigned */
-    int n;
-    int exist; /* partitions that it has; 0: not asked */
-} topic_partitions;
+#define METADATA_MS 30000
 
 struct mr_consumer {
     rd_kafka_t *rk;
     mr_kafka_conf conf;
     mr_consumer_options opt;
-    char topic_names[MAX_TOPICS][250];
     char part[32];
     mr_bus_wake wake;
     mr_timer *timer;
-    topic_partitions topics[MAX_TOPICS];
-    int ntopics, nassigned, unfinished;
+    mr_partitions all;
+    mr_offsets offsets; /* of a group's member */
+    int unfinished;
     bool paused;
-    rd_kafka_queue_t *answers; /* about what was committed */
-    int committing;            /* commits without an answer yet */
-    int64_t committed_us;      /* when the last one was sent */
-    bool plain;                /* the broker takes no metadata of the length that we need */
     mr_counter *records, *rebalances, *lost, *skipped;
     mr_gauge *assigned_gauge, *unfinished_gauge, *lag_gauge, *paused_gauge;
 };
 
 /* ---- partitions ---- */
 
-static partition *find_partition(const mr_consumer *c, const char *topic, int32_t number) {
-    for (int i = 0; i < c->ntopics; i++) {
-        const topic_partitions *t = &c->topics[i];
-        if (strcmp(t->name, topic) == 0) return number >= 0 && number < t->n ? t->v[number] : NULL;
-    }
-    return NULL;
-}
-
-static partition *add_partition(mr_consumer *c, const char *topic, int32_t number) {
-    partition *p = find_partition(c, topic, number);
-    if (p || number < 0 || number > MAX_PARTITION) return p;
-    for (int i = 0; i < c->ntopics; i++) {
-        topic_partitions *t = &c->topics[i];
-        if (strcmp(t->name, topic) != 0) continue;
-        if (number >= t->n) {
-            partition **v = realloc(t->v, (size_t)(number + 1) * sizeof(partition *));
-            if (!v) return NULL;
-            memset(v + t->n, 0, (size_t)(number + 1 - t->n) * sizeof(partition *));
-            t->v = v;
-            t->n = number + 1;
-        }
-        p = t->v[number] = calloc(1, sizeof(*p));
-        if (!p) return NULL;
-        snprintf(p->topic, sizeof(p->topic), "%s", topic);
-        p->number = number;
-        return p;
-    }
-    return NULL;
-}
-
-/* for (each partition p that is assigned) */
-static partition *next_assigned(const mr_consumer *c, int *topic, int *number) {
-    for (; *topic < c->ntopics; (*topic)++, *number = 0) {
-        while (*number < c->topics[*topic].n) {
-            partition *p = c->topics[*topic].v[(*number)++];
-            if (p && p->assigned) return p;
-        }
-    }
-    return NULL;
-}
-#define FOR_ASSIGNED(c, p)                                                                                   \
-    for (int topic_ = 0, number_ = 0; ((p) = next_assigned((c), &topic_, &number_)) != NULL;)
-
-static void drop_kept(partition *p) {
+static void drop_kept(mr_partition *p) {
     if (p->kept) rd_kafka_message_destroy(p->kept);
     p->kept = NULL;
     p->retry = false;
 }
 
-static void drop_queue(partition *p) {
+static void drop_queue(mr_partition *p) {
     if (p->queue) rd_kafka_queue_destroy(p->queue);
     p->queue = NULL;
 }
 
-static void free_partitions(mr_consumer *c) {
-    for (int i = 0; i < c->ntopics; i++) {
-        topic_partitions *t = &c->topics[i];
-        for (int k = 0; k < t->n; k++) {
-            if (!t->v[k]) continue;
-            drop_kept(t->v[k]);
-            mr_watermark_free(&t->v[k]->done);
-            free(t->v[k]);
-        }
-        free(t->v);
-    }
-}
-
 static void show_state(mr_consumer *c) {
-    mr_gauge_set(c->assigned_gauge, c->nassigned);
+    mr_gauge_set(c->assigned_gauge, c->all.nassigned);
     mr_gauge_set(c->unfinished_gauge, c->unfinished);
     mr_gauge_set(c->paused_gauge, c->paused ? 1 : 0);
 }
@@ -155,9 +63,8 @@ static void show_state(mr_consumer *c) {
 /* ---- pausing ---- */
 
 /* A partition stands still while the application says so, while its record is kept, and while its window is full. */
-static bool stands_still(const mr_consumer *c, const partition *p) {
-    return c->paused || p->kept || mr_watermark_full(&p->done) ||
-           (p->asked_until_us && mr_mono_us() < p->asked_until_us);
+static bool stands_still(const mr_consumer *c, const mr_partition *p) {
+    return c->paused || p->kept || mr_watermark_full(&p->done) || mr_offsets_asked(p);
 }
 
 void mr_consumer_pause(mr_consumer *c) {
@@ -166,9 +73,9 @@ void mr_consumer_pause(mr_consumer *c) {
 }
 
 void mr_consumer_resume(mr_consumer *c) {
-    partition *p;
+    mr_partition *p;
     c->paused = false;
-    FOR_ASSIGNED(c, p) p->retry = p->kept != NULL;
+    MR_FOR_ASSIGNED(&c->all, p) p->retry = p->kept != NULL;
     show_state(c);
     /* records go out from the loop, not from inside the caller */
     mr_bus_wake_again(&c->wake);
@@ -185,7 +92,7 @@ static bool has_offsets(const mr_consumer *c) {
 }
 
 /* Offers the record to the application; false when it has no room. */
-static bool offer(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
+static bool offer(mr_consumer *c, mr_partition *p, const rd_kafka_message_t *m) {
     mr_record r = mr_bus_record(m, p->topic);
     bool tracked = has_offsets(c) && mr_watermark_begin(&p->done, m->offset);
     if (tracked) c->unfinished++;
@@ -194,16 +101,12 @@ static bool offer(mr_consumer *c, partition *p, const rd_kafka_message_t *m) {
         p->next = m->offset + 1;
         return true;
     }
-    if (tracked) {
-        int before = p->done.unfinished;
-        mr_watermark_cancel(&p->done, m->offset);
-        c->unfinished -= before - p->done.unfinished;
-    }
+    if (tracked && mr_watermark_cancel(&p->done, m->offset)) c->unfinished--;
     return false;
 }
 
 /* It comes again, and was finished by the one who had it before. */
-static bool skip(mr_consumer *c, partition *p, int64_t offset) {
+static bool skip(mr_consumer *c, mr_partition *p, int64_t offset) {
     if (!mr_finished_has(&p->known, offset)) return false;
     c->unfinished += mr_watermark_begin(&p->done, offset);
     p->next = offset + 1;
@@ -213,7 +116,7 @@ static bool skip(mr_consumer *c, partition *p, int64_t offset) {
 }
 
 /* Takes ownership of m. */
-static void handle_record(mr_consumer *c, partition *p, rd_kafka_message_t *m) {
+static void handle_record(mr_consumer *c, mr_partition *p, rd_kafka_message_t *m) {
     /* librdkafka before 2.4 may repeat records */
     if (m->offset < p->next || skip(c, p, m->offset) || offer(c, p, m)) {
         rd_kafka_message_destroy(m);
@@ -222,7 +125,7 @@ static void handle_record(mr_consumer *c, partition *p, rd_kafka_message_t *m) {
     }
 }
 
-static void retry_kept(mr_consumer *c, partition *p) {
+static void retry_kept(mr_consumer *c, mr_partition *p) {
     if (!p->kept || !p->retry || c->paused || mr_watermark_full(&p->done)) return;
     p->retry = false;
     if (offer(c, p, p->kept)) drop_kept(p);
@@ -231,124 +134,19 @@ static void retry_kept(mr_consumer *c, partition *p) {
 /* ---- finishing ---- */
 
 void mr_bus_done(mr_consumer *c, const char *topic, int32_t number, int64_t offset) {
-    partition *p = find_partition(c, topic, number);
+    mr_partition *p = mr_partitions_find(&c->all, topic, number);
     if (!p || !p->assigned || !has_offsets(c)) return;
-    int before = p->done.unfinished;
     bool was_full = mr_watermark_full(&p->done);
-    mr_watermark_finish(&p->done, offset);
-    p->dirty = p->dirty || p->done.unfinished < before;
-    c->unfinished -= before - p->done.unfinished;
+    if (!mr_watermark_finish(&p->done, offset)) return;
+    p->dirty = true;
+    c->unfinished--;
     if (was_full && !mr_watermark_full(&p->done)) mr_bus_wake_again(&c->wake);
-}
-
-/* ---- committing ---- */
-
-static void add_commit(const mr_consumer *c, partition *p, rd_kafka_topic_partition_list_t *list) {
-    char text[MR_FINISHED_TEXT];
-    int n = c->plain ? 0 : mr_finished_write(&p->done, text);
-    rd_kafka_topic_partition_t *to = rd_kafka_topic_partition_list_add(list, p->topic, p->number);
-    to->offset = mr_watermark_low(&p->done);
-    to->metadata = n ? strdup(text) : NULL;
-    to->metadata_size = to->metadata ? (size_t)n : 0;
-    p->dirty = false;
-}
-
-/* Says to the group what is finished; the answer comes to on_committed. */
-static void commit(mr_consumer *c) {
-    partition *p;
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->nassigned);
-    FOR_ASSIGNED(c, p) {
-        if (p->dirty) add_commit(c, p, list);
-    }
-    if (list->cnt) {
-        c->committed_us = mr_mono_us();
-        rd_kafka_resp_err_t e = rd_kafka_commit(c->rk, list, 1);
-        c->committing += e == RD_KAFKA_RESP_ERR_NO_ERROR;
-        if (e != RD_KAFKA_RESP_ERR_NO_ERROR)
-            mr_log(MR_WARN, "offsets not committed", MR_S("error", rd_kafka_err2str(e)));
-    }
-    rd_kafka_topic_partition_list_destroy(list);
-}
-
-static void commit_when_due(mr_consumer *c) {
-    int64_t since = mr_mono_us() - c->committed_us;
-    if (has_offsets(c) && since > (c->committing ? COMMITTING_US : COMMIT_US)) commit(c);
-}
-
-/* What was refused goes along with the next commit. Where a partition is just being taken away there is none: its records are
- * done again elsewhere, which is allowed. */
-static void on_committed(rd_kafka_t *rk, rd_kafka_resp_err_t all, rd_kafka_topic_partition_list_t *list,
-                         void *opaque) {
-    mr_consumer *c = opaque;
-    (void)rk;
-    if (c->committing > 0) c->committing--;
-    for (int i = 0; list && i < list->cnt; i++) {
-        const rd_kafka_topic_partition_t *of = &list->elems[i];
-        partition *p = find_partition(c, of->topic, of->partition);
-        rd_kafka_resp_err_t e = of->err ? of->err : all;
-        if (e == RD_KAFKA_RESP_ERR_NO_ERROR || !p) continue;
-        p->dirty = mr_watermark_low(&p->done) >= 0;
-        if (e == RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE && !c->plain) {
-            c->plain = true;
-            mr_log(MR_WARN,
-                   "the broker takes no 3,000 bytes of metadata with an offset: what is finished behind it "
-                   "comes again "
-                   "(raise its offset.metadata.max.bytes)",
-                   MR_S("topic", p->topic));
-        }
-        mr_log(MR_DEBUG, "offset not committed", MR_S("topic", p->topic), MR_I("partition", p->number),
-               MR_S("error", rd_kafka_err2str(e)));
-    }
-}
-
-/* ---- what the last owner committed ---- */
-
-/* The answer wakes the loop. Nobody waits for it longer than ASK_MS, but it may come later: librdkafka 2.0.2 fails an assertion when
- * one comes to a request that it has given up. */
-static void ask_committed(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
-    char why[200];
-    rd_kafka_ListConsumerGroupOffsets_t *q = rd_kafka_ListConsumerGroupOffsets_new(c->opt.group, list);
-    rd_kafka_AdminOptions_t *o = rd_kafka_AdminOptions_new(c->rk, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS);
-    rd_kafka_AdminOptions_set_request_timeout(o, ANSWER_MS, why, sizeof(why));
-    rd_kafka_ListConsumerGroupOffsets(c->rk, &q, 1, o, c->answers);
-    rd_kafka_AdminOptions_destroy(o);
-    rd_kafka_ListConsumerGroupOffsets_destroy(q);
-}
-
-static void take_committed(mr_consumer *c, const rd_kafka_topic_partition_t *of) {
-    partition *p = find_partition(c, of->topic, of->partition);
-    if (!p || !p->assigned || !p->asked_until_us) return;
-    p->asked_until_us = 0;
-    mr_str text = {of->metadata ? of->metadata : "", of->metadata ? of->metadata_size : 0};
-    if (of->err == RD_KAFKA_RESP_ERR_NO_ERROR) mr_finished_read(&p->known, of->offset, text);
-}
-
-/* An answer that is late is as good: what was finished stays finished. */
-static void take_answer(mr_consumer *c, rd_kafka_event_t *ev) {
-    size_t n = 0;
-    const rd_kafka_ListConsumerGroupOffsets_result_t *result =
-        rd_kafka_event_ListConsumerGroupOffsets_result(ev);
-    const rd_kafka_group_result_t **groups =
-        result ? rd_kafka_ListConsumerGroupOffsets_result_groups(result, &n) : NULL;
-    const rd_kafka_topic_partition_list_t *list = n == 1 ? rd_kafka_group_result_partitions(groups[0]) : NULL;
-    for (int i = 0; list && i < list->cnt; i++) take_committed(c, &list->elems[i]);
-    if (!list)
-        mr_log(MR_WARN, "it is not known what is finished behind the committed offsets: it comes again",
-               MR_S("error", rd_kafka_event_error_string(ev)));
-}
-
-static void serve_answers(mr_consumer *c) {
-    rd_kafka_event_t *ev;
-    while (c->answers && (ev = rd_kafka_queue_poll(c->answers, 0)) != NULL) {
-        take_answer(c, ev);
-        rd_kafka_event_destroy(ev);
-    }
 }
 
 /* ---- assignment ---- */
 
 /* Gives the partition its own queue; to be called before librdkafka starts to fetch it. */
-static bool split_queue(mr_consumer *c, partition *p) {
+static bool split_queue(mr_consumer *c, mr_partition *p) {
     drop_queue(p);
     p->queue = rd_kafka_queue_get_partition(c->rk, p->topic, p->number);
     if (!p->queue) return false;
@@ -359,29 +157,26 @@ static bool split_queue(mr_consumer *c, partition *p) {
 
 static void assigned(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
     for (int i = 0; i < list->cnt; i++) {
-        partition *p = add_partition(c, list->elems[i].topic, list->elems[i].partition);
+        mr_partition *p = mr_partitions_add(&c->all, list->elems[i].topic, list->elems[i].partition);
         if (!p || !split_queue(c, p)) {
             mr_log(MR_ERROR, "out of memory: a partition is not served", MR_S("topic", list->elems[i].topic),
                    MR_I("partition", list->elems[i].partition));
             continue;
         }
-        if (!p->assigned) c->nassigned++;
+        if (!p->assigned) c->all.nassigned++;
         p->assigned = true;
         p->next = -1;
-        p->dirty = false;
-        p->known.n = 0;
-        p->asked_until_us = has_offsets(c) ? mr_mono_us() + ASK_MS * 1000LL : 0;
         mr_watermark_reset(&p->done);
     }
-    if (c->answers && has_offsets(c) && list->cnt) ask_committed(c, list); /* else it is being closed */
+    if (has_offsets(c)) mr_offsets_ask(&c->offsets, list);
 }
 
 static void revoked(mr_consumer *c, const rd_kafka_topic_partition_list_t *list) {
     for (int i = 0; i < list->cnt; i++) {
-        partition *p = find_partition(c, list->elems[i].topic, list->elems[i].partition);
+        mr_partition *p = mr_partitions_find(&c->all, list->elems[i].topic, list->elems[i].partition);
         if (!p || !p->assigned) continue;
         p->assigned = false;
-        c->nassigned--;
+        c->all.nassigned--;
         c->unfinished -= p->done.unfinished;
         mr_watermark_reset(&p->done);
         drop_kept(p);
@@ -403,6 +198,13 @@ static void check_rebalance(rd_kafka_t *rk, rd_kafka_error_t *incremental, rd_ka
     if (incremental) rd_kafka_error_destroy(incremental);
 }
 
+static void on_committed(rd_kafka_t *rk, rd_kafka_resp_err_t all, rd_kafka_topic_partition_list_t *list,
+                         void *opaque) {
+    mr_consumer *c = opaque;
+    (void)rk;
+    mr_offsets_committed(&c->offsets, all, list);
+}
+
 /* What is finished is committed before the unassignment, which librdkafka keeps in this order; nothing here waits for a request. */
 static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_partition_list_t *list,
                          void *opaque) {
@@ -422,7 +224,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t e, rd_kafka_topic_p
             mr_log(MR_ERROR, "kafka rebalance failed", MR_S("error", rd_kafka_err2str(e)));
         }
         log_rebalance("partitions revoked", list, rk);
-        if (!rd_kafka_assignment_lost(rk)) commit(c);
+        if (!rd_kafka_assignment_lost(rk)) mr_offsets_commit(&c->offsets);
         revoked(c, list);
         if (incremental) {
             check_rebalance(rk, rd_kafka_incremental_unassign(rk, list), RD_KAFKA_RESP_ERR_NO_ERROR);
@@ -451,7 +253,7 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
 }
 
 static void on_error_event(mr_consumer *c, const rd_kafka_message_t *m) {
-    partition *p = m->rkt ? find_partition(c, rd_kafka_topic_name(m->rkt), m->partition) : NULL;
+    mr_partition *p = m->rkt ? mr_partitions_find(&c->all, rd_kafka_topic_name(m->rkt), m->partition) : NULL;
     if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
         if (!p) return;
         p->eof_seen = true;
@@ -484,7 +286,7 @@ static bool serve_events(mr_consumer *c) {
 }
 
 /* Takes one record of the partition, if it may. */
-static bool serve_partition(mr_consumer *c, partition *p) {
+static bool serve_partition(mr_consumer *c, mr_partition *p) {
     if (stands_still(c, p)) return false;
     rd_kafka_message_t *m = rd_kafka_consume_queue(p->queue, 0);
     if (!m) return false;
@@ -499,29 +301,29 @@ static bool serve_partition(mr_consumer *c, partition *p) {
 
 static void on_ready(void *arg) {
     mr_consumer *c = arg;
-    partition *p;
+    mr_partition *p;
     bool more = true;
     for (int i = 0; more && i < POLL_BATCH; i++) more = serve_events(c);
-    serve_answers(c);
-    FOR_ASSIGNED(c, p) retry_kept(c, p);
+    if (has_offsets(c)) mr_offsets_serve(&c->offsets);
+    MR_FOR_ASSIGNED(&c->all, p) retry_kept(c, p);
     more = true;
     for (int served = 0; more && served < POLL_BATCH;) {
         more = false;
-        FOR_ASSIGNED(c, p) { /* in turn, so that no partition starves another */
+        MR_FOR_ASSIGNED(&c->all, p) { /* in turn, so that no partition starves another */
             if (!serve_partition(c, p)) continue;
             more = true;
             served++;
         }
     }
     if (more) mr_bus_wake_again(&c->wake); /* librdkafka will not say so again */
-    commit_when_due(c);
+    if (has_offsets(c)) mr_offsets_commit_when_due(&c->offsets);
 }
 
 /* Not by librdkafka's statistics, which cost an idle process more than all else that it does. */
 static void show_lag(mr_consumer *c) {
-    partition *p;
+    mr_partition *p;
     int64_t lag = 0, low, high;
-    FOR_ASSIGNED(c, p) {
+    MR_FOR_ASSIGNED(&c->all, p) {
         int64_t from = p->done.n > 0 ? mr_watermark_low(&p->done) : p->next;
         if (from >= 0 && rd_kafka_get_watermark_offsets(c->rk, p->topic, p->number, &low, &high) == 0 &&
             high > from) {
@@ -593,20 +395,19 @@ static int open_client(mr_consumer *c, mr_error *err) {
         return mr_fail(err, MR_EKAFKA, "kafka consumer: %s", why);
     }
     rd_kafka_poll_set_consumer(c->rk);
-    c->answers = rd_kafka_queue_new(c->rk);
-    mr_bus_wake_on(&c->wake, c->answers);
+    if (has_offsets(c)) mr_offsets_open(&c->offsets, c->rk, c->opt.group, &c->all, &c->wake);
     return 0;
 }
 
 static int subscribe(mr_consumer *c, mr_error *err) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->ntopics);
-    for (int i = 0; i < c->ntopics; i++) {
-        rd_kafka_topic_partition_list_add(list, c->topics[i].name, RD_KAFKA_PARTITION_UA);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->all.ntopics);
+    for (int i = 0; i < c->all.ntopics; i++) {
+        rd_kafka_topic_partition_list_add(list, c->all.topics[i].name, RD_KAFKA_PARTITION_UA);
     }
     rd_kafka_resp_err_t e = rd_kafka_subscribe(c->rk, list);
     rd_kafka_topic_partition_list_destroy(list);
     if (e == RD_KAFKA_RESP_ERR_NO_ERROR) return 0;
-    return mr_fail(err, MR_EKAFKA, "cannot subscribe to %s: %s", c->topics[0].name, rd_kafka_err2str(e));
+    return mr_fail(err, MR_EKAFKA, "cannot subscribe to %s: %s", c->all.topics[0].name, rd_kafka_err2str(e));
 }
 
 static int partition_count(const rd_kafka_metadata_t *md, const char *topic) {
@@ -635,14 +436,14 @@ static int64_t first_offset(mr_consumer *c, const char *topic, int32_t number) {
 /* Adds the wanted partitions of topic i; fails when they do not exist. */
 static int add_wanted(mr_consumer *c, int i, const rd_kafka_metadata_t *md,
                       rd_kafka_topic_partition_list_t *list, mr_error *err) {
-    const char *topic = c->topics[i].name;
+    const char *topic = c->all.topics[i].name;
     int count = partition_count(md, topic), from = 0, to = count;
     if (count == 0) {
         return mr_fail(err, MR_ENOTFOUND,
                        "topic %s does not exist at %s; create the topics with: millrace topics", topic,
                        c->conf.brokers);
     }
-    c->topics[i].exist = count;
+    c->all.topics[i].exist = count;
     if (c->opt.partition >= 0) {
         from = c->opt.partition;
         to = from + 1;
@@ -667,27 +468,27 @@ static int list_wanted(mr_consumer *c, int timeout_ms, rd_kafka_topic_partition_
                        "Kafka at %s cannot be reached: %s; is it running there (kafka.brokers)?",
                        c->conf.brokers, rd_kafka_err2str(e));
     }
-    for (int i = 0; i < c->ntopics && rc == 0; i++) rc = add_wanted(c, i, md, list, err);
+    for (int i = 0; i < c->all.ntopics && rc == 0; i++) rc = add_wanted(c, i, md, list, err);
     rd_kafka_metadata_destroy(md);
     return rc;
 }
 
 static int assign_by_hand(mr_consumer *c, mr_error *err) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->ntopics);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(c->all.ntopics);
     int64_t deadline = mr_mono_us() + METADATA_MS * 1000LL;
     int rc = list_wanted(c, METADATA_MS, list, err);
     /* at the start of a cluster the topics may be a moment behind */
     while (rc != 0 && err->code == MR_ENOTFOUND && mr_mono_us() < deadline) {
         usleep(POLL_MS * 1000);
         rd_kafka_topic_partition_list_destroy(list);
-        list = rd_kafka_topic_partition_list_new(c->ntopics);
+        list = rd_kafka_topic_partition_list_new(c->all.ntopics);
         rc = list_wanted(c, METADATA_MS, list, err);
     }
     if (rc == 0) {
         assigned(c, list);
         rd_kafka_resp_err_t e = rd_kafka_assign(c->rk, list);
         if (e != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            rc = mr_fail(err, MR_EKAFKA, "cannot read %s: %s", c->topics[0].name, rd_kafka_err2str(e));
+            rc = mr_fail(err, MR_EKAFKA, "cannot read %s: %s", c->all.topics[0].name, rd_kafka_err2str(e));
         }
     }
     rd_kafka_topic_partition_list_destroy(list);
@@ -695,11 +496,12 @@ static int assign_by_hand(mr_consumer *c, mr_error *err) {
 }
 
 static int copy_topics(mr_consumer *c, mr_error *err) {
-    for (; c->ntopics < MAX_TOPICS && c->opt.topics[c->ntopics]; c->ntopics++) {
-        snprintf(c->topic_names[c->ntopics], sizeof(c->topic_names[0]), "%s", c->opt.topics[c->ntopics]);
-        c->topics[c->ntopics].name = c->topic_names[c->ntopics];
+    mr_partitions *all = &c->all;
+    for (; all->ntopics < MR_CONSUMER_TOPICS && c->opt.topics[all->ntopics]; all->ntopics++) {
+        char *name = all->topics[all->ntopics].name;
+        snprintf(name, sizeof(all->topics[0].name), "%s", c->opt.topics[all->ntopics]);
     }
-    return c->ntopics > 0 ? 0 : mr_fail(err, MR_EINVAL, "a consumer needs at least one topic");
+    return all->ntopics > 0 ? 0 : mr_fail(err, MR_EINVAL, "a consumer needs at least one topic");
 }
 
 static void register_metrics(mr_consumer *c, mr_metrics *m) {
@@ -767,16 +569,15 @@ static void close_client(mr_consumer *c) {
 }
 
 void mr_consumer_free(mr_consumer *c) {
-    partition *p;
+    mr_partition *p;
     if (!c) return;
-    FOR_ASSIGNED(c, p) { /* these belong to the client and must go before it */
+    MR_FOR_ASSIGNED(&c->all, p) { /* these belong to the client and must go before it */
         drop_kept(p);
         drop_queue(p);
     }
-    if (c->answers) rd_kafka_queue_destroy(c->answers);
-    c->answers = NULL;
+    mr_offsets_close(&c->offsets);
     if (c->rk) close_client(c);
-    free_partitions(c);
+    mr_partitions_free(&c->all);
     mr_timer_free(c->timer);
     mr_bus_wake_done(&c->wake);
     free(c);
@@ -785,7 +586,7 @@ void mr_consumer_free(mr_consumer *c) {
 /* ---- questions ---- */
 
 int mr_consumer_assigned(const mr_consumer *c) {
-    return c->nassigned;
+    return c->all.nassigned;
 }
 
 int mr_consumer_unfinished(const mr_consumer *c) {
@@ -793,9 +594,9 @@ int mr_consumer_unfinished(const mr_consumer *c) {
 }
 
 int64_t mr_consumer_behind(const mr_consumer *c) {
-    partition *p;
+    mr_partition *p;
     int64_t n = 0, low, high;
-    FOR_ASSIGNED(c, p) {
+    MR_FOR_ASSIGNED(&c->all, p) {
         if (p->next >= 0 && rd_kafka_get_watermark_offsets(c->rk, p->topic, p->number, &low, &high) == 0 &&
             high > p->next) {
             n += high - p->next;
@@ -809,21 +610,21 @@ bool mr_consumer_lost(const mr_consumer *c) {
 }
 
 bool mr_consumer_caught_up(const mr_consumer *c) {
-    partition *p;
-    FOR_ASSIGNED(c, p) {
+    mr_partition *p;
+    MR_FOR_ASSIGNED(&c->all, p) {
         if (!p->eof_seen || p->kept) return false;
     }
-    return c->nassigned > 0;
+    return c->all.nassigned > 0;
 }
 
 int64_t mr_consumer_position(const mr_consumer *c, const char *topic, int32_t number) {
-    const partition *p = find_partition(c, topic, number);
+    const mr_partition *p = mr_partitions_find(&c->all, topic, number);
     return p ? p->next : -1;
 }
 
 int mr_consumer_partitions(const mr_consumer *c, const char *topic) {
-    for (int i = 0; i < c->ntopics; i++) {
-        if (strcmp(c->topics[i].name, topic) == 0) return c->topics[i].exist;
+    for (int i = 0; i < c->all.ntopics; i++) {
+        if (strcmp(c->all.topics[i].name, topic) == 0) return c->all.topics[i].exist;
     }
     return 0;
 }
