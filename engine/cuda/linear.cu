@@ -245,16 +245,15 @@ __global__ void __launch_bounds__(WARPS * 32, MANY_BLOCKS<T>) many_tokens(args p
                     total[(m * NT + t) * 4 + i][thread]);
 }
 
-/* Floats, without tensor cores: a warp a row, its lanes across the columns. */
-template <format F> __global__ void plain(args p) {
+/* Floats, without tensor cores: a warp a row, its lanes across the columns. A grid has fewer places in y than a pass may have tokens. */
+constexpr int PLAIN_TOKENS = 65535;
+
+template <format F> __device__ __forceinline__ float plain_product(const args &p, int row, int token) {
     using weight = typename std::conditional<F == format::stored, float, uint8_t>::type;
-    const int lane = (int)threadIdx.x, row = (int)blockIdx.x * WARPS + (int)threadIdx.y,
-              token = (int)blockIdx.y;
-    if (row >= p.rows) return;
     const weight *w = (const weight *)p.weights + (size_t)row * (size_t)p.pitch;
     const float *x = (const float *)p.x + (size_t)token * (size_t)p.pitch;
     float sum = 0;
-    for (int k = lane; k < p.pitch; k += 32) {
+    for (int k = (int)threadIdx.x; k < p.pitch; k += 32) {
         float v;
         if constexpr (F == format::stored)
             v = w[k];
@@ -262,8 +261,16 @@ template <format F> __global__ void plain(args p) {
             v = decode<F>(w[k]) * p.scales[(size_t)row * (size_t)(p.pitch / UNIT) + (size_t)(k / UNIT)];
         sum = __fmaf_rn(v, x[k], sum);
     }
-    sum = warp_sum(sum);
-    if (!lane) put(p, row, token, sum);
+    return warp_sum(sum);
+}
+
+template <format F> __global__ void plain(args p) {
+    const int row = (int)blockIdx.x * WARPS + (int)threadIdx.y;
+    if (row >= p.rows) return;
+    for (int token = (int)blockIdx.y; token < p.tokens; token += PLAIN_TOKENS) {
+        const float sum = plain_product<F>(p, row, token);
+        if (!threadIdx.x) put(p, row, token, sum);
+    }
 }
 
 unsigned blocks(int n, int each) {
@@ -279,7 +286,8 @@ template <typename T, format F> void launch(const args &p, cudaStream_t s) {
     /* an 8-bit unit has sums of its own: with two rows of tiles they would not fit into registers */
     constexpr int MT = F == format::stored ? 2 : 1, NT = 8;
     if constexpr (std::is_same<T, float>::value)
-        LAUNCH((plain<F>), dim3(blocks(p.rows, WARPS), (unsigned)p.tokens), dim3(32, WARPS), 0, s, p);
+        LAUNCH((plain<F>), dim3(blocks(p.rows, WARPS), (unsigned)min(p.tokens, PLAIN_TOKENS)),
+               dim3(32, WARPS), 0, s, p);
     else if (p.tokens <= 8)
         launch_few<T, F, 1>(p, s);
     else if (p.tokens <= 16)

@@ -228,6 +228,8 @@ static void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::func
     block_runner &r = runner();
     r.n = block.x * block.y * block.z;
     if (!r.n || r.n > THREADS_MAX) fail("a block must have 1 to 1024 threads");
+    if (!grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535)
+        fail("a grid must have blocks, and at most 65535 in y and z");
     if (shared_bytes > 227 << 10) fail("more shared memory than a block can have");
     while (r.made < r.n) make_fibre(r.fibres[r.made++]);
     r.body = &body;

@@ -223,6 +223,10 @@ void products_of_rounded_activations_are_those_of_double_precision(void **) {
     }
 }
 
+void a_pass_may_have_more_tokens_than_a_grid_has_places(void **) {
+    check_product<float>(format::stored, 1, 1, 65537, true);
+}
+
 /* A rank's logits lie in rows that are longer than its part of the vocabulary. */
 void a_product_writes_nothing_beside_its_rows(void **) {
     const matrix<__nv_bfloat16> m(format::stored, 37, 100, false);
@@ -709,6 +713,7 @@ int main() {
         cmocka_unit_test(norms_and_activations_are_the_cpu_s),
         cmocka_unit_test(activations_are_rounded_as_the_cpu_rounds_them),
         cmocka_unit_test(eight_bit_products_are_the_cpu_s),
+        cmocka_unit_test(a_pass_may_have_more_tokens_than_a_grid_has_places),
         cmocka_unit_test(a_product_writes_nothing_beside_its_rows),
         cmocka_unit_test(int8_weights_are_rounded_as_the_cpu_rounds_them),
         cmocka_unit_test(fp8_weights_are_the_nearest_of_the_table),
