@@ -51,7 +51,9 @@ const mr_conf_key mr_gateway_keys[] = {
     {"request_timeout_s", MR_CONF_INT, AT(request_timeout_s), "600", 1, 86400, NULL,
      "Seconds that an answer may take in all."},
     {"accept_timeout_s", MR_CONF_INT, AT(accept_timeout_s), "20", 1, 55, NULL,
-     "Seconds that Kafka may take to accept a request before it gets 503."},
+     "Seconds that Kafka may take to accept a request before it gets 503, or before an answer whose rest is "
+     "asked for again ends with an "
+     "error."},
     {"idle_timeout_s", MR_CONF_INT, AT(idle_timeout_s), "75", 6, 86400, NULL,
      "Seconds that an idle keep-alive connection stays open."},
     {"keep_alive_s", MR_CONF_INT, AT(keep_alive_s), "5", 1, 50, NULL,

@@ -22,15 +22,21 @@ void mr_regenerate_keep(mr_choice *c, mr_str packed) {
     s->kept += c->request.n;
 }
 
-static void on_acked(void *arg, const mr_error *err) {
-    mr_choice *c = arg;
+static void give_up(mr_choice *c, const char *why) {
     mr_api_error e;
-    c->ticket = NULL;
-    if (!err) return;
-    mr_log(MR_ERROR, "an answer could not be asked for again", MR_S("request", c->id),
-           MR_S("reason", err->msg));
+    mr_log(MR_ERROR, "an answer could not be asked for again", MR_S("request", c->id), MR_S("reason", why));
     mr_refuse(&e, 503, "not_accepted", NULL, "The answer was interrupted; please try again.");
     mr_stream_fail(c->of, c->of->table->cancelled_broken, &e);
+}
+
+/* Of one whose records come, Kafka has the request, whatever it said. */
+static void on_acked(void *arg, const mr_error *err) {
+    mr_choice *c = arg;
+    c->ticket = NULL;
+    if (!err || c->attempt > 0) return;
+    c->unasked = true;
+    mr_log(MR_WARN, "Kafka did not take the request for the rest of an answer", MR_S("request", c->id),
+           MR_S("reason", err->msg));
 }
 
 static void force(const mr_choice *c, mr_chat_request *r, char hash[MR_TEXT_HASH_LEN + 1]) {
@@ -65,7 +71,9 @@ bool mr_regenerate(mr_choice *c) {
     mr_choice_cancel(c);
     c->generation++;
     c->attempt = 0;
-    if (ask_again(c, &err) < 0) {
+    c->asked_us = mr_mono_us();
+    c->unasked = ask_again(c, &err) < 0;
+    if (c->unasked && err.code != MR_ESTATE) {
         mr_log(MR_ERROR, "an answer could not be asked for again", MR_S("request", c->id),
                MR_S("reason", err.msg));
         return false;
@@ -73,5 +81,27 @@ bool mr_regenerate(mr_choice *c) {
     mr_counter_add(s->regenerated, 1);
     mr_log(MR_WARN, "the rest of an answer is generated again", MR_S("request", c->id),
            MR_I("generation", c->generation), MR_I("tokens_sent", c->sent.n), MR_I("bytes", c->answer.bytes));
+    return true;
+}
+
+/* False when the entry is gone. */
+static bool try_once_more(mr_choice *c, int64_t now_us) {
+    mr_error err;
+    if (now_us - c->asked_us >= c->of->table->conf->accept_timeout_s * 1000000) {
+        give_up(c, "it was tried for too long");
+        return false;
+    }
+    c->unasked = ask_again(c, &err) < 0;
+    if (!c->unasked || err.code == MR_ESTATE) return true;
+    give_up(c, err.msg);
+    return false;
+}
+
+bool mr_regenerate_tick(mr_stream *st, int64_t now_us) {
+    for (int i = 0; i < st->n; i++) {
+        mr_choice *c = &st->choice[i];
+        if (!c->unasked || c->state != CHOICE_ACCEPTED || c->attempt > 0) continue;
+        if (!try_once_more(c, now_us)) return false;
+    }
     return true;
 }

@@ -145,6 +145,7 @@ static void tick(mr_stream *st, int64_t now_us) {
         return;
     }
     if (st->resumed && !mr_resume_tick(st, now_us)) return;
+    if (!mr_regenerate_tick(st, now_us)) return;
     if (!st->call && now_us - st->vanished_us >= st->from.grace_s * 1000000) {
         mr_stream_cancel(st, st->table->cancelled_closed);
         mr_stream_drop(st, "closed");

@@ -40,9 +40,11 @@ typedef struct mr_choice {
     struct mr_stream *of;
     mr_ticket *ticket; /* of its request that is on its way to Kafka */
     choice_state state;
-    bool begun;      /* its role was said */
-    int64_t attempt; /* the latest of its generation that a record came from */
-    int generation;  /* from 1 */
+    bool begun;       /* its role was said */
+    int64_t attempt;  /* the latest of its generation that a record came from */
+    int generation;   /* from 1 */
+    int64_t asked_us; /* when this one was first asked for; of the first one 0 */
+    bool unasked;     /* Kafka did not take that: it is asked for once more */
     char id[MR_CHOICE_ID_LEN + 1];
     mr_render render;
     mr_answer answer;

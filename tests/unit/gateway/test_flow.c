@@ -5,6 +5,7 @@
 #include "schemas/hash.h"
 
 #include <event2/bufferevent.h>
+#include <librdkafka/rdkafka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -502,6 +503,26 @@ static void a_lost_part_is_generated_again(void **state) {
     client_close(c);
 }
 
+/* The broker takes the record that differs, and then refuses what the gateway says: the cancel, and the request. */
+static void a_request_for_the_rest_that_is_not_delivered_is_sent_once_more(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *first, *again;
+    client *c = ask(f, STREAM("refused once"), &first);
+    worker_tokens(f, first, 1, text, 0, 20);
+    client_expect(c, "Water");
+    test_kafka_fail_produce(f->kafka, RD_KAFKA_RESP_ERR_NO_ERROR, 1);
+    test_kafka_fail_produce(f->kafka, RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS, 2);
+    worker_delta_as(f, first, MR_CHANNEL_CONTENT, 2, "Wind turns the sails.", 0, 21);
+    again = asked_again(f, first, text, 20, 2);
+    test_kafka_fail_produce(f->kafka, 0, 0);
+    worker_tokens(f, again, 1, text, 20, TEXT_LEN);
+    worker_end(f, again, text);
+    client_expect(c, "[DONE]");
+    expect_content(c, text);
+    assert_true(ends_cleanly(c));
+    client_close(c);
+}
+
 static void the_third_text_that_differs_ends_the_answer_as_an_error(void **state) {
     fixture *f = *state;
     const mr_chat_request *first, *again;
@@ -951,6 +972,7 @@ int main(void) {
         cmocka_unit_test(two_texts_are_never_spliced),
         cmocka_unit_test(an_answer_that_comes_again_with_other_tokens_goes_on_after_those_that_were_sent),
         cmocka_unit_test(a_lost_part_is_generated_again),
+        cmocka_unit_test(a_request_for_the_rest_that_is_not_delivered_is_sent_once_more),
         cmocka_unit_test(the_third_text_that_differs_ends_the_answer_as_an_error),
         cmocka_unit_test(an_error_of_a_worker_taken_for_dead_does_not_end_the_answer),
         cmocka_unit_test(a_worker_taken_for_dead_cannot_break_the_answer),
