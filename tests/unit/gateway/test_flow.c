@@ -523,6 +523,23 @@ static void a_request_for_the_rest_that_is_not_delivered_is_sent_once_more(void 
     client_close(c);
 }
 
+static void a_request_for_the_rest_that_is_never_taken_ends_the_answer_as_an_error(void **state) {
+    fixture *f = *state;
+    const mr_chat_request *first;
+    int64_t patience = f->conf.accept_timeout_s;
+    f->conf.accept_timeout_s = 1;
+    client *c = ask(f, STREAM("refused for good"), &first);
+    worker_tokens(f, first, 1, text, 0, 20);
+    client_expect(c, "Water");
+    test_kafka_fail_produce(f->kafka, RD_KAFKA_RESP_ERR_NO_ERROR, 1);
+    test_kafka_fail_produce(f->kafka, RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS, 1000);
+    worker_delta_as(f, first, MR_CHANNEL_CONTENT, 2, "Wind turns the sails.", 0, 21);
+    expect_broken(c, "not_accepted");
+    test_kafka_fail_produce(f->kafka, 0, 0);
+    f->conf.accept_timeout_s = patience;
+    client_close(c);
+}
+
 static void the_third_text_that_differs_ends_the_answer_as_an_error(void **state) {
     fixture *f = *state;
     const mr_chat_request *first, *again;
@@ -973,6 +990,7 @@ int main(void) {
         cmocka_unit_test(an_answer_that_comes_again_with_other_tokens_goes_on_after_those_that_were_sent),
         cmocka_unit_test(a_lost_part_is_generated_again),
         cmocka_unit_test(a_request_for_the_rest_that_is_not_delivered_is_sent_once_more),
+        cmocka_unit_test(a_request_for_the_rest_that_is_never_taken_ends_the_answer_as_an_error),
         cmocka_unit_test(the_third_text_that_differs_ends_the_answer_as_an_error),
         cmocka_unit_test(an_error_of_a_worker_taken_for_dead_does_not_end_the_answer),
         cmocka_unit_test(a_worker_taken_for_dead_cannot_break_the_answer),
