@@ -134,7 +134,7 @@ static mr_str bearer(const char *authorization) {
 static void grant_all(mr_grant *g, mr_str tenant, const char *id) {
     *g = (mr_grant){.scopes = MR_SCOPE_ADMIN};
     snprintf(g->key, sizeof(g->key), "%s", id);
-    snprintf(g->tenant, sizeof(g->tenant), "%.*s", MR_FMT(tenant));
+    mr_str_copy(tenant, g->tenant, sizeof(g->tenant));
 }
 
 static mr_auth_verdict check_file(const mr_keys *keys, mr_str given, int64_t now_ms, mr_grant *out) {

@@ -171,10 +171,6 @@ static bool secret_of(mr_str s, mr_key *k) {
            from_hex(hash, k->hash, MR_KEY_HASH);
 }
 
-static void copy(char *out, size_t cap, mr_str s) {
-    snprintf(out, cap, "%.*s", MR_FMT(s));
-}
-
 static bool is_none(mr_str s) {
     return mr_str_eqz(s, "-");
 }
@@ -182,14 +178,14 @@ static bool is_none(mr_str s) {
 static int fill(const mr_str f[FIELDS], mr_key *k, mr_error *err) {
     *k = (mr_key){0};
     if (!id_ok(f[0])) return mr_fail(err, MR_EINVAL, "the id is not %d hexadecimal digits", MR_KEY_ID_LEN);
-    copy(k->id, sizeof(k->id), f[0]);
+    mr_str_copy(f[0], k->id, sizeof(k->id));
     if (!secret_of(f[1], k)) return mr_fail(err, MR_EINVAL, "the hash is not sha256:SALT:HASH");
     if (!mr_key_name_ok(f[2])) {
         return mr_fail(err, MR_EINVAL,
                        "the tenant is not 1 to %d letters, digits, dots, underscores and hyphens",
                        MR_KEY_NAME_MAX);
     }
-    copy(k->tenant, sizeof(k->tenant), f[2]);
+    mr_str_copy(f[2], k->tenant, sizeof(k->tenant));
     if (mr_scopes_parse(f[3], &k->scopes, err) < 0) return -1;
     if (!is_none(f[4]) && !time_of(f[4], &k->expires_ms)) {
         return mr_fail(err, MR_EINVAL, "the expiry is neither - nor a time as 2027-02-22T00:00:00Z");
@@ -198,7 +194,7 @@ static int fill(const mr_str f[FIELDS], mr_key *k, mr_error *err) {
     if (k->limited && mr_limits_parse(f[5], &k->limits, err) < 0) return -1;
     if (is_none(f[6])) return 0;
     if (!mr_key_name_ok(f[6])) return mr_fail(err, MR_EINVAL, "the style is no name");
-    copy(k->style, sizeof(k->style), f[6]);
+    mr_str_copy(f[6], k->style, sizeof(k->style));
     return 0;
 }
 

@@ -112,8 +112,8 @@ void mr_protection_refused(mr_protection *p, const char *category, const char *c
         *r = (refusal){.what.action = MR_GUARD_BLOCK};
         snprintf(r->what.category, sizeof(r->what.category), "%s", category);
         snprintf(r->what.rule, sizeof(r->what.rule), "%s", code);
-        snprintf(r->request, sizeof(r->request), "%.*s", MR_FMT(request));
-        snprintf(r->tenant, sizeof(r->tenant), "%.*s", MR_FMT(tenant));
+        mr_str_copy(request, r->request, sizeof(r->request));
+        mr_str_copy(tenant, r->tenant, sizeof(r->tenant));
         snprintf(r->trace, sizeof(r->trace), "%s", trace);
     }
     r->what.count++;

@@ -157,7 +157,7 @@ static void choice_init(mr_choice *c, mr_stream *st, int index, const mr_openai_
     c->of = st;
     c->generation = 1;
     if (index == 0) {
-        snprintf(c->id, sizeof(c->id), "%.*s", MR_FMT(req->chat.id));
+        mr_str_copy(req->chat.id, c->id, sizeof(c->id));
     } else {
         snprintf(c->id, sizeof(c->id), "%.*s-%d", MR_FMT(req->chat.id), index);
     }
