@@ -167,8 +167,40 @@ void mr_intent_scores_free(mr_intent_scores *s) {
     free(s);
 }
 
-MR_WIDE static void add_int8(float *restrict y, const int8_t *restrict w, float a, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) y[i] += a * (float)w[i];
+/* Rows that are added to a vector at once, so that its elements are read and written once for all. */
+enum { TOGETHER = 4 };
+
+typedef struct rows {
+    const int8_t *w[TOGETHER];
+    float a[TOGETHER];
+    int n;
+} rows;
+
+MR_WIDE static void add_together(float *restrict y, const rows *r, uint32_t n) {
+    const rows v = *r;
+    for (uint32_t i = 0; i < n; i++) {
+        float sum = y[i];
+        for (int k = 0; k < TOGETHER; k++) sum += v.a[k] * (float)v.w[k][i];
+        y[i] = sum;
+    }
+}
+
+/* y += a * w, now or with the rows that come next. */
+static void add_row(float *y, rows *r, const int8_t *w, float a, uint32_t n) {
+    r->w[r->n] = w;
+    r->a[r->n] = a;
+    if (++r->n < TOGETHER) return;
+    add_together(y, r, n);
+    r->n = 0;
+}
+
+static void add_last(float *y, rows *r, uint32_t n) {
+    if (r->n == 0) return;
+    for (int i = r->n; i < TOGETHER; i++) {
+        r->w[i] = r->w[0];
+        r->a[i] = 0;
+    }
+    add_together(y, r, n);
 }
 
 static const mr_intent_row *find_row(const mr_intent_image *m, uint32_t hash, uint32_t *row) {
@@ -221,16 +253,20 @@ void mr_intent_score(const mr_intent_image *m, mr_str words, mr_intent_scores *s
     memcpy(s->linear, m->linear_bias, m->stride * sizeof(float));
     memcpy(s->net, m->b2, m->stride * sizeof(float));
     memcpy(s->hidden, m->b1, hidden * sizeof(float));
+    rows linear = {0}, first = {0}, second = {0};
     for (int i = 0; i < n; i++) {
         const mr_intent_row *row = &m->row[known[i].row];
         const int8_t *w = m->weights + (size_t)known[i].row * m->width;
-        add_int8(s->linear, w, known[i].value * row->linear_scale, m->stride);
-        add_int8(s->hidden, w + m->stride, known[i].value * row->w1_scale, hidden);
+        add_row(s->linear, &linear, w, known[i].value * row->linear_scale, m->stride);
+        add_row(s->hidden, &first, w + m->stride, known[i].value * row->w1_scale, hidden);
     }
+    add_last(s->linear, &linear, m->stride);
+    add_last(s->hidden, &first, hidden);
     for (uint32_t i = 0; i < hidden; i++) {
         if (s->hidden[i] <= 0) continue;
-        add_int8(s->net, m->w2 + (size_t)i * m->stride, s->hidden[i] * m->w2_scale[i], m->stride);
+        add_row(s->net, &second, m->w2 + (size_t)i * m->stride, s->hidden[i] * m->w2_scale[i], m->stride);
     }
+    add_last(s->net, &second, m->stride);
 }
 
 /* ---- judgement ---- */

@@ -149,13 +149,13 @@ static double similarity(mr_kb *kb, const mr_kb_phrasing *p) {
     const uint32_t *tokens = kb->file.phrased + p->first;
     const float *asked = kb->file.asked;
     /* Four sums, so that an addition need not wait for the one before it. */
-    double sum[4] = {0};
+    float sum[4] = {0};
     uint32_t i = 0;
     for (; i + 4 <= p->n; i += 4) {
-        for (int k = 0; k < 4; k++) sum[k] += (double)asked[tokens[i + (uint32_t)k]];
+        for (int k = 0; k < 4; k++) sum[k] += asked[tokens[i + (uint32_t)k]];
     }
-    for (; i < p->n; i++) sum[0] += (double)asked[tokens[i]];
-    double shared = sum[0] + sum[1] + sum[2] + sum[3];
+    for (; i < p->n; i++) sum[0] += asked[tokens[i]];
+    double shared = (double)(sum[0] + sum[1]) + (double)(sum[2] + sum[3]);
     return shared > 0 ? fmin(shared / sqrt(kb->query.sum * p->weight), 1) : 0;
 }
 
