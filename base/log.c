@@ -196,20 +196,15 @@ void mr_log_fields(enum mr_log_level level, const char *msg, const mr_log_field 
 
 /* ---- W3C trace context: 00-<32 hex trace id>-<16 hex span id>-<flags> ---- */
 
-static void put_hex(char *out, const unsigned char *raw, size_t n) {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < n; i++) {
-        out[2 * i] = digits[raw[i] >> 4];
-        out[2 * i + 1] = digits[raw[i] & 15];
-    }
-}
-
+/* In the middle of a text, so without a NUL */
 static void random_hex(char *out, size_t digits) {
     unsigned char raw[16];
+    char hex[2 * sizeof raw + 1];
     size_t n = digits / 2;
     /* the system has random bytes once it has booted; zero would be an invalid id */
     if (!mr_random(raw, n)) memset(raw, 0x5a, n);
-    put_hex(out, raw, n);
+    mr_hex(raw, n, hex);
+    memcpy(out, hex, digits);
 }
 
 void mr_trace_new(char out[MR_TRACEPARENT_LEN + 1]) {

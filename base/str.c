@@ -22,6 +22,19 @@ void mr_str_copy(mr_str s, char *out, size_t cap) {
     out[n] = '\0';
 }
 
+void mr_hex(const unsigned char *bytes, size_t n, char *out) {
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * n] = '\0';
+}
+
+int mr_hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 bool mr_str_eqz(mr_str a, const char *z) {
     return mr_str_eq(a, mr_str_of(z));
 }

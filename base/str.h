@@ -26,6 +26,9 @@ mr_str mr_str_of(const char *z); /* of a C string; NULL gives an empty one */
 bool mr_str_eq(mr_str a, mr_str b);
 bool mr_str_eqz(mr_str a, const char *z);
 void mr_str_copy(mr_str s, char *out, size_t cap); /* as a C string; what does not fit is cut */
+/* Hexadecimal, lower case: 2 * n digits and a NUL; what a digit is worth, or -1. */
+void mr_hex(const unsigned char *bytes, size_t n, char *out);
+int mr_hex_digit(char c);
 bool mr_str_is_utf8(mr_str s);                     /* strict: no overlong forms, no surrogates */
 size_t mr_str_utf8_char(mr_str s); /* bytes of the first character; 0 when there is none or it is malformed */
 

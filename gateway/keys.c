@@ -48,29 +48,19 @@ static mr_str trim(mr_str s) {
     return s;
 }
 
-static int hex_digit(char c) {
-    static const char digits[] = "0123456789abcdef";
-    const char *at = c ? strchr(digits, c) : NULL;
-    return at ? (int)(at - digits) : -1;
-}
-
 static bool from_hex(mr_str s, unsigned char *out, size_t n) {
     if (s.n != 2 * n) return false;
     for (size_t i = 0; i < n; i++) {
-        int high = hex_digit(s.p[2 * i]), low = hex_digit(s.p[2 * i + 1]);
+        int high = mr_hex_digit(s.p[2 * i]), low = mr_hex_digit(s.p[2 * i + 1]);
         if (high < 0 || low < 0) return false;
         out[i] = (unsigned char)(high << 4 | low);
     }
     return true;
 }
 
-static void to_hex(const unsigned char *in, size_t n, char *out) {
-    for (size_t i = 0; i < n; i++) snprintf(out + 2 * i, 3, "%02x", in[i]);
-}
-
 static bool id_ok(mr_str id) {
     for (size_t i = 0; i < id.n; i++) {
-        if (hex_digit(id.p[i]) < 0) return false;
+        if (mr_hex_digit(id.p[i]) < 0) return false;
     }
     return id.n == MR_KEY_ID_LEN;
 }
@@ -99,7 +89,7 @@ void mr_key_digest(mr_str secret, char out[MR_KEY_ID_LEN + 1]) {
     static const unsigned char salt[MR_KEY_SALT] = "millrace: an id";
     unsigned char hash[MR_KEY_HASH] = {0};
     (void)hash_of(salt, secret, hash); /* without memory all such keys share one id */
-    to_hex(hash, MR_KEY_ID_LEN / 2, out);
+    mr_hex(hash, MR_KEY_ID_LEN / 2, out);
 }
 
 /* ---- fields ---- */
@@ -325,8 +315,8 @@ int mr_key_new(mr_key *k, char text[MR_KEY_TEXT_LEN + 1], mr_error *err) {
     if (getrandom(r, sizeof(r), 0) != (ssize_t)sizeof(r)) {
         return mr_fail(err, MR_EIO, "the system has no randomness");
     }
-    to_hex(r, MR_KEY_ID_LEN / 2, k->id);
-    to_hex(r + MR_KEY_ID_LEN / 2, 24, secret);
+    mr_hex(r, MR_KEY_ID_LEN / 2, k->id);
+    mr_hex(r + MR_KEY_ID_LEN / 2, 24, secret);
     memcpy(k->salt, r + MR_KEY_ID_LEN / 2 + 24, MR_KEY_SALT);
     snprintf(text, MR_KEY_TEXT_LEN + 1, "sk-%s-%s", k->id, secret);
     return hash_of(k->salt, mr_str_of(text), k->hash) ? 0 : mr_fail(err, MR_ENOMEM, "out of memory");
@@ -346,8 +336,8 @@ void mr_key_write(const mr_key *k, mr_buf *out) {
     char salt[2 * MR_KEY_SALT + 1], hash[2 * MR_KEY_HASH + 1], expires[32] = "-";
     struct tm tm;
     time_t seconds = (time_t)(k->expires_ms / 1000);
-    to_hex(k->salt, MR_KEY_SALT, salt);
-    to_hex(k->hash, MR_KEY_HASH, hash);
+    mr_hex(k->salt, MR_KEY_SALT, salt);
+    mr_hex(k->hash, MR_KEY_HASH, hash);
     if (k->expires_ms && gmtime_r(&seconds, &tm)) strftime(expires, sizeof(expires), "%FT%TZ", &tm);
     mr_buf_printf(out, "%s\tsha256:%s:%s\t%s\t", k->id, salt, hash, k->tenant);
     bool first = true;

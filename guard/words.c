@@ -219,7 +219,7 @@ static int add_line(mr_words *w, mr_str line, const char *id, mr_error *err) {
                        MR_FMT(kind));
     }
     if (kind.n == 0) kind = MR_STR("words");
-    snprintf(category, sizeof category, "%.*s", MR_FMT(kind));
+    mr_str_copy(kind, category, sizeof category);
     return mr_words_add(w, word, id, category, action, err);
 }
 

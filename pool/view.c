@@ -82,7 +82,7 @@ static pool *get_pool(mr_view *v, mr_str name) {
     v->pools = all;
     p = calloc(1, sizeof(*p));
     if (!p) return NULL;
-    snprintf(p->name, sizeof(p->name), "%.*s", MR_FMT(name));
+    mr_str_copy(name, p->name, sizeof(p->name));
     p->wait_ms = -1;
     return all[v->npools++] = p;
 }
@@ -119,7 +119,7 @@ static mr_worker *add_worker(mr_view *v, int64_t now_ms) {
 /* ---- a worker's status ---- */
 
 static void put(char *out, size_t cap, mr_str s) {
-    snprintf(out, cap, "%.*s", MR_FMT(s));
+    mr_str_copy(s, out, cap);
 }
 
 static void read_status(mr_worker *w, const mr_worker_status *s) {

@@ -174,7 +174,7 @@ static int find_row(const decoder *d, const mr_message_def *def, mr_str key, con
     }
     if (expected[0] == '\0') return -1;
     char name[64];
-    snprintf(name, sizeof name, "%.*s", MR_FMT(key));
+    mr_str_copy(key, name, sizeof name);
     mr_path here = {.up = at, .name = name};
     mr_fail_at(&here, d->err, MR_EINVAL, "expected %s, found %s", expected, node_kind_text(in));
     return -2;

@@ -32,8 +32,7 @@ static inline bool mr_text_hash_parse(mr_str hex, uint64_t *out) {
     uint64_t h = 0;
     if (hex.n != MR_TEXT_HASH_LEN) return false;
     for (size_t i = 0; i < hex.n; i++) {
-        char c = hex.p[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        int digit = mr_hex_digit(hex.p[i]);
         if (digit < 0) return false;
         h = h << 4 | (uint64_t)digit;
     }

@@ -264,8 +264,8 @@ static void on_end(mr_supervisor *s, const mr_frame_end *f) {
     if (j->stop == MR_STOP_BROKEN || f->finish == MR_FINISH_CANCELLED) {
         mr_answer_stopped(s, j, &usage);
     } else if (f->finish == MR_FINISH_ERROR) {
-        snprintf(code, sizeof(code), "%.*s", MR_FMT(f->code));
-        snprintf(message, sizeof(message), "%.*s", MR_FMT(f->message));
+        mr_str_copy(f->code, code, sizeof(code));
+        mr_str_copy(f->message, message, sizeof(message));
         fail_with(s, j, f->status >= 400 ? (int)f->status : 500, code, message, &usage);
     } else {
         mr_answer_end(s, j, f->finish, &usage);

@@ -45,7 +45,7 @@ mr_job *mr_jobs_add(mr_jobs *t, mr_str id, mr_error *err) {
     mr_job *j = calloc(1, sizeof(*j));
     if (!j) goto fail;
     mr_buf_init(&j->request, MR_TEXT_MAX);
-    snprintf(j->id, sizeof(j->id), "%.*s", MR_FMT(id));
+    mr_str_copy(id, j->id, sizeof(j->id));
     if (!tsearch(j, &t->by_id, compare)) goto fail;
     j->prev = t->last;
     *(t->last ? &t->last->next : &t->first) = j;

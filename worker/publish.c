@@ -131,8 +131,8 @@ int mr_publisher_dead(mr_publisher *p, mr_dead *d, mr_str trace, bool last, mr_e
     *l = (letter){.p = p, .tag = {letter_delivered, l}, .last = last};
     l->partition = (int32_t)d->partition;
     l->offset = d->offset;
-    snprintf(l->request, sizeof(l->request), "%.*s", MR_FMT(d->request));
-    snprintf(l->trace, sizeof(l->trace), "%.*s", MR_FMT(trace));
+    mr_str_copy(d->request, l->request, sizeof(l->request));
+    mr_str_copy(trace, l->trace, sizeof(l->trace));
     mr_buf_init(&l->body, (size_t)p->opt.kafka->message_max);
     if (mr_pack(&mr_dead_def, d, &l->body, err)) {
         letter_free(l);

@@ -121,7 +121,7 @@ static void place(mr_job *j, const mr_record *r) {
     j->created_ms = j->timestamp_ms = r->timestamp_ms;
     j->received_us = mr_mono_us();
     mr_str trace = mr_record_header(r, "traceparent");
-    snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(trace));
+    mr_str_copy(trace, j->trace, sizeof(j->trace));
 }
 
 /* What another attempt brought of the answer. The engine host gets it with the submit, not in the request. */
@@ -144,8 +144,8 @@ static int fill(mr_supervisor *s, mr_job *j, mr_chat_request *q, const mr_record
     mr_stream_base base = {.hash = mr_text_hash_init()};
     place(j, r);
     if (MR_HAS(q, MR_CHAT_REQUEST_CREATED_MS)) j->created_ms = q->created_ms;
-    if (MR_HAS(q, MR_CHAT_REQUEST_TRACE)) snprintf(j->trace, sizeof(j->trace), "%.*s", MR_FMT(q->trace));
-    snprintf(j->tenant, sizeof(j->tenant), "%.*s", MR_FMT(q->tenant));
+    if (MR_HAS(q, MR_CHAT_REQUEST_TRACE)) mr_str_copy(q->trace, j->trace, sizeof(j->trace));
+    mr_str_copy(q->tenant, j->tenant, sizeof(j->tenant));
     j->ticket.cost = cost_of(r);
     j->ticket.priority = MR_HAS(q, MR_CHAT_REQUEST_PRIORITY) ? q->priority : 0;
     j->ticket.deadline_ms = MR_HAS(q, MR_CHAT_REQUEST_DEADLINE_MS) ? q->deadline_ms : 0;

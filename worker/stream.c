@@ -154,7 +154,7 @@ static bool goes_on(const mr_stream *s, const mr_stream_piece *p) {
 static void set_kind(mr_stream *s, const mr_stream_piece *p) {
     s->channel = p->channel;
     s->call = p->call;
-    snprintf(s->name, sizeof(s->name), "%.*s", MR_FMT(p->name));
+    mr_str_copy(p->name, s->name, sizeof(s->name));
 }
 
 /* Text that an engine held back until the end: it would hold it back again, did it go on from these tokens. So it goes into

@@ -53,7 +53,7 @@ void mr_heard_end(mr_heard *h, const mr_response_end *e) {
     h->ended = true;
     h->finish = e->finish_reason;
     if (e->finish_reason == MR_FINISH_ERROR) {
-        snprintf(h->error, sizeof(h->error), "%.*s", MR_FMT(e->error.message));
+        mr_str_copy(e->error.message, h->error, sizeof(h->error));
     } else if (e->finish_reason != MR_FINISH_CANCELLED &&
                mr_answer_end(&h->answer, e->offset, e->hash) != MR_ANSWER_NEW) {
         break_off(h, "its end does not fit its text");

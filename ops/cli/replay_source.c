@@ -44,8 +44,8 @@ static int open_letter(const mr_record *r, mr_arena *a, mr_replay_item *it, mr_s
                        mr_error *err) {
     mr_dead d;
     if (mr_decode(&mr_dead_def, r->value, mr_record_header(r, "content-type"), a, &d, err) < 0) return -1;
-    snprintf(it->id, sizeof(it->id), "%.*s", MR_FMT(d.request));
-    snprintf(topic, 250, "%.*s", MR_FMT(d.topic));
+    mr_str_copy(d.request, it->id, sizeof(it->id));
+    mr_str_copy(d.topic, topic, 250);
     *value = d.record;
     return d.truncated ? mr_fail(err, MR_EINVAL, "its dead letter holds only a part of it") : 0;
 }
@@ -59,7 +59,7 @@ static int read_request(const mr_replay_conf *conf, const mr_record *r, mr_arena
         type = MR_STR("");
     }
     if (mr_decode(&mr_chat_request_def, value, type, a, q, err) < 0) return -1;
-    snprintf(it->id, sizeof(it->id), "%.*s", MR_FMT(q->id));
+    mr_str_copy(q->id, it->id, sizeof(it->id));
     return 0;
 }
 
@@ -84,7 +84,7 @@ static int choose_topic(const mr_replay_conf *conf, const mr_chat_request *q, mr
     if (strcmp(conf->to_color, "same") == 0) return 0;
     mr_str pool = strcmp(plain, MR_TOPIC_REQUESTS) == 0 ? mr_router_pool(&conf->router, q->model)
                                                         : pool_of_topic(conf, it->topic);
-    snprintf(name, sizeof(name), "%.*s", MR_FMT(pool));
+    mr_str_copy(pool, name, sizeof(name));
     mr_bus_generate_topic(&conf->kafka, name, conf->to_color, it->topic);
     return 0;
 }
@@ -113,7 +113,7 @@ static void rewrite(const mr_replay_conf *conf, const mr_record *r, int32_t repl
     h = mr_text_hash_feed(h, (mr_str){(const char *)&r->offset, sizeof(r->offset)});
     int64_t now = mr_now_ms();
     snprintf(it->new_id, sizeof(it->new_id), NEW_ID "%016" PRIx64 "-%" PRIx64, h, (uint64_t)now);
-    snprintf(it->key, sizeof(it->key), "%.*s", MR_FMT(q->session.n ? q->session : q->id));
+    mr_str_copy(q->session.n ? q->session : q->id, it->key, sizeof(it->key));
     q->id = mr_str_of(it->new_id);
     MR_SET(q, MR_CHAT_REQUEST_TENANT, tenant, MR_STR(TENANT));
     MR_SET(q, MR_CHAT_REQUEST_CREATED_MS, created_ms, now);

@@ -20,8 +20,8 @@ static void read_at(mr_rollout_at *at, const mr_control *c) {
         .started_ms = r->started_ms,
         .hold_ms = r->hold_ms,
         .limits = {r->max_error_rate, r->max_ttft_ratio, r->min_speed_ratio, r->min_requests}};
-    snprintf(at->owner, sizeof(at->owner), "%.*s", MR_FMT(r->owner));
-    snprintf(at->reason, sizeof(at->reason), "%.*s", MR_FMT(r->reason));
+    mr_str_copy(r->owner, at->owner, sizeof(at->owner));
+    mr_str_copy(r->reason, at->reason, sizeof(at->reason));
     for (; at->nsteps < (int)r->steps.n && at->nsteps < MR_STEPS_MAX; at->nsteps++) {
         at->steps[at->nsteps] = r->steps.v[at->nsteps];
     }

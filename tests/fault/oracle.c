@@ -109,7 +109,7 @@ static entry *entry_of(oracle *o, mr_str id) {
     }
     entry *e = &o->entries[o->nentries++];
     *e = (entry){.number = -1, .hash = mr_text_hash_init()};
-    snprintf(e->id, sizeof(e->id), "%.*s", MR_FMT(id));
+    mr_str_copy(id, e->id, sizeof(e->id));
     o->slots[i] = o->nentries;
     return e;
 }
@@ -152,7 +152,7 @@ static void end(oracle *o, entry *e, const mr_response_end *d) {
     e->finish = d->finish_reason;
     e->status = (int)d->error.status;
     e->end_us = mr_mono_us();
-    snprintf(e->code, sizeof(e->code), "%.*s", MR_FMT(d->error.code));
+    mr_str_copy(d->error.code, e->code, sizeof(e->code));
     if (!is_whole(e->finish)) return;
     if (d->offset != e->bytes) e->hole = true;
     if (!mr_text_hash_parse(d->hash, &hash) || hash != e->hash) e->differs = true;
@@ -183,7 +183,7 @@ static void keep_last(oracle *o, const mr_record *r) {
     o->last.key.n = o->last.value.n = 0;
     mr_buf_put(&o->last.key, r->key.p, r->key.n);
     mr_buf_put(&o->last.value, r->value.p, r->value.n);
-    snprintf(o->last.type, sizeof(o->last.type), "%.*s", MR_FMT(mr_record_header(r, "content-type")));
+    mr_str_copy(mr_record_header(r, "content-type"), o->last.type, sizeof(o->last.type));
 }
 
 static bool on_request(void *arg, const mr_record *r) {

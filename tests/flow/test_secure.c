@@ -1,7 +1,6 @@
 /* A pipeline on a real Kafka that wants TLS and a password: the settings of README.md, and what a wrong password says.
  * Exits with 77 where there is no Apache Kafka. */
 #include "base/bus.h"
-#include "base/log.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
 #include "support/support.h"
@@ -81,8 +80,7 @@ static void a_wrong_password_is_said(void **state) {
 }
 
 int main(void) {
-    mr_error err;
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    test_log_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chats_go_through_topics_that_want_a_password),
         cmocka_unit_test(a_wrong_password_is_said),

@@ -5,7 +5,6 @@
  *     test_rollout embedded|kafka              the tests
  *     test_rollout embedded|kafka --bench N    N chats during a rollout, and N before it: failures and times
  */
-#include "base/log.h"
 #include "support/chat.h"
 #include "support/pipeline.h"
 #include "support/support.h"
@@ -446,14 +445,13 @@ static int bench(int n) {
 }
 
 int main(int argc, char **argv) {
-    mr_error err;
     bool measures = argc == 4 && strcmp(argv[2], "--bench") == 0 && atoi(argv[3]) > 0;
     if (argc != 2 && !measures) {
         fprintf(stderr, "usage: test_rollout embedded|kafka [--bench CHATS]\n");
         return 2;
     }
     broker = argv[1];
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    test_log_init();
     if (measures) return bench(atoi(argv[3]));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_a_ready_worker_no_traffic_moves),

@@ -82,8 +82,8 @@ static void finish(answer *x, const mr_response_end *e) {
     x->tokens = e->tokens;
     x->finish = e->finish_reason;
     x->status = (int)e->error.status;
-    snprintf(x->code, sizeof(x->code), "%.*s", MR_FMT(e->error.code));
-    snprintf(x->worker, sizeof(x->worker), "%.*s", MR_FMT(e->worker));
+    mr_str_copy(e->error.code, x->code, sizeof(x->code));
+    mr_str_copy(e->worker, x->worker, sizeof(x->worker));
     if (e->finish_reason == MR_FINISH_STOP || e->finish_reason == MR_FINISH_LENGTH) {
         assert_int_equal(e->offset, x->bytes);
         assert_true(parse_hash(e->hash) == x->hash);
@@ -93,7 +93,7 @@ static void finish(answer *x, const mr_response_end *e) {
 /* NULL: of an earlier test, late. */
 static answer *answer_of(const asker *a, mr_str request) {
     char id[64];
-    snprintf(id, sizeof(id), "%.*s", MR_FMT(request));
+    mr_str_copy(request, id, sizeof(id));
     answer *x = find(a, id);
     if (!x && strncmp(id, a->prefix, strlen(a->prefix)) == 0)
         fail_msg("an answer to %s, which was not asked", id);
@@ -126,10 +126,10 @@ static bool on_dead(void *arg, const mr_record *r) {
     mr_error err;
     mr_arena_reset(a->arena);
     if (mr_unpack(&mr_dead_def, r->value, a->arena, &d, &err)) fail_msg("%s", err.msg);
-    snprintf(a->reason, sizeof(a->reason), "%.*s", MR_FMT(d.reason));
+    mr_str_copy(d.reason, a->reason, sizeof(a->reason));
     size_t skip = strlen(a->prefix);
     if (d.request.n >= skip) d.request = (mr_str){d.request.p + skip, d.request.n - skip};
-    snprintf(a->letter_of, sizeof(a->letter_of), "%.*s", MR_FMT(d.request));
+    mr_str_copy(d.request, a->letter_of, sizeof(a->letter_of));
     a->letters++;
     return true;
 }

@@ -1,7 +1,6 @@
 /* A whole pipeline for a test. See pipeline.h. */
 #include "support/pipeline.h"
 
-#include "base/log.h"
 #include "ops/cli/topics.h"
 #include "router/kb_import.h"
 #include "support/chat.h"
@@ -307,12 +306,11 @@ static void create_topics(const pipeline *p) {
 }
 
 const char *pipeline_test_broker(int argc, char **argv) {
-    mr_error err;
     if (argc != 2) {
         fprintf(stderr, "usage: %s embedded|kafka\n", program_invocation_short_name);
         return NULL;
     }
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_INFO : MR_ERROR, &err);
+    test_log_init();
     return argv[1];
 }
 

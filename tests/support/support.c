@@ -2,6 +2,7 @@
 #include "support/support.h"
 
 #include "base/error.h"
+#include "base/log.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -49,6 +50,11 @@ static bool is_free(int port) {
     bool ok = bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
     close(fd);
     return ok;
+}
+
+void test_log_init(void) {
+    mr_error err;
+    assert(mr_log_init("test", "plain", getenv("VERBOSE") ? MR_DEBUG : MR_ERROR, &err) == 0);
 }
 
 /* Below the ports that the kernel gives to outgoing connections: on a busy machine one of those would take it before it is

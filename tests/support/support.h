@@ -11,6 +11,9 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+/* The log of a test's own process: errors on stderr, or everything where VERBOSE is in the environment. */
+void test_log_init(void);
+
 /* A TCP port of 127.0.0.1 that nobody listens on, and that no other test gets while this one runs. */
 int test_free_port(void);
 

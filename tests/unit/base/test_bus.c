@@ -1,6 +1,5 @@
 /* The bus against librdkafka's mock cluster: nothing is lost, nothing is committed too early, pauses hold. */
 #include "base/bus_internal.h"
-#include "base/log.h"
 #include "support/support.h"
 
 #include <pthread.h>
@@ -664,8 +663,7 @@ static void without_a_broker_topic_creation_fails_in_time_and_says_where(void **
 
 int main(void) {
     cmocka_set_test_filter(getenv("ONLY"));
-    mr_error err;
-    mr_log_init("test", "json", getenv("TEST_LOG") ? MR_DEBUG : MR_ERROR, &err);
+    test_log_init();
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_record_is_acknowledged_with_its_tag),

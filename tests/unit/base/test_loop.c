@@ -1,5 +1,4 @@
 /* The loop: a signal drains once, a second one or a drain that takes too long cuts short. */
-#include "base/log.h"
 #include "base/loop.h"
 #include "support/support.h"
 
@@ -107,8 +106,7 @@ static void a_timer_repeats_until_freed(void **state) {
 }
 
 int main(void) {
-    mr_error err;
-    mr_log_init("test", "json", MR_ERROR, &err);
+    test_log_init();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(sigterm_drains_once_and_the_loop_ends_well, setup, teardown),
         cmocka_unit_test_setup_teardown(a_drain_asked_for_twice_happens_once, setup, teardown),

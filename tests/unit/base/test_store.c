@@ -1,6 +1,5 @@
 /* The store against a redis-server of the test's own: answers come, and Redis going away fails commands at once
  * and never the process. */
-#include "base/log.h"
 #include "base/store.h"
 #include "support/support.h"
 
@@ -261,8 +260,7 @@ static void the_synchronous_form_connects_or_says_why_not(void **state) {
 }
 
 int main(void) {
-    mr_error err;
-    mr_log_init("test", "json", getenv("TEST_LOG") ? MR_DEBUG : MR_ERROR, &err);
+    test_log_init();
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_value_set_can_be_read_whatever_its_bytes),

@@ -110,8 +110,8 @@ static void on_end(fixture *f, const mr_frame_end *e) {
     a->completion_tokens = e->completion_tokens;
     a->cached_tokens = e->cached_tokens;
     strncat(a->text[e->channel], e->text.p, e->text.n);
-    snprintf(a->code, sizeof a->code, "%.*s", MR_FMT(e->code));
-    snprintf(a->message, sizeof a->message, "%.*s", MR_FMT(e->message));
+    mr_str_copy(e->code, a->code, sizeof a->code);
+    mr_str_copy(e->message, a->message, sizeof a->message);
 }
 
 static void on_frame(fixture *f, const mr_frame *frame) {

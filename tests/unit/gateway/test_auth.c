@@ -120,7 +120,7 @@ static void make_key(mr_key k, char line[400], char header[100]) {
     mr_buf_init(&b, 400);
     assert_int_equal(mr_key_new(&k, text, &err), 0);
     mr_key_write(&k, &b);
-    snprintf(line, 400, "%.*s", MR_FMT(mr_buf_str(&b)));
+    mr_str_copy(mr_buf_str(&b), line, 400);
     snprintf(header, 100, "Bearer %s", text);
     mr_buf_done(&b);
 }

@@ -209,7 +209,7 @@ static void turns_of_a_conversation_share_a_session(void **state) {
     char first[MR_NAME_MAX + 1];
     (void)state;
     good("{" M "\"messages\":[{\"role\":\"user\",\"content\":\"rivers?\"}]}", &r);
-    snprintf(first, sizeof(first), "%.*s", MR_FMT(r.chat.session));
+    mr_str_copy(r.chat.session, first, sizeof(first));
     assert_memory_equal(first, "acme/", 5);
     good("{" M
          "\"messages\":[{\"role\":\"system\",\"content\":\"x\"},{\"role\":\"user\",\"content\":\"rivers?\"},"

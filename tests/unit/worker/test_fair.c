@@ -1,7 +1,6 @@
 /* A tenant who floods the worker, and another one who asks a question now and then: what the second one feels of the first. The engine
  * is a simulated one, with a real one's times. On a machine that does other things as well only the medians say something; with
  * --figures, on one that does not, both cases are measured for longer and printed, and the p99 must keep to the bar. */
-#include "base/log.h"
 #include "support/asker.h"
 #include "support/support.h"
 #include "worker/supervisor.h"
@@ -162,10 +161,9 @@ static void a_flood_from_one_tenant_is_hardly_felt_by_another(void **state) {
 }
 
 int main(int argc, char **argv) {
-    mr_error err;
     figures = argc > 1 && strcmp(argv[1], "--figures") == 0;
     if (figures) questions = 100;
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_DEBUG : MR_ERROR, &err);
+    test_log_init();
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_flood_from_one_tenant_is_hardly_felt_by_another)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

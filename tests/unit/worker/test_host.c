@@ -1,5 +1,4 @@
 /* The engine host as a child process: replaced when it dies, hangs or speaks nonsense; never outlives its supervisor. */
-#include "base/log.h"
 #include "support/support.h"
 #include "worker/host.h"
 
@@ -233,8 +232,7 @@ static void it_dies_when_its_supervisor_is_killed(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
-    mr_error err;
-    mr_log_init("test", "plain", MR_ERROR, &err);
+    test_log_init();
     const struct CMUnitTest tests[] = {
         TEST(it_becomes_ready_and_its_pid_is_in_the_file),
         TEST(one_that_is_killed_is_replaced),

@@ -134,7 +134,7 @@ static void read_frames(fixture *f) {
         r->finish = (int)frame.end.finish;
         r->prompt = frame.end.prompt_tokens;
         r->end_us = f->now;
-        snprintf(r->held, sizeof(r->held), "%.*s", MR_FMT(frame.end.text));
+        mr_str_copy(frame.end.text, r->held, sizeof(r->held));
         mr_buf_put(&r->text, frame.end.text.p, frame.end.text.n);
     }
 }
@@ -214,7 +214,7 @@ static void a_stop_string_ends_the_answer_before_itself(void **state) {
     char text[4096];
     ask(f, 1, &(wish){.seed = 7});
     run_out(f);
-    snprintf(text, sizeof(text), "%.*s", MR_FMT(mr_buf_str(&f->of[1].text)));
+    mr_str_copy(mr_buf_str(&f->of[1].text), text, sizeof(text));
     char stop[16];
     size_t at = 200;
     while ((text[at] & 0xc0) == 0x80) at++;

@@ -1,6 +1,5 @@
 /* The supervisor against a mock cluster and an engine host without an engine: whatever happens to engine, worker or
  * request, every request gets one whole answer or one error, and nothing is forgotten. */
-#include "base/log.h"
 #include "support/asker.h"
 #include "support/support.h"
 #include "worker/stream.h"
@@ -894,8 +893,7 @@ static const struct CMUnitTest recycling[] = {
 };
 
 int main(int argc, char **argv) {
-    mr_error err;
-    mr_log_init("test", "plain", getenv("VERBOSE") ? MR_DEBUG : MR_ERROR, &err);
+    test_log_init();
     cmocka_set_test_filter(getenv("ONLY"));
     if (argc > 1 && strcmp(argv[1], "recycling") == 0)
         return cmocka_run_group_tests(recycling, setup, teardown);
