@@ -7,6 +7,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 enum { ALIGN = 64 };
 
@@ -167,8 +170,9 @@ void mr_intent_scores_free(mr_intent_scores *s) {
     free(s);
 }
 
-/* Rows that are added to a vector at once, so that its elements are read and written once for all. */
-enum { TOGETHER = 4 };
+/* Rows that wait to be added to a vector, which then are read as one: whole cache lines of each, while the sums stay in
+ * registers. They are added in their order and without contraction, so the sums are the same on every CPU. */
+enum { TOGETHER = 64 };
 
 typedef struct rows {
     const int8_t *w[TOGETHER];
@@ -176,31 +180,53 @@ typedef struct rows {
     int n;
 } rows;
 
-MR_WIDE static void add_together(float *restrict y, const rows *r, uint32_t n) {
-    const rows v = *r;
-    for (uint32_t i = 0; i < n; i++) {
-        float sum = y[i];
-        for (int k = 0; k < TOGETHER; k++) sum += v.a[k] * (float)v.w[k][i];
-        y[i] = sum;
+MR_WIDE static void add_one_by_one(float *restrict y, const rows *r, uint32_t n) {
+    for (int k = 0; k < r->n; k++) {
+        const int8_t *w = r->w[k];
+        const float a = r->a[k];
+        for (uint32_t i = 0; i < n; i++) y[i] += a * (float)w[i];
     }
+}
+
+#if defined(__x86_64__)
+/* `vectors` of 16 columns from i on, a number that the compiler knows. */
+__attribute__((target("avx512f"), always_inline)) static inline void
+add_columns(float *y, const rows *r, uint32_t i, const int vectors) {
+    __m512 sum[4];
+    for (int v = 0; v < vectors; v++) sum[v] = _mm512_loadu_ps(y + i + 16 * v);
+    for (int k = 0; k < r->n; k++) {
+        const __m512 a = _mm512_set1_ps(r->a[k]);
+        for (int v = 0; v < vectors; v++) {
+            const __m128i bytes = _mm_loadu_si128((const void *)(r->w[k] + i + 16 * v));
+            sum[v] = _mm512_add_ps(sum[v], _mm512_mul_ps(a, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))));
+        }
+    }
+    for (int v = 0; v < vectors; v++) _mm512_storeu_ps(y + i + 16 * v, sum[v]);
+}
+
+__attribute__((target("avx512f"))) static void add_in_registers(float *y, const rows *r, uint32_t n) {
+    uint32_t i = 0;
+    for (; i + 64 <= n; i += 64) add_columns(y, r, i, 4);
+    for (; i < n; i += 16) add_columns(y, r, i, 1);
+}
+#endif
+
+/* n is a multiple of MR_INTENT_VECTOR. */
+static void add_waiting(float *y, rows *r, uint32_t n) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f"))
+        add_in_registers(y, r, n);
+    else
+#endif
+        add_one_by_one(y, r, n);
+    r->n = 0;
 }
 
 /* y += a * w, now or with the rows that come next. */
 static void add_row(float *y, rows *r, const int8_t *w, float a, uint32_t n) {
     r->w[r->n] = w;
     r->a[r->n] = a;
-    if (++r->n < TOGETHER) return;
-    add_together(y, r, n);
-    r->n = 0;
-}
-
-static void add_last(float *y, rows *r, uint32_t n) {
-    if (r->n == 0) return;
-    for (int i = r->n; i < TOGETHER; i++) {
-        r->w[i] = r->w[0];
-        r->a[i] = 0;
-    }
-    add_together(y, r, n);
+    if (++r->n == TOGETHER) add_waiting(y, r, n);
 }
 
 static const mr_intent_row *find_row(const mr_intent_image *m, uint32_t hash, uint32_t *row) {
@@ -253,20 +279,21 @@ void mr_intent_score(const mr_intent_image *m, mr_str words, mr_intent_scores *s
     memcpy(s->linear, m->linear_bias, m->stride * sizeof(float));
     memcpy(s->net, m->b2, m->stride * sizeof(float));
     memcpy(s->hidden, m->b1, hidden * sizeof(float));
-    rows linear = {0}, first = {0}, second = {0};
+    rows linear, first, second;
+    linear.n = first.n = second.n = 0;
     for (int i = 0; i < n; i++) {
         const mr_intent_row *row = &m->row[known[i].row];
         const int8_t *w = m->weights + (size_t)known[i].row * m->width;
         add_row(s->linear, &linear, w, known[i].value * row->linear_scale, m->stride);
         add_row(s->hidden, &first, w + m->stride, known[i].value * row->w1_scale, hidden);
     }
-    add_last(s->linear, &linear, m->stride);
-    add_last(s->hidden, &first, hidden);
+    add_waiting(s->linear, &linear, m->stride);
+    add_waiting(s->hidden, &first, hidden);
     for (uint32_t i = 0; i < hidden; i++) {
         if (s->hidden[i] <= 0) continue;
         add_row(s->net, &second, m->w2 + (size_t)i * m->stride, s->hidden[i] * m->w2_scale[i], m->stride);
     }
-    add_last(s->net, &second, m->stride);
+    add_waiting(s->net, &second, m->stride);
 }
 
 /* ---- judgement ---- */

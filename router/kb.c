@@ -24,6 +24,7 @@ enum {
     OF_INTENT_MAX = 4,  /* entries of each */
     SAME_WORDS_MAX = 8, /* entries that have the very words of a question */
     CANDIDATES = COMPARED + LABELS_ASKED * OF_INTENT_MAX + SAME_WORDS_MAX,
+    CANDIDATE_SLOTS = 256,   /* power of two, over 2 * CANDIDATES */
     VOTES = 5,               /* nearest phrasings of an entry that count */
     NOT_LOOKED_UP = -2,      /* label */
     RECENT_BYTES = 4 << 20,  /* of postings, and of entries, that SQLite is not asked for again */
@@ -85,7 +86,8 @@ struct mr_kb {
     mr_kb_recent *postings, *entries; /* by the places of tokens, and by ids */
     candidate candidates[CANDIDATES];
     int n;
-    bool known_word; /* the word whose trigrams come next is in the index */
+    uint8_t slots[CANDIDATE_SLOTS]; /* open addressing by entry: index into candidates + 1, 0 = free */
+    bool known_word;                /* the word whose trigrams come next is in the index */
     mr_buf words, match;
     mr_arena *found; /* what the last search handed out */
     /* The question that was read last, and what has its very words. */
@@ -238,31 +240,61 @@ static int ask_for_tokens(mr_kb *kb, mr_error *err) {
     return 0;
 }
 
-static bool is_better(const posting *a, const posting *b) {
-    return a->weight != b->weight ? a->weight > b->weight : a->place < b->place;
+static bool is_better(posting a, posting b) {
+    return a.weight > b.weight || (a.weight == b.weight && a.place < b.place);
 }
 
-/* The best postings, best first. */
-static int shortlist(const mr_kb *kb, posting best[COMPARED]) {
-    int n = 0;
-    for (int i = 0; i < kb->pile.n; i++) {
-        const posting new = {kb->pile.used[i], kb->file.piled[kb->pile.used[i]]};
-        int at = n < COMPARED ? n++ : COMPARED;
-        for (; at > 0 && is_better(&new, &best[at - 1]); at--) {
-            if (at < COMPARED) best[at] = best[at - 1];
-        }
-        if (at < COMPARED) best[at] = new;
+static posting middle_one(posting a, posting b, posting c) {
+    if (is_better(b, a)) {
+        posting swapped = a;
+        a = b;
+        b = swapped;
     }
-    return n;
+    return is_better(b, c) ? b : is_better(a, c) ? c : a;
+}
+
+/* Brings the n best of v[0, all) to its front, in any order (Hoare's FIND). */
+static void select_best(posting *v, int all, int n) {
+    int from = 0, to = all - 1;
+    while (n < all && from < to) {
+        posting pivot = middle_one(v[from], v[from + (to - from) / 2], v[to]);
+        int low = from, high = to;
+        while (low <= high) {
+            while (is_better(v[low], pivot)) low++;
+            while (is_better(pivot, v[high])) high--;
+            if (low > high) break;
+            posting swapped = v[low];
+            v[low++] = v[high];
+            v[high--] = swapped;
+        }
+        if (n <= high)
+            to = high;
+        else if (n > low)
+            from = low;
+        else
+            return;
+    }
+}
+
+/* The best postings, at the front. */
+static int shortlist(const mr_kb *kb, posting all[POSTINGS_MAX]) {
+    const int n = kb->pile.n;
+    for (int i = 0; i < n; i++) all[i] = (posting){kb->pile.used[i], kb->file.piled[kb->pile.used[i]]};
+    select_best(all, n, COMPARED);
+    return n < COMPARED ? n : COMPARED;
 }
 
 /* ---- candidates ---- */
 
 static candidate *candidate_of(mr_kb *kb, int64_t entry) {
-    int i = 0;
-    while (i < kb->n && kb->candidates[i].entry != entry) i++;
-    if (i == kb->n) kb->candidates[kb->n++] = (candidate){.entry = entry};
-    return &kb->candidates[i];
+    uint32_t i = (uint32_t)((uint64_t)entry * UINT64_C(0x9e3779b97f4a7c15) >> 32) & (CANDIDATE_SLOTS - 1);
+    while (kb->slots[i] != 0 && kb->candidates[kb->slots[i] - 1].entry != entry)
+        i = (i + 1) & (CANDIDATE_SLOTS - 1);
+    if (kb->slots[i] == 0) {
+        kb->candidates[kb->n++] = (candidate){.entry = entry};
+        kb->slots[i] = (uint8_t)kb->n;
+    }
+    return &kb->candidates[kb->slots[i] - 1];
 }
 
 static void add_near(candidate *c, double near) {
@@ -293,7 +325,7 @@ static void fetch_ahead(const mr_kb *kb, const posting *next, int n) {
 }
 
 static int add_similar(mr_kb *kb, mr_error *err) {
-    posting best[COMPARED];
+    posting best[POSTINGS_MAX];
     if (ask_for_tokens(kb, err) < 0) return -1;
     int n = shortlist(kb, best);
     for (int i = 0; i < n; i++) {
@@ -466,6 +498,7 @@ static int worth_it(const mr_kb *kb, int max) {
 /* The entries that have the very words of the question, and whether they give one answer. */
 static int find_same_words(mr_kb *kb, mr_error *err) {
     kb->n = 0;
+    memset(kb->slots, 0, sizeof kb->slots);
     if (add_same_words(kb, err) < 0) return -1;
     judge(kb, NULL);
     for (kb->same_n = 0; kb->same_n < kb->n; kb->same_n++) {
