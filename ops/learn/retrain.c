@@ -189,14 +189,13 @@ static int measure(const char *path, const retraining *r, measured *out, mr_erro
     return rc;
 }
 
-/* Of the messages that only one of the models gets right, the new one gets so few that chance does not explain it: a sign
- * test (Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947), 95 %, one-sided. */
-static bool is_right_less_often(const measured *before, const measured *after, int n) {
+/* A sign test (Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947), 95 %, one-sided. */
+bool mr_right_less_often(const bool *before, const bool *after, int n) {
     static const double CHANCE = 1.645;
     int won = 0, lost = 0;
     for (int i = 0; i < n; i++) {
-        won += after->right[i] && !before->right[i];
-        lost += before->right[i] && !after->right[i];
+        won += after[i] && !before[i];
+        lost += before[i] && !after[i];
     }
     return lost - won > CHANCE * sqrt(lost + won);
 }
@@ -205,7 +204,7 @@ static bool is_right_less_often(const measured *before, const measured *after, i
  * part in it. All have one in the error of the probabilities, which so decides on each set. */
 static bool is_better(const measured *before, const measured *after, int n) {
     return after->held.error < before->held.error && after->standing.error < before->standing.error &&
-           !is_right_less_often(before, after, n);
+           !mr_right_less_often(before->right, after->right, n);
 }
 
 static void compare(const measured *before, const measured *after, int n, mr_retrained *out) {

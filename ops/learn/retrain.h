@@ -29,4 +29,8 @@ typedef struct mr_retrained {
 int mr_retrain(const mr_retrain_options *o, const mr_samples *samples, const char *in_service,
                const char *candidate, mr_retrained *out, mr_error *err);
 
+/* Of the messages that only one of two models gets right, does the new one get so few that chance does not explain it? Of each of
+ * n messages whether it was right before and is after. */
+bool mr_right_less_often(const bool *before, const bool *after, int n);
+
 #endif
