@@ -316,18 +316,26 @@ static void test_a_known_prompt_is_a_cache_hit_for_its_tenant_alone(void **state
     stop(f);
 }
 
-static void test_cancel_ends_an_answer(void **state) {
-    (void)state;
-    fixture *f = start(MODEL);
+/* Asks, and cancels once the answer has begun. */
+static void ask_and_cancel(fixture *f) {
     mr_sampling s = long_answer(400);
-    assert_true(until(f, is_ready));
+    mr_frame cancel = {.type = MR_FRAME_CANCEL};
+    f->a[0] = (answer){0};
     submit(f, 0, "Hello", &s, NULL, 0);
     assert_true(until(f, has_first_begun));
-    mr_frame cancel = {.type = MR_FRAME_CANCEL};
     cancel.cancel.id = 0;
     send_frame(f, &cancel);
     assert_true(until(f, is_first_ended));
+}
+
+/* The whole answer takes some milliseconds, and on a busy machine a cancel may come after its end; not each time. */
+static void test_cancel_ends_an_answer(void **state) {
+    (void)state;
+    fixture *f = start(MODEL);
+    assert_true(until(f, is_ready));
+    for (int tries = 0; tries < 100 && f->a[0].finish != MR_FINISH_CANCELLED; tries++) ask_and_cancel(f);
     assert_int_equal(f->a[0].finish, MR_FINISH_CANCELLED);
+    assert_in_range(f->a[0].n, 1, 399);
     stop(f);
 }
 
